@@ -1,0 +1,81 @@
+"""One style for every figure, one font for Chinese, and one way to show a figure or a piece of Chinese text.
+
+Notable choices
+- Noto Sans SC (OFL) comes with the `zhplot` package; Latin letters stay in DejaVu Sans. A missing glyph is an error.
+- Figures are opaque white, so that they read the same on a dark page, on paper and on a slide.
+- Okabe and Ito's eight colours (https://jfly.uni-koeln.de/color/) can be told apart by colour-blind readers.
+- `show` writes SVG, PNG and the data beside them, and hands alt text and caption to the page as cell metadata.
+"""
+
+import base64
+import html
+import warnings
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
+from cycler import cycler
+from IPython.display import HTML, display
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+
+from cbtlib.report import Page
+
+COLORS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
+METADATA = "cbt"
+"""Key of the output metadata that `run` turns into the cell's figure caption and alt text."""
+
+
+def style() -> None:
+    """Set the book's matplotlib style; called once, on import."""
+    import zhplot
+
+    font_manager.fontManager.addfont(str(Path(zhplot.__file__).parent / "fonts/NotoSansSC-Regular.ttf"))
+    mpl.rcParams.update(
+        {
+            "font.family": ["DejaVu Sans", "Noto Sans SC"],
+            "axes.unicode_minus": False,
+            "font.size": 11,
+            "axes.titlesize": 13,
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.prop_cycle": cycler(color=COLORS),
+            "axes.grid": True,
+            "axes.grid.axis": "x",
+            "grid.color": "#dddddd",
+            "axes.axisbelow": True,
+            "figure.figsize": (7.2, 4.2),
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "svg.hashsalt": "cbtlib",
+            "svg.fonttype": "path",
+        }
+    )
+    warnings.filterwarnings("error", message="Glyph .* missing")
+
+
+def show(figure: Figure, page: Page, name: str, *, alt: str, caption: str, data: pd.DataFrame) -> None:
+    """Write `<name>.svg`, `.png`, `.csv` into the page's folder and show the figure with its alt text and caption."""
+    for kind, facts in (("svg", {"Date": None}), ("png", {"Software": None})):
+        figure.savefig(page.dir / f"{name}.{kind}", dpi=160, metadata=facts)
+    data.to_csv(page.dir / f"{name}.csv", encoding="utf-8", float_format="%.10g")
+    plt.close(figure)
+    png = base64.b64encode((page.dir / f"{name}.png").read_bytes()).decode()
+    width = f"{figure.get_figwidth() * 96:.0f}px"
+    label = f"fig-{page.name.replace('_', '-')}-{name.replace('_', '-')}"
+    dress = {"image": {"alt": alt, "width": width}, "figure": {"caption": caption, "name": label}}
+    display({"image/png": png, "text/plain": alt}, raw=True, metadata={METADATA: dress})
+
+
+def chinese(text: str, gloss: str = "", *, title: str = "") -> HTML:
+    """Chinese text as an escaped block marked `lang="zh"`, with an English gloss under it."""
+    lines = "<br>".join(html.escape(line) for line in text.splitlines())
+    head = f"<p class='zh-title'>{html.escape(title)}</p>" if title else ""
+    foot = f"<p class='zh-gloss'>{html.escape(gloss)}</p>" if gloss else ""
+    return HTML(f"<div class='zh-block'>{head}<p lang='zh'>{lines}</p>{foot}</div>")
+
+
+style()

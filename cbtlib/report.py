@@ -1,0 +1,285 @@
+"""The numbers a page writes, and what is made of them: manifest, claims, tolerances.
+
+Notable choices
+- `metrics.json` holds no clock and no path: the same run writes the same bytes. Clocks stand in `run.json`.
+- A number that is not finite is refused here, so nothing that failed can be printed as a number.
+- Outcomes that are not data (refused, unparsed, …) are counted beside the numbers, never folded into them.
+- A claim's verdict is computed from the claim's row and the run's numbers; a blank value gives no verdict.
+"""
+
+import csv
+import functools
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+
+from cbtlib import ROOT, CbtError
+
+OUTCOMES = ("ok", "refused", "unparsed", "truncated", "filtered", "failed", "crisis")
+VERSIONS = ("torch", "transformers", "peft", "xllamacpp", "sacrebleu", "scikit-learn")
+VERDICTS = ("reproduced", "direction holds", "differs", "not comparable", "not run")
+
+
+class Page:
+    """What one page produces for one profile: numbers, tables, outcome counts and other products.
+
+    `name` is the notebook's name without ending, `results` the folder of all profiles (relative to the repository).
+    """
+
+    def __init__(self, name: str, profile: str, results: str = "results"):
+        self.name, self.profile = name, profile
+        self.root = ROOT / results / profile
+        self.dir = self.root / name
+        self.dir.mkdir(parents=True, exist_ok=True)
+        self._numbers: dict[str, dict[str, Any]] = {}
+        self._outcomes: dict[str, dict[str, int]] = {}
+
+    def product(self, page: str, file: str) -> Path:
+        """Path of a product of an earlier page; CbtError with the command that makes it when it is not there."""
+        path = self.root / page / file
+        if not path.exists():
+            raise CbtError(
+                f"{self.name} needs {file} of page {page}, and {_shown(path)} does not exist; "
+                f"run: cbt run notebooks/{page}.py --profile {self.profile}"
+            )
+        return path
+
+    def number(
+        self,
+        name: str,
+        value: float,
+        *,
+        what: str,
+        low: float | None = None,
+        high: float | None = None,
+        n: int | None = None,
+    ) -> float:
+        """Record one number (with interval [low, high] and number of items n) and make it citable as `{glue:text}`.
+
+        With an interval, `<name>_low` and `<name>_high` can be cited too. Returns the value.
+        """
+        from myst_nb import glue
+
+        if name in self._numbers:
+            raise CbtError(f"{self.name}: the number {name!r} is written twice; give each its own name")
+        entry: dict[str, Any] = {"value": value, "what": what, "low": low, "high": high, "n": n}
+        for key in ("value", "low", "high"):
+            if entry[key] is not None and not math.isfinite(float(entry[key])):
+                raise CbtError(
+                    f"{self.name}: {key} of {name!r} is {entry[key]}, which is not a number; it was not written"
+                )
+        if (low is None) != (high is None):
+            raise CbtError(f"{self.name}: {name!r} has one end of an interval; give both low and high")
+        if low is not None and high is not None and not low <= value <= high:
+            raise CbtError(f"{self.name}: {name!r} = {value} lies outside its interval [{low}, {high}]")
+        self._numbers[name] = {key: _plain(item) for key, item in entry.items() if item is not None}
+        glue(name, _plain(value), display=False)
+        if low is not None and high is not None:
+            glue(f"{name}_low", _plain(low), display=False)
+            glue(f"{name}_high", _plain(high), display=False)
+        return value
+
+    def outcomes(self, step: str, counts: dict[str, int]) -> pd.DataFrame:
+        """Record how many items of a step had which outcome, in the order of `OUTCOMES`; returns the table (1 row)."""
+        unknown = set(counts) - set(OUTCOMES)
+        if unknown:
+            raise CbtError(f"{self.name}: unknown outcome {sorted(unknown)} in {step}; known are {', '.join(OUTCOMES)}")
+        self._outcomes[step] = {key: int(counts.get(key, 0)) for key in OUTCOMES}
+        return pd.DataFrame([self._outcomes[step]], index=pd.Index([step], name="step"))
+
+    def table(self, name: str, frame: pd.DataFrame, *, caption: str, shown: int = 50):
+        """Write `<name>.csv` and return a captioned, escaped HTML table of the first `shown` rows."""
+        frame.to_csv(self.dir / f"{name}.csv", encoding="utf-8", float_format="%.10g")
+        return (
+            frame.head(shown)
+            .style.set_caption(caption)
+            .format(precision=3, escape="html", na_rep="—")
+            .format_index(escape="html", axis=0)
+            .format_index(escape="html", axis=1)
+            .set_table_attributes('class="dataframe"')
+            .set_uuid(hashlib.sha256(name.encode()).hexdigest()[:8])
+        )
+
+    def save(self) -> Path:
+        """Write metrics.json (numbers and outcomes, sorted) and return its path."""
+        path = self.dir / "metrics.json"
+        content = {
+            "page": self.name,
+            "profile": self.profile,
+            "numbers": self._numbers,
+            "outcomes": self._outcomes,
+        }
+        write_json(path, content)
+        return path
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all: sorted keys, UTF-8, no NaN."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(
+        json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
+    )
+    os.replace(temporary, path)
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hardware() -> dict[str, Any]:
+    """This machine in four facts: processor, logical cores, memory in GB, accelerator (or None)."""
+    import torch
+
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def commit() -> str:
+    """The commit of the working tree, with `+changes` when tracked files differ from it; `unknown` outside git."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    head = git("rev-parse", "HEAD")
+    return head + ("+changes" if head and git("status", "--porcelain", "--untracked-files=no") else "") or "unknown"
+
+
+def manifest(profile: str, results: str = "results") -> dict[str, Any]:
+    """Provenance of one profile's run, from each page's run.json: also written to results/<profile>/manifest.json."""
+    root = ROOT / results / profile
+    runs = {path.parent.name: json.loads(path.read_text("utf-8")) for path in sorted(root.glob("*/run.json"))}
+    if not runs:
+        raise CbtError(f"no page of profile {profile!r} has run yet: run `cbt book --profile {profile}`")
+    data = sorted(path for path in (ROOT / "data").rglob("*") if path.is_file())
+    content = {
+        "profile": profile,
+        "commit": commit(),
+        "lock_sha256": sha256(ROOT / "requirements.lock"),
+        "data_sha256": {path.relative_to(ROOT).as_posix(): sha256(path) for path in data},
+        "versions": {
+            name: metadata.version(name) for name in ("torch", "transformers", "peft", "xllamacpp", "sacrebleu")
+        },
+        "python": platform.python_version(),
+        "hardware": hardware(),
+        "pages": runs,
+        "minutes": round(sum(run["seconds"] for run in runs.values()) / 60, 2),
+        "peak_memory_gb": max(run["peak_memory_gb"] for run in runs.values()),
+    }
+    write_json(root / "manifest.json", content)
+    return content
+
+
+def numbers(profile: str, results: str = "results") -> dict[str, dict[str, Any]]:
+    """All numbers of a profile's pages as {"page::name": {"value", "low", "high", "n", "what"}}."""
+    found = {}
+    for path in sorted((ROOT / results / profile).glob("*/metrics.json")):
+        for name, entry in json.loads(path.read_text("utf-8"))["numbers"].items():
+            found[f"{path.parent.name}::{name}"] = entry
+    return found
+
+
+def claims(profile: str, results: str = "results") -> pd.DataFrame:
+    """The paper against this rerun, one row a claim of data/paper/claims.csv, with a verdict (see `verdict`).
+
+    Columns: claim, paper, source, status, rerun (value and interval, or blank), n, verdict.
+    """
+    found = numbers(profile, results)
+    with (ROOT / "data/paper/claims.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = []
+    for row in rows:
+        run = found.get(row["number"])
+        table.append(
+            {
+                "claim": row["claim"],
+                "paper": row["value"] or "blank",
+                "source": row["source"],
+                "status": row["status"],
+                "rerun": _interval(run) if run else "",
+                "verdict": verdict(row, run),
+            }
+        )
+    return pd.DataFrame(table, index=pd.Index([row["id"] for row in rows], name="id"))
+
+
+def verdict(claim: dict[str, str], run: dict[str, Any] | None) -> str:
+    """One of `VERDICTS` for a row of claims.csv and the run's number (None when the run has none).
+
+    `compare` says how: `none` (not comparable), `value` (reproduced when the paper's value lies in the run's interval
+    or within `tolerance` of its value), `above:X` (direction holds when the whole interval lies above X).
+    """
+    if claim["compare"] == "none":
+        return "not comparable"
+    if run is None:
+        return "not run"
+    low, high = run.get("low", run["value"]), run.get("high", run["value"])
+    if claim["compare"].startswith("above:"):
+        return "direction holds" if low > float(claim["compare"].removeprefix("above:")) else "differs"
+    if claim["compare"] != "value":
+        raise CbtError(
+            f"data/paper/claims.csv, claim {claim['id']}: compare is {claim['compare']!r}; use none, value or above:X"
+        )
+    if not claim["value"]:
+        return "not comparable"
+    paper, tolerance = float(claim["value"]), float(claim["tolerance"] or 0)
+    return "reproduced" if low - tolerance <= paper <= high + tolerance else "differs"
+
+
+def reproduce(profile: str, results: str = "results") -> pd.DataFrame:
+    """Compare a run with results/reference/<profile>.json: columns expected, tolerance, got, holds; writes nothing."""
+    path = ROOT / "results/reference" / f"{profile}.json"
+    if not path.exists():
+        raise CbtError(f"{_shown(path)} does not exist: there are no reference numbers for profile {profile!r}")
+    reference, found = json.loads(path.read_text("utf-8")), numbers(profile, results)
+    rows = []
+    for key, entry in reference["numbers"].items():
+        got = found.get(key, {}).get("value")
+        holds = got is not None and abs(got - entry["value"]) <= entry["tolerance"]
+        rows.append(
+            {"number": key, "expected": entry["value"], "tolerance": entry["tolerance"], "got": got, "holds": holds}
+        )
+    return pd.DataFrame(rows).set_index("number")
+
+
+def _interval(run: dict[str, Any]) -> str:
+    text = f"{run['value']:.4g}"
+    return f"{text} [{run['low']:.4g}, {run['high']:.4g}]" if "low" in run else text
+
+
+def _plain(value: Any) -> Any:
+    """A Python number (ten significant digits for floats, so that the last bit of a sum does not change the file)."""
+    if isinstance(value, str):
+        return value
+    number = value.item() if hasattr(value, "item") else value
+    return float(f"{number:.10g}") if isinstance(number, float) else number
+
+
+def _shown(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
