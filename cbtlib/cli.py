@@ -11,7 +11,9 @@ import typer
 
 from cbtlib import CbtError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="CBT-LLM, reproduced.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="CBT-LLM, reproduced."
+)
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Check, describe and export the corpus or your own file.")
 distortions_app = typer.Typer(no_args_is_help=True, help="Detect and count cognitive distortions.")
@@ -21,6 +23,27 @@ app.add_typer(corpus_app, name="corpus")
 app.add_typer(distortions_app, name="distortions")
 app.add_typer(ratings_app, name="ratings")
 app.add_typer(safety_app, name="safety")
+
+
+@app.command()
+def run(
+    notebook: Annotated[Path, typer.Argument(help="notebooks/03_distortion_statistics.py, say")],
+    profile: Annotated[str, typer.Option(help="a file of notebooks/profiles, without .yml")] = "embedded",
+    parameter: Annotated[list[str] | None, typer.Option("-p", help="name=value, over the profile's")] = None,
+    results: Annotated[str, typer.Option(help="folder for products, relative to the repository")] = "results",
+) -> None:
+    """Run one chapter with a profile; its products land in results/<profile>/<chapter>/."""
+    import yaml
+
+    from cbtlib import run as runner
+
+    given = {}
+    for text in parameter or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise CbtError(f"-p {text}: write name=value")
+        given[name] = yaml.safe_load(value)
+    print(runner.run(notebook, profile, given, results))
 
 
 def main() -> None:

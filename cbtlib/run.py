@@ -1,0 +1,240 @@
+"""One notebook, one profile: executed by papermill, dressed for the book, with its provenance beside it.
+
+Notable choices
+- Sources are py:percent; jupytext makes the notebook in memory, papermill runs it in a fresh kernel.
+- The defaults of a page's `parameters` cell are the embedded profile; a profile file lists only what differs.
+- An unknown parameter or profile is refused before anything runs.
+- A page that fails keeps what it did in `failed.ipynb`, and the reader gets one sentence.
+- `fingerprint` is the content a page depends on (source, imported modules, parameters, data, earlier pages): the
+  graph reruns a page when this changes, and not when a file was merely touched.
+"""
+
+import ast
+import difflib
+import hashlib
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cbtlib import ROOT, CbtError
+
+PAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "notebooks/chapters.yml").read_text("utf-8"))
+
+
+def profile_parameters(profile: str, page: str) -> dict[str, Any]:
+    """The parameters that `notebooks/profiles/<profile>.yml` sets for a page (the rest keep the page's defaults)."""
+    folder = ROOT / "notebooks/profiles"
+    path = folder / f"{profile}.yml"
+    if not path.exists():
+        known = sorted(file.stem for file in folder.glob("*.yml"))
+        raise CbtError(f"there is no profile {profile!r}{_nearest(profile, known)}; known are {', '.join(known)}")
+    content = yaml.safe_load(path.read_text("utf-8"))
+    chapters = content.get("chapters") or {}
+    unknown = set(chapters) - set(PAGES)
+    if unknown:
+        raise CbtError(f"{_shown(path)}, field chapters: there is no page {sorted(unknown)[0]!r}")
+    return {**(content.get("all") or {}), **(chapters.get(page) or {})}
+
+
+def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, results: str = "results") -> Path:
+    """Execute one page; returns the executed notebook results/<profile>/<page>/<page>.ipynb.
+
+    Beside it: metrics.json and products (written by the page) and run.json (seconds, peak memory in GB, parameters,
+    source hash, commit, hardware). Raises CbtError when the page cannot run or fails.
+    """
+    import jupytext
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    from cbtlib import report
+
+    notebook = Path(notebook).resolve()
+    if not notebook.is_file():
+        known = sorted(path.name for path in (ROOT / "notebooks").glob("*.py"))
+        raise CbtError(f"{notebook} does not exist{_nearest(notebook.name, known)}; pages are {', '.join(known)}")
+    page = notebook.stem
+    source = jupytext.read(notebook)
+    defaults = {name: entry["default"] for name, entry in papermill.inspect_notebook(_part(source)).items()}
+    wanted = {**profile_parameters(profile, page), **(parameters or {}), "profile": profile, "results": results}
+    for name in wanted:
+        if name not in defaults:
+            raise CbtError(
+                f"{_shown(notebook)} has no parameter {name!r}{_nearest(name, list(defaults))}; "
+                f"it has {', '.join(sorted(defaults))}"
+            )
+    folder = ROOT / results / profile / page
+    folder.mkdir(parents=True, exist_ok=True)
+    failed = folder / "failed.ipynb"
+    os.environ.update({"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "PYTHONHASHSEED": "0"})
+    started = time.monotonic()
+    with _PeakMemory() as memory:
+        try:
+            done = papermill.execute_notebook(
+                source, str(failed), wanted, kernel_name="python3", cwd=str(ROOT), config=_private_transport()
+            )
+        except PapermillExecutionError as error:
+            if error.ename.endswith("Error") and "CbtError" in str(error.traceback):
+                raise CbtError(f"{page}: {error.evalue}") from None
+            raise CbtError(
+                f"{page}: cell {error.exec_count} failed with {error.ename}: {error.evalue}; "
+                f"the whole traceback is in {_shown(failed)}"
+            ) from None
+    failed.unlink()
+    facts = {
+        "page": page,
+        "profile": profile,
+        "parameters": wanted,
+        "seconds": round(time.monotonic() - started, 1),
+        "peak_memory_gb": round(memory.peak / 1e9, 2),
+        "source_sha256": report.sha256(notebook),
+        "commit": report.commit(),
+        "hardware": report.hardware(),
+    }
+    dress(done, facts)
+    target = folder / f"{page}.ipynb"
+    jupytext.write(done, target, fmt="ipynb")
+    report.write_json(folder / "run.json", facts)
+    return target
+
+
+def dress(notebook: Any, facts: dict[str, Any]) -> None:
+    """Turn an executed notebook into a page of the book, in place.
+
+    Fills the banner from `facts` (run.json), moves captions and alt text from outputs to their cell (where MyST-NB
+    reads them), hides parameter and solution code, and drops standard error and what papermill kept of this machine.
+    """
+    from cbtlib.figures import METADATA
+
+    for cell in notebook.cells:
+        tags = cell.metadata.setdefault("tags", [])
+        for clock in ("papermill", "execution"):
+            cell.metadata.pop(clock, None)
+        if "banner" in tags:
+            cell.source = banner(facts)
+        if cell.cell_type != "code":
+            continue
+        if {"parameters", "injected-parameters", "solution"} & set(tags) and "hide-input" not in tags:
+            tags.append("hide-input")
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        dresses = [output.metadata[METADATA] for output in cell.outputs if METADATA in output.get("metadata", {})]
+        if len(dresses) > 1:
+            raise CbtError(
+                f"{facts['page']}: one cell shows {len(dresses)} figures; give each its own cell and caption"
+            )
+        if dresses:
+            cell.metadata["mystnb"] = dresses[0]
+    notebook.metadata["papermill"] = {
+        "input_path": f"notebooks/{facts['page']}.py",
+        "source_sha256": facts["source_sha256"],
+        "commit": facts["commit"],
+        "profile": facts["profile"],
+    }
+
+
+def banner(facts: dict[str, Any]) -> str:
+    """The note under a page's title: which profile made it, how long, with what memory, on what machine."""
+    machine = facts["hardware"]
+    where = machine["accelerator"] or f"{machine['processor']}, {machine['cores']} cores"
+    text = (
+        f"This page was computed by the **{facts['profile']}** profile in {facts['seconds'] / 60:.1f} minutes, "
+        f"peak memory {facts['peak_memory_gb']:.1f} GB, on {where}. "
+        f"Rerun it: `cbt run notebooks/{facts['page']}.py --profile {facts['profile']}`."
+    )
+    if facts["profile"] == "smoke":
+        text += " **A smoke run: a random model and a few records. Its numbers mean nothing.**"
+    return f":::{{admonition}} How this page was made\n:class: run-banner\n{text}\n:::"
+
+
+def modules(source: Path) -> list[Path]:
+    """Files of cbtlib that a Python file imports, directly or through others, sorted; found without running it."""
+    found: set[Path] = set()
+    todo = [source]
+    while todo:
+        for node in ast.walk(ast.parse(todo.pop().read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cbtlib":
+                names = [f"{node.module}.{alias.name}" for alias in node.names] + [str(node.module)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names if alias.name.split(".")[0] == "cbtlib"]
+            else:
+                continue
+            for name in names:
+                base = ROOT / Path(*name.split("."))
+                new = {path for path in (base.with_suffix(".py"), base / "__init__.py") if path.exists()} - found
+                found |= new
+                todo += new
+    texts = {file for path in found if path.parent != ROOT / "cbtlib" for file in path.parent.glob("*.*")}
+    return sorted(found | texts)
+
+
+def fingerprint(page: str, profile: str) -> str:
+    """SHA-256 over everything a page's products depend on: a change here, and only here, makes the graph rerun it."""
+    spec = PAGES[page]
+    source = ROOT / "notebooks" / f"{page}.py"
+    digest = hashlib.sha256(json.dumps(profile_parameters(profile, page), sort_keys=True).encode())
+    data = [ROOT / "data" / name for name in spec["data"]]
+    files = [source, *modules(source), ROOT / "requirements.lock"]
+    for path in data:
+        files += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    for path in files:
+        if not path.exists():
+            raise CbtError(f"{_shown(path)}, which page {page} reads, does not exist")
+        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    for earlier in sorted(spec["needs"]):
+        digest.update(fingerprint(earlier, profile).encode())
+    return digest.hexdigest()
+
+
+class _PeakMemory:
+    """Samples this process and its children (the kernel, the model server) twice a second; `peak` is in bytes."""
+
+    peak = 0
+
+    def __enter__(self) -> "_PeakMemory":
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        import psutil
+
+        me = psutil.Process()
+        while not self._stop.wait(0.5):
+            total = 0
+            for process in [me, *me.children(recursive=True)]:
+                try:
+                    total += process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            self.peak = max(self.peak, total)
+
+
+def _private_transport() -> Any:
+    """Unix sockets between papermill and the kernel, so that no other user of the machine can listen (TCP on Windows)."""
+    from traitlets.config import Config
+
+    return Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {})
+
+
+def _part(notebook: Any) -> Any:
+    """Papermill wants a notebook with a kernel language to read parameters; jupytext leaves it out."""
+    notebook.metadata.setdefault("kernelspec", {}).setdefault("language", "python")
+    return notebook
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _shown(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
