@@ -219,7 +219,7 @@ class _PeakMemory:
 
 
 def _private_transport() -> Any:
-    """Unix sockets between papermill and the kernel, so that no other user of the machine can listen (TCP on Windows)."""
+    """Unix sockets between papermill and kernel, so that nobody else on the machine can listen (TCP on Windows)."""
     from traitlets.config import Config
 
     return Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {})

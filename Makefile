@@ -1,0 +1,49 @@
+# Two commands do everything: `make book` and `make test`. Each sets up .venv first, once.
+PYTHON ?= python3
+PORT ?= 8000
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help book test serve check reproduce lock clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+book: .venv/installed ## run every chapter on the embedded model and build the book
+	@$(BIN)/python -m cbtlib book
+
+test: .venv/installed ## lint, types and tests, the book on the smoke profile among them
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy
+	@$(BIN)/python -m pytest
+
+serve: .venv/installed ## serve the built book on this machine (PORT=8000)
+	@$(BIN)/python -m cbtlib serve --port $(PORT)
+
+check: .venv/installed ## is this machine ready? (cbt doctor)
+	@$(BIN)/python -m cbtlib doctor
+
+reproduce: .venv/installed ## compare the last embedded run with the published numbers
+	@$(BIN)/python -m cbtlib claims --reproduce
+
+lock: ## resolve pyproject.toml anew into requirements.lock (maintainers)
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install "$$(grep -o 'torch==[0-9.]*' pyproject.toml)"
+	.venv-lock/bin/pip install setuptools .
+	{ echo '# Written by `make lock` from pyproject.toml; every package, exactly.'; \
+	  .venv-lock/bin/pip freeze --all | grep -vE '^(pip|wheel|cbtlib)\b' | sed 's/+cpu$$//'; } > requirements.lock
+	rm -rf .venv-lock
+
+clean: ## remove results, the built book and .venv (the model's cache stays)
+	rm -rf .venv .venv-lock _build book/executed .snakemake results/embedded results/smoke
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
+	  "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make $(MAKECMDGOALS) PYTHON=python3.11")'
+	@echo "setting up .venv: 2.7 GB, a few minutes, once"
+	$(PYTHON) -m venv .venv
+	$(PIP) install -q "$$(grep '^torch==' requirements.lock)"
+	$(PIP) install -r requirements.lock
+	$(PIP) install -q --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,98 @@
+"""The whole book: the graph of pages through Snakemake, then Jupyter Book, strictly.
+
+`make_book` is `cbt book`; `build` is the graph's last step (`python -m cbtlib.book PROFILE RESULTS`).
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from cbtlib import ROOT, CbtError, report
+from cbtlib.run import PAGES, profile_parameters
+
+HTML = ROOT / "_build/html"
+
+
+def make_book(profile: str, results: str = "results") -> Path:
+    """Run every page whose inputs changed, build the book, and return its first page.
+
+    A failed page stops the run; the same command goes on from there. One run at a time: the lock is released even by
+    a kill, which is why Snakemake's own lock files are not used.
+    """
+    from filelock import FileLock, Timeout
+
+    profile_parameters(profile, "claims")  # a wrong profile name is said before Snakemake starts
+    started = time.monotonic()
+    folder = ROOT / results
+    folder.mkdir(exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=1):
+            command = [
+                *(sys.executable, "-m", "snakemake", "--cores", "all", "--quiet", "all", "--nolock"),
+                *("--rerun-incomplete", "--rerun-triggers", "params", "input"),
+                *("--config", f"profile={profile}", f"results={results}"),
+            ]
+            done = subprocess.run(command, cwd=ROOT, check=False)
+    except Timeout:
+        raise CbtError(f"another run is making the book in {ROOT}; wait for it, or stop it") from None
+    if done.returncode:
+        raise CbtError("the book is not finished (see above); mend it and give the same command: done pages are kept")
+    minutes = (time.monotonic() - started) / 60
+    print(f"\nThe book is at {HTML / 'index.html'} ({minutes:.1f} minutes). Open it, or serve it: make serve")
+    return HTML / "index.html"
+
+
+def build(profile: str, results: str = "results") -> None:
+    """Render the executed pages with Jupyter Book; any Sphinx warning is an error. Writes the manifest first."""
+    report.manifest(profile, results)
+    executed = ROOT / "book/executed"
+    executed.mkdir(exist_ok=True)
+    for page in PAGES:
+        source, target = ROOT / results / profile / page / f"{page}.ipynb", executed / f"{page}.ipynb"
+        if not target.exists() or target.read_bytes() != source.read_bytes():  # keeps Sphinx from reading it again
+            shutil.copyfile(source, target)
+    print("building the book …", flush=True)
+    command = [sys.executable, "-m", "jupyter_book", "build", ".", "-W", "-n", "--keep-going", "-q"]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    if done.returncode:
+        HTML.joinpath("index.html").unlink(missing_ok=True)
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
+        raise CbtError("the book does not build cleanly:\n" + "\n".join(lines or done.stderr.splitlines()[-15:]))
+
+
+def fingerprint() -> str:
+    """SHA-256 over the book's own sources: prose, style, configuration, and this module."""
+    digest = hashlib.sha256()
+    files = [path for path in (ROOT / "book").rglob("*") if path.is_file() and "executed" not in path.parts]
+    files = [path for path in files if "__pycache__" not in path.parts]
+    for path in sorted([*files, ROOT / "_config.yml", ROOT / "_toc.yml", Path(__file__)]):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def serve(port: int) -> None:
+    """Serve the built book on this machine until interrupted."""
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    if not (HTML / "index.html").exists():
+        raise CbtError("there is no book yet: run `make book` first")
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), partial(SimpleHTTPRequestHandler, directory=str(HTML)))
+    except OSError as error:
+        raise CbtError(f"port {port} cannot be used ({error.strerror}); choose another: cbt serve --port 8001") from None
+    print(f"the book is at http://127.0.0.1:{port}/ (Ctrl-C ends)", flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        print()
+
+
+if __name__ == "__main__":
+    try:
+        build(*sys.argv[1:])
+    except CbtError as error:
+        sys.exit(f"cbt: {error}")

@@ -1,0 +1,99 @@
+"""Is this machine ready for the book? Each check says what it found and, when it fails, what to do."""
+
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+from cbtlib import ROOT, CbtError
+
+GIGABYTE = 10**9
+
+
+def python() -> str:
+    """Python 3.11 or newer."""
+    found = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < (3, 11):
+        raise CbtError(f"Python {found} is too old: make the environment with Python 3.11 or newer")
+    return f"Python {found}"
+
+
+def pins() -> str:
+    """What is installed is what requirements.lock says."""
+    wrong = []
+    locked = re.findall(r"^([\w.-]+)==([^\s#]+)", (ROOT / "requirements.lock").read_text("utf-8"), flags=re.M)
+    for name, version in locked:
+        try:
+            found = metadata.version(name).split("+")[0]  # a build tag such as +cpu is not another version
+        except metadata.PackageNotFoundError:
+            found = "missing"
+        if found != version:
+            wrong.append(f"{name} {found} (wanted {version})")
+    if wrong:
+        some = "; ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise CbtError(f"{some}: run `pip install -r requirements.lock`")
+    return f"{len(locked)} packages as locked"
+
+
+def memory() -> str:
+    """6 GB of memory free for the embedded profile."""
+    import psutil
+
+    free = psutil.virtual_memory().available / GIGABYTE
+    if free < 6:
+        raise CbtError(f"{free:.1f} GB of memory is free, the embedded profile needs 6: close other programs")
+    return f"{free:.1f} GB free"
+
+
+def disk() -> str:
+    """5 GB of disk for results and the model's cache."""
+    from cbtlib import endpoint
+
+    places = {ROOT, endpoint.cache_dir()}
+    free = {place: shutil.disk_usage(_existing(place)).free / GIGABYTE for place in places}
+    place = min(free, key=lambda item: free[item])
+    if free[place] < 5:
+        raise CbtError(f"{free[place]:.1f} GB of disk is free at {place}, 5 are needed: make room, or set CBT_CACHE")
+    return f"{free[place]:.1f} GB free"
+
+
+def model() -> str:
+    """The embedded model's bytes are the published ones."""
+    from cbtlib import endpoint
+
+    return f"SHA-256 {endpoint.gguf_checksum()[:12]}… as published"
+
+
+def fonts() -> str:
+    """The Chinese font holds the glyphs that figures use."""
+    import zhplot
+    from fontTools.ttLib import TTFont
+
+    path = Path(zhplot.__file__).parent / "fonts/NotoSansSC-Regular.ttf"
+    if not path.exists():
+        raise CbtError("the Chinese font is missing: run `pip install --force-reinstall zhplot`")
+    missing = [char for char in "认知扭曲验证共情" if ord(char) not in TTFont(path, lazy=True).getBestCmap()]
+    if missing:
+        raise CbtError(f"{path.name} lacks {''.join(missing)}: run `pip install --force-reinstall zhplot`")
+    return "Noto Sans SC"
+
+
+CHECKS: tuple[Callable[[], str], ...] = (python, pins, memory, disk, model, fonts)
+
+
+def doctor() -> bool:
+    """Run all checks, print a line for each, and return whether every one passed."""
+    good = True
+    for check in CHECKS:
+        try:
+            print(f"ok    {check.__name__:8} {check()}")
+        except CbtError as error:
+            good = False
+            print(f"MEND  {check.__name__:8} {error}")
+    return good
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
