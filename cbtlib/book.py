@@ -83,7 +83,9 @@ def serve(port: int) -> None:
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), partial(SimpleHTTPRequestHandler, directory=str(HTML)))
     except OSError as error:
-        raise CbtError(f"port {port} cannot be used ({error.strerror}); choose another: cbt serve --port 8001") from None
+        raise CbtError(
+            f"port {port} cannot be used ({error.strerror}); choose another: cbt serve --port 8001"
+        ) from None
     print(f"the book is at http://127.0.0.1:{port}/ (Ctrl-C ends)", flush=True)
     try:
         server.serve_forever()

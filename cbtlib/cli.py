@@ -46,6 +46,47 @@ def run(
     print(runner.run(notebook, profile, given, results))
 
 
+@app.command()
+def book(
+    profile: Annotated[str, typer.Option(help="a file of notebooks/profiles, without .yml")] = "embedded",
+    results: Annotated[str, typer.Option(help="folder for products, relative to the repository")] = "results",
+) -> None:
+    """Run every chapter whose inputs changed, then build the book (what `make book` does)."""
+    from cbtlib import book as builder
+
+    builder.make_book(profile, results)
+
+
+@app.command()
+def serve(port: Annotated[int, typer.Option(help="port on this machine")] = 8000) -> None:
+    """Serve the built book on this machine."""
+    from cbtlib import book as builder
+
+    builder.serve(port)
+
+
+@app.command()
+def doctor() -> None:
+    """Check Python, pins, memory, disk, the embedded model and fonts; say what to do about each failure."""
+    from cbtlib import doctor as checks
+
+    raise typer.Exit(0 if checks.doctor() else 1)
+
+
+@app.command()
+def claims(
+    profile: Annotated[str, typer.Option(help="whose run to compare")] = "embedded",
+    reproduce: Annotated[bool, typer.Option("--reproduce", help="against results/reference, not the paper")] = False,
+) -> None:
+    """Print the paper's claims against a run, or a run against the published numbers; writes nothing."""
+    from cbtlib import report
+
+    table = report.reproduce(profile) if reproduce else report.claims(profile)
+    print(table.to_string(max_colwidth=60))
+    if reproduce and not table["holds"].all():
+        raise CbtError(f"{(~table['holds']).sum()} of {len(table)} numbers lie outside their tolerance")
+
+
 def main() -> None:
     """Run the command line; a reader's mistake becomes one sentence and exit code 1."""
     try:
