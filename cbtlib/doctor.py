@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+import tomllib
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -13,10 +14,13 @@ GIGABYTE = 10**9
 
 
 def python() -> str:
-    """Python 3.11 or newer."""
+    """The Python that pyproject.toml asks for."""
+    from packaging.specifiers import SpecifierSet
+
     found = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 11):
-        raise CbtError(f"Python {found} is too old: make the environment with Python 3.11 or newer")
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["requires-python"]
+    if found not in SpecifierSet(wanted):
+        raise CbtError(f"Python {found} is installed, {wanted} is needed: make the environment with such a Python")
     return f"Python {found}"
 
 

@@ -1,0 +1,98 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The paper against this rerun
+#
+# Which of the paper's claims did this book see for itself, and how sure are we?
+#
+# **You will learn**
+#
+# - what the paper claims, what of it is in front of us, and what we only know second-hand;
+# - what verdict each claim gets from the run that made the copy you are reading;
+# - what the run cost in minutes and memory.
+
+# %% [markdown] tags=["banner"]
+# `cbt run notebooks/claims.py` fills in how this page was made.
+
+# %%
+import pandas as pd
+
+from cbtlib import report
+
+# %% tags=["parameters"]
+profile: str = "embedded"  # which profile made this page
+results: str = "results"  # where products go
+
+# %% [markdown]
+# ## How a verdict is reached
+#
+# Each claim is one row of `data/paper/claims.csv`. A row says what the paper claims, where, and **how we know**: stated
+# in the paper, second-hand, or not transcribed. A value that we could not read for ourselves is a blank; nothing is
+# guessed. The row also names the number of this run that speaks to the claim, and the rule that compares them:
+#
+# - *reproduced*: the paper's value lies within this run's interval (or the row's tolerance);
+# - *direction holds*: the paper says that something goes up, and our whole 95 % interval lies above zero;
+# - *differs*: it does not;
+# - *not comparable*: other data, another model or a blank, so that no comparison would mean anything;
+# - *not run*: this profile did not compute that number.
+
+# %%
+page = report.Page("claims", profile, results)
+claims = report.claims(profile, results)
+page.table("claims", claims, caption="The paper's claims and this run (intervals are 95 %)")
+
+# %% [markdown]
+# A 270-million-parameter model tuned on a few hundred letters cannot confirm the scores of a 7-billion-parameter model
+# tuned on 22,327 answers. What it can show is whether the *method* moves the numbers in the direction that the paper
+# reports. That is why most rows can end at *direction holds* and never at *reproduced*.
+
+# %%
+verdicts = claims["verdict"].value_counts().reindex(list(report.VERDICTS), fill_value=0)
+for verdict, count in verdicts.items():
+    page.number(f"claims_{verdict.replace(' ', '_')}", int(count), what=f"claims whose verdict is: {verdict}", n=len(claims))
+verdicts.rename("claims").to_frame()
+
+# %% [markdown]
+# ## What the run cost
+#
+# Every page measures itself: wall time and the peak memory of its kernel with everything it started.
+
+# %%
+manifest = report.manifest(profile, results)
+chapters = {name: run for name, run in manifest["pages"].items() if name != "claims"}
+cost = pd.DataFrame(
+    [(name, run["seconds"] / 60, run["peak_memory_gb"]) for name, run in chapters.items()],
+    columns=["page", "minutes", "peak memory (GB)"],
+).set_index("page")
+cost.style.format("{:.1f}").set_caption("Cost of each page on the machine named in its banner")
+
+# %% [markdown]
+# The totals below are what the cover page quotes.
+
+# %%
+page.number("pages", len(cost), what="chapters run")
+page.number("minutes", round(cost["minutes"].sum(), 1), what="minutes for all chapters")
+page.number("peak_memory_gb", cost["peak memory (GB)"].max(), what="peak memory of the largest chapter, GB")
+page.save()
+
+# %% [markdown]
+# ## Summary
+#
+# - {glue:text}`claims_direction_holds` claims hold in direction, {glue:text}`claims_reproduced` are reproduced in value,
+#   {glue:text}`claims_differs` differ, {glue:text}`claims_not_comparable` cannot be compared and
+#   {glue:text}`claims_not_run` were not run by this profile.
+# - The chapters took {glue:text}`minutes` minutes and at most {glue:text}`peak_memory_gb` GB of memory.
+#
+# ## Next
+#
+# [Limits and safety](../safety.md): what none of these numbers licenses anyone to do.
