@@ -1,0 +1,212 @@
+"""Scores that can be believed: every metric signed, with an interval, behind a leak gate.
+
+    score       one system against its references: a `Score` for each metric
+    compare     several systems on the same items: paired differences, p values, Holm's correction
+    leaks       what of the test was in the training file; `score` refuses on it
+
+Notable choices
+- A metric is a formula over sums of per-item statistics (`surface`, `resampling`): intervals and tests are matrix
+  products, and systems are compared on the same resamples of the same items.
+- One policy for an empty hypothesis, everywhere: it scores 0 and the signature counts it. A missing hypothesis
+  (None) is an error: it has an outcome, and an outcome other than ok is never data.
+- Nothing is normalised unless asked (`normalise="NFKC"` folds full-width forms); the signature says which.
+"""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+
+from cbtlib import CbtError, surface
+from cbtlib.resampling import Statistics, bootstrap, holm, interval, intervals, randomisation
+from cbtlib.surface import References, Texts
+
+Normalisation = Literal["none", "NFKC"]
+
+
+class LeakError(CbtError):
+    """Test items were found in the training file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric's function, the part of its signature that never changes, and what it needs besides hypotheses."""
+
+    measure: Callable[[Texts], Statistics]
+    signature: str
+    needs: Literal["references", "sources", ""] = "references"
+
+
+_SACREBLEU = f"sacrebleu:{version('sacrebleu')}"
+_METEOR = "match:exact|alpha:0.9|beta:3|gamma:0.5|case:lower"
+METRICS: dict[str, Metric] = {
+    "bleu": Metric(surface.bleu, f"tok:zh|smooth:exp|case:mixed|{_SACREBLEU}"),
+    "chrf": Metric(surface.chrf, f"nc:6|nw:0|beta:2|space:no|case:mixed|{_SACREBLEU}"),
+    "meteor_char": Metric(lambda texts: surface.meteor(texts, "character"), f"tok:char|{_METEOR}"),
+    "meteor_word": Metric(lambda texts: surface.meteor(texts, "word"), f"tok:rjieba-{version('rjieba')}|{_METEOR}"),
+    "distinct_2": Metric(lambda texts: surface.distinct(texts, 2), "tok:char|space:no|scope:corpus", ""),
+    "length": Metric(surface.length, "unit:char|space:no", ""),
+    "repetition": Metric(surface.repetition, "tok:char|n:4|space:no", ""),
+    "copied": Metric(surface.copied, "tok:char|n:4|space:no|from:source", "sources"),
+}
+OVERLAP = ("bleu", "chrf", "meteor_char", "meteor_word")
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One metric of one system: value, interval (NaN where there is none), items scored, and how it was made."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    n: int
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`system` minus `base` on the same items: paired bootstrap interval, p of approximate randomisation, Holm's p."""
+
+    name: str
+    system: str
+    base: str
+    value: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    n: int
+
+
+def measure(
+    hypotheses: Sequence[str],
+    references: References = (),
+    *,
+    metrics: Sequence[str] = OVERLAP,
+    sources: Sequence[str] = (),
+    normalise: Normalisation = "none",
+) -> dict[str, tuple[Statistics, str]]:
+    """Per-item statistics and signature of each metric; `references[set][item]`, None where a later set has none.
+
+    Raises CbtError that names the item for a missing or non-text hypothesis, an empty reference, unequal lengths.
+    """
+    texts = _checked(hypotheses, references, sources, normalise)
+    empties = sum(not text.strip() for text in texts.hypotheses)
+    shared = f"norm:{normalise}|empty:0|empties:{empties}"
+    numbers = {sum(text is not None for text in item) for item in zip(*texts.references, strict=True)}
+    nrefs = f"nrefs:{numbers.pop() if len(numbers) == 1 else 'var'}|"
+    measured = {}
+    for name in metrics:
+        if name not in METRICS:
+            raise CbtError(f"there is no metric {name!r}; the metrics are {', '.join(METRICS)}")
+        metric = METRICS[name]
+        if metric.needs and not getattr(texts, metric.needs):
+            raise CbtError(f"the metric {name!r} needs {metric.needs}, and there are none; pass them or leave it out")
+        used = nrefs if metric.needs == "references" else ""
+        measured[name] = (metric.measure(texts), f"{metric.signature}|{used}{shared}")
+    return measured
+
+
+def score(
+    hypotheses: Sequence[str],
+    references: References = (),
+    *,
+    metrics: Sequence[str] = OVERLAP,
+    sources: Sequence[str] = (),
+    normalise: Normalisation = "none",
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> list[Score]:
+    """Score one system, a `Score` for each metric, with percentile bootstrap intervals over items."""
+    measured = measure(hypotheses, references, metrics=metrics, sources=sources, normalise=normalise)
+    bounds = intervals([statistics for statistics, _ in measured.values()], resamples, confidence, seed)
+    made = f"ci:{confidence:g}-bootstrap-{resamples}-seed-{seed}"
+    return [
+        Score(name, statistics.value, low, high, len(hypotheses), f"{name}|{signature}|{made}")
+        for (name, (statistics, signature)), (low, high) in zip(measured.items(), bounds, strict=True)
+    ]
+
+
+def compare(
+    systems: Mapping[str, Sequence[str]],
+    references: References = (),
+    *,
+    base: str | None = None,
+    metrics: Sequence[str] = OVERLAP,
+    sources: Sequence[str] = (),
+    normalise: Normalisation = "none",
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> list[Difference]:
+    """Every system against `base` (every pair when None), on the same items; Holm's correction within each metric."""
+    if base is not None and base not in systems:
+        raise CbtError(f"there is no system {base!r} to compare with; the systems are {', '.join(systems)}")
+    pairs = [(one, base) for one in systems if one != base] if base else [(b, a) for a, b in combinations(systems, 2)]
+    measured = {
+        system: measure(texts, references, metrics=metrics, sources=sources, normalise=normalise)
+        for system, texts in systems.items()
+    }
+    differences = []
+    for metric in metrics:
+        statistics = {system: measured[system][metric][0] for system in systems}
+        values = dict(zip(systems, bootstrap(list(statistics.values()), resamples, seed).T, strict=True))
+        p_values = [randomisation(statistics[one], statistics[two], resamples, seed) for one, two in pairs]
+        for (one, two), p, p_holm in zip(pairs, p_values, holm(p_values), strict=True):
+            n = len(systems[one])
+            low, high = interval(values[one] - values[two], confidence) if n > 1 else (np.nan, np.nan)
+            difference = statistics[one].value - statistics[two].value
+            differences.append(Difference(metric, one, two, difference, low, high, p, float(p_holm), n))
+    return differences
+
+
+def outcomes(answers: Mapping[str, Mapping[str, tuple[str, str]]]) -> tuple[list[str], dict[str, Counter[str]]]:
+    """Of `answers[system][item] = (outcome, text)`: the items that every system answered ok, and each one's outcomes.
+
+    Systems are compared on those items only: a refusal or a failure is counted, never scored.
+    """
+    counts = {system: Counter(outcome for outcome, _ in items.values()) for system, items in answers.items()}
+    good = [{item for item, (outcome, _) in items.items() if outcome == "ok"} for items in answers.values()]
+    shared = set.intersection(*good) if good else set()
+    return [item for item in next(iter(answers.values()), {}) if item in shared], counts
+
+
+def _checked(
+    hypotheses: Sequence[str], references: References, sources: Sequence[str], normalise: Normalisation
+) -> Texts:
+    if isinstance(hypotheses, str) or isinstance(sources, str) or any(isinstance(one, str) for one in references):
+        raise CbtError("a list of texts was expected, one for each item, and a single text was given; put it in a list")
+    if not hypotheses:
+        raise CbtError("there is nothing to score: the list of hypotheses is empty")
+    sides: dict[str, Sequence[str | None]] = {"hypothesis": hypotheses, "source": sources}
+    sides |= {f"reference {number}": one for number, one in enumerate(references, 1)}
+    for side, texts in sides.items():
+        if len(texts) != len(hypotheses) and not (side == "source" and not texts):
+            raise CbtError(f"{len(hypotheses)} hypotheses, but {len(texts)} of {side}: every item needs one of each")
+        for item, text in enumerate(texts, 1):
+            if text is None and side.startswith("reference"):
+                continue
+            if not isinstance(text, str):
+                what = "missing (None)" if text is None else f"a {type(text).__name__}, not a text"
+                raise CbtError(f"{side} of item {item} is {what}; count it as an outcome and leave the item out")
+            if side.startswith("reference") and not text.strip():
+                raise CbtError(f"{side} of item {item} is empty; give its text, or None when this set has none")
+    for item, given in enumerate(zip(*references, strict=True), 1):
+        if all(text is None for text in given):
+            raise CbtError(f"item {item} has no reference in any set; leave the item out")
+    if normalise == "none":
+        return Texts(hypotheses, references, sources)
+    if normalise != "NFKC":
+        raise CbtError(f"there is no normalisation {normalise!r}; use 'none' or 'NFKC'")
+
+    def fold(texts: Sequence[str | None]) -> list[str | None]:
+        return [text if text is None else unicodedata.normalize("NFKC", text) for text in texts]
+
+    return Texts(fold(hypotheses), [fold(one) for one in references], fold(sources))  # type: ignore[arg-type]

@@ -1,0 +1,125 @@
+"""Intervals and tests by resampling sums: every metric here is a formula over per-item sums.
+
+BLEU, chrF and any mean are functions of column sums of a matrix with one row for each item. A bootstrap resample is
+then one row of counts times that matrix, so that a thousand resamples of all metrics are a few matrix products.
+
+Notable choices:
+- All statistics passed together see the same resamples: differences between systems are paired by item.
+- Percentile intervals. One item, or a value that some resample leaves undefined, has no interval: NaN, never a guess.
+- p values add one to count and trials (Davison and Hinkley 1997, eq. 4.11), so none is ever zero.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cbtlib import CbtError
+
+Floats = NDArray[np.float64]
+Formula = Callable[[Floats], Floats]
+
+BLOCK = 4_000_000  # entries of a weight matrix held at once
+
+
+def ratio(sums: Floats) -> Floats:
+    """(..., 2) sums of numerator and denominator to their quotient; NaN where the denominator is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(sums[..., 1] == 0, np.nan, sums[..., 0] / sums[..., 1])
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """`rows` (n, k), one row of sufficient statistics for each item, and the `formula` from their sums to a value."""
+
+    rows: Floats
+    formula: Formula = ratio
+
+    @classmethod
+    def mean(cls, values: ArrayLike) -> "Statistics":
+        """The plain mean of one value for each item (n,)."""
+        values = np.asarray(values, np.float64)
+        return cls(np.stack([values, np.ones_like(values)], axis=1))
+
+    @property
+    def value(self) -> float:
+        """The value over all items."""
+        return float(self.formula(self.rows.sum(axis=0)))
+
+    @property
+    def items(self) -> Floats:
+        """The value of every item alone (n,)."""
+        return self.formula(self.rows)
+
+
+def bootstrap(statistics: Sequence[Statistics], resamples: int = 1000, seed: int = 0) -> Floats:
+    """Values of all statistics on the same resamples of the items: (resamples, len(statistics)).
+
+    Raises CbtError when the statistics do not describe the same number of items.
+    """
+    items = _items(statistics)
+    generator = np.random.default_rng(seed)
+    values = []
+    for size in _blocks(resamples, items):
+        drawn = generator.integers(0, items, (size, items)) + np.arange(size)[:, None] * items
+        weights = np.bincount(drawn.ravel(), minlength=size * items).reshape(size, items).astype(np.float64)
+        values.append(np.stack([s.formula(weights @ s.rows) for s in statistics], axis=1))
+    return np.concatenate(values)
+
+
+def interval(values: Floats, confidence: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of bootstrap values (resamples,)."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def intervals(
+    statistics: Sequence[Statistics], resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> list[tuple[float, float]]:
+    """A bootstrap interval for each of the statistics; (NaN, NaN) for all when there is only one item."""
+    if _items(statistics) < 2:
+        return [(np.nan, np.nan)] * len(statistics)
+    return [interval(column, confidence) for column in bootstrap(statistics, resamples, seed).T]
+
+
+def randomisation(one: Statistics, two: Statistics, trials: int = 1000, seed: int = 0) -> float:
+    """Two-sided p value of approximate randomisation (Noreen 1989): swap the two systems' rows item by item.
+
+    Systems with equal values on every item give 1.
+    """
+    items = _items([one, two])
+    observed = abs(one.value - two.value)
+    total, difference = one.rows.sum(axis=0) + two.rows.sum(axis=0), one.rows - two.rows
+    generator = np.random.default_rng(seed)
+    extreme = 0
+    for size in _blocks(trials, items):
+        swapped = generator.integers(0, 2, (size, items)).astype(np.float64)
+        first = one.rows.sum(axis=0) - swapped @ difference
+        apart = np.abs(one.formula(first) - one.formula(total - first))
+        extreme += int((apart >= observed - 1e-12 * max(1.0, observed)).sum())
+    return (extreme + 1) / (trials + 1)
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """Holm's step-down adjustment (1979) of one family of p values, in the order given."""
+    p_values = np.asarray(p_values, np.float64)
+    order = np.argsort(p_values)
+    steps = np.minimum((len(order) - np.arange(len(order))) * p_values[order], 1.0)
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.maximum.accumulate(steps)
+    return adjusted
+
+
+def _items(statistics: Sequence[Statistics]) -> int:
+    sizes = {len(s.rows) for s in statistics}
+    if len(sizes) != 1 or 0 in sizes:
+        raise CbtError(f"statistics over {sorted(sizes)} items cannot be resampled together; pass the same >= 1 items")
+    return sizes.pop()
+
+
+def _blocks(count: int, items: int) -> list[int]:
+    """Cut `count` resamples into blocks whose weights fit in memory."""
+    size = max(1, BLOCK // items)
+    return [min(size, count - start) for start in range(0, count, size)]

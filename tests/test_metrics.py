@@ -1,0 +1,217 @@
+"""Metrics: equal to sacrebleu and to METEOR's published formula, honest about what is empty, missing or leaked."""
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import sacrebleu
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sacrebleu.metrics import BLEU, CHRF
+
+from cbtlib import CbtError, metrics, overlap, resampling, surface
+from cbtlib.resampling import Statistics
+from cbtlib.surface import Texts
+
+# Chinese with everything that has upset a tokeniser: digits, Latin words, full-width forms, spaces, odd planes.
+TEXT = st.text(
+    st.sampled_from("我你的不好。，？！“”…—ＡＢ１　 \n\tab Z0.5,-%'$𠮷㐀é한あ\u200b\u2028\u3000"), max_size=30
+)
+LETTER = st.text(st.sampled_from("我你的是不好累。，ab "), min_size=1, max_size=40).filter(str.strip)
+
+
+relaxed = settings(max_examples=100, deadline=None)  # no test here is about time
+
+
+@relaxed
+@given(TEXT)
+@example(".5")
+@example("好.5，a-b 3-4 ...")
+@example("\u3000.，")
+def test_tokens_are_sacrebleus(text):
+    assert surface.zh_tokens(text) == BLEU(tokenize="zh").tokenizer(text).split()
+
+
+@relaxed
+@given(st.lists(st.tuples(TEXT, TEXT, st.none() | TEXT), min_size=1, max_size=5))
+def test_statistics_of_every_item_are_sacrebleus(rows):
+    hypotheses, first, second = (list(column) for column in zip(*rows, strict=True))
+    texts = Texts(hypotheses, [first, second])
+    ours = surface.bleu(texts)
+    theirs = BLEU(tokenize="zh", force=True)._extract_corpus_statistics(hypotheses, [first, second])
+    assert ours.rows.tolist() == theirs
+    assert ours.value == pytest.approx(
+        BLEU(tokenize="zh", force=True).corpus_score(hypotheses, [first, second]).score, 1e-12
+    )
+    ours = surface.chrf(texts)
+    theirs = np.array(CHRF(word_order=0)._extract_corpus_statistics(hypotheses, [first, second]))
+    assert ours.rows.tolist() == np.hstack([theirs[:, 0::3], theirs[:, 1::3], theirs[:, 2::3]]).tolist()
+    assert ours.value == pytest.approx(CHRF(word_order=0).corpus_score(hypotheses, [first, second]).score, rel=1e-12)
+
+
+def test_bleu_and_chrf_print_what_sacrebleus_command_prints(tmp_path):
+    hypotheses = ["我今天很累，但是还好。", "你说“我总是失败”，真的总是吗？", "", "3.5 分也是分 OK"]
+    references = ["我今天有点累，不过还好。", "你说你总是失败，这是真的吗？", "慢慢来。", "3.5分也算分，OK。"]
+    for name, lines in {"hyp": hypotheses, "ref": references}.items():
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "sacrebleu", str(tmp_path / "ref"), "-i", str(tmp_path / "hyp"), "-w", "12"]
+    command += ["-m", "bleu", "chrf", "-tok", "zh", "--chrf-word-order", "0", "-f", "json"]
+    printed = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    scores = metrics.score(hypotheses, [references], metrics=["bleu", "chrf"])
+    assert [f"{score.value:.12f}" for score in scores] == [f"{one['score']:.12f}" for one in printed]
+    assert "tok:zh" in scores[0].signature and f"sacrebleu:{sacrebleu.__version__}" in scores[0].signature
+    assert "nw:0" in scores[1].signature
+
+
+def slow_meteor(hypothesis, reference):
+    """METEOR of one pair as published (exact matches; alpha 0.9, beta 3, gamma 0.5), aligned from the last token on."""
+    free, links = set(range(len(reference))), []
+    for i in reversed(range(len(hypothesis))):
+        candidates = [j for j in free if reference[j] == hypothesis[i]]
+        if candidates:
+            free.remove(max(candidates))
+            links.append((i, max(candidates)))
+    if not links:
+        return 0.0
+    links.sort()
+    chunks = 1 + sum(b != (a[0] + 1, a[1] + 1) for a, b in itertools.pairwise(links))
+    precision, recall = len(links) / len(hypothesis), len(links) / len(reference)
+    mean = precision * recall / (0.9 * precision + 0.1 * recall)
+    return mean * (1 - 0.5 * (chunks / len(links)) ** 3)
+
+
+@relaxed
+@given(st.lists(st.tuples(TEXT, LETTER, LETTER), min_size=1, max_size=5))
+def test_meteor_follows_the_published_formula(rows):
+    hypotheses, first, second = (list(column) for column in zip(*rows, strict=True))
+    for unit, cut in (("character", lambda text: list("".join(text.split()))), ("word", surface.words)):
+        ours = surface.meteor(Texts(hypotheses, [first, second]), unit).items
+        theirs = [max(slow_meteor(cut(h.lower()), cut(r.lower())) for r in refs) for h, *refs in rows]
+        assert ours == pytest.approx(theirs, abs=1e-12)
+
+
+def test_counting_in_many_batches_changes_nothing(monkeypatch):
+    texts = Texts(["我很累", "好的好的", "不是这样", ""] * 5, [["我累了", "好", "这样不是的", "空"] * 5])
+    whole = [surface.bleu(texts).rows, surface.chrf(texts).rows, surface.meteor(texts, "character").rows]
+    monkeypatch.setattr(overlap, "BATCH", 7)
+    cut = [surface.bleu(texts).rows, surface.chrf(texts).rows, surface.meteor(texts, "character").rows]
+    assert all((one == two).all() for one, two in zip(whole, cut, strict=True))
+
+
+@relaxed
+@given(st.lists(TEXT, min_size=1, max_size=6))
+def test_distinct_is_distinct_over_total(texts):
+    grams = [text[i : i + 2] for text in ("".join(t.split()) for t in texts) for i in range(len(text) - 1)]
+    value = surface.distinct(Texts(texts, []), 2).value
+    assert value == pytest.approx(len(set(grams)) / len(grams)) if grams else np.isnan(value)
+
+
+def test_descriptive_measures_on_known_texts():
+    texts = Texts(["一二三四一二三四", "甲乙 丙丁", ""], [], ["一二三四五", "子丑寅卯", "甲"])
+    assert surface.length(texts).items.tolist() == [8, 4, 0]
+    assert surface.repetition(texts).items.tolist() == [1 - 4 / 5, 0, 0]
+    assert surface.copied(texts).items.tolist() == [2 / 5, 0, 0]
+
+
+def test_an_empty_hypothesis_scores_zero_everywhere_and_is_counted():
+    letter = "我很好，你呢？"
+    full = metrics.score([letter, letter], [[letter, letter]])
+    half = metrics.score([letter, " \n"], [[letter, letter]])
+    for one, two in zip(full, half, strict=True):
+        assert two.value < one.value and "empties:0" in one.signature and "empties:1" in two.signature
+    assert [score.value for score in metrics.score(["", ""], [["好", "好"]])] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("hypotheses", "references", "message"),
+    [
+        (["好", None], [["好", "好"]], "hypothesis of item 2 is missing"),
+        (["好", 3.0], [["好", "好"]], "hypothesis of item 2 is a float"),
+        (["好"], [["好", "好"]], "1 hypotheses, but 2 of reference 1"),
+        (["好", "好"], [["好", " "]], "reference 1 of item 2 is empty"),
+        (["好", "好"], [["好", None], ["好", None]], "item 2 has no reference"),
+        ([], [[]], "nothing to score"),
+        ("好", ["好"], "a single text was given"),
+        (["好"], [], "needs references"),
+    ],
+)
+def test_bad_input_is_named(hypotheses, references, message):
+    with pytest.raises(CbtError, match=message):
+        metrics.score(hypotheses, references)
+
+
+def test_one_item_has_a_value_and_no_interval():
+    (score,) = metrics.score(["我很好"], [["我很好"]], metrics=["chrf"])
+    assert score.value == 100 and np.isnan(score.low) and np.isnan(score.high) and score.n == 1
+
+
+def test_nfkc_folds_full_width_forms_and_says_so():
+    plain = metrics.score(["ＡＢ１２"], [["AB12"]], metrics=["chrf"])[0]
+    folded = metrics.score(["ＡＢ１２"], [["AB12"]], metrics=["chrf"], normalise="NFKC")[0]
+    assert plain.value == 0 and folded.value == 100
+    assert "norm:none" in plain.signature and "norm:NFKC" in folded.signature
+
+
+def test_a_signature_tells_two_settings_apart():
+    texts = ["我很好", "不太好"]
+    signatures = {metrics.score(texts, [texts], metrics=["bleu"], seed=seed)[0].signature for seed in (0, 1)}
+    assert len(signatures) == 2
+    assert all(re.search(r"nrefs:1\|norm:none\|empty:0\|empties:0\|.*ci:0.95-bootstrap-1000", s) for s in signatures)
+
+
+def test_bootstrap_equals_resampling_the_texts_themselves():
+    generator = np.random.default_rng(1)
+    statistics = Statistics(generator.integers(1, 9, (6, 10)).astype(float), surface.bleu_formula)
+    drawn = np.random.default_rng(0).integers(0, 6, (20, 6))
+    slow = [float(surface.bleu_formula(statistics.rows[rows].sum(axis=0))) for rows in drawn]
+    assert resampling.bootstrap([statistics], 20, seed=0)[:, 0] == pytest.approx(slow)
+
+
+def test_systems_that_answer_alike_do_not_differ_and_a_better_one_does():
+    references = [f"第{i}封信，写给第{i}个人，说第{i}件事。" for i in range(40)]
+    worse = ["这封信写给一个人。"] * 40
+    rows = metrics.compare(
+        {"a": worse, "same": list(worse), "copy": references}, [references], base="a", metrics=["chrf"]
+    )
+    same, copy = rows
+    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+    assert copy.low > 0 and copy.p_holm < 0.05 and copy.p_holm >= copy.p
+
+
+def test_approximate_randomisation_equals_the_exact_permutation_test():
+    one, two = np.array([3.0, 1, 4, 1, 5, 9]), np.array([2.0, 1, 1, 0, 3, 3])
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 6)).reshape(6, -1).T
+    exact = np.mean(np.abs(signs @ (one - two)) >= abs((one - two).sum()) - 1e-9)
+    assert resampling.randomisation(Statistics.mean(one), Statistics.mean(two), 20_000) == pytest.approx(
+        exact, abs=0.01
+    )
+
+
+def test_no_p_value_is_smaller_than_its_trials_allow():
+    statistics = Statistics.mean(np.zeros(50)), Statistics.mean(np.ones(50))
+    assert resampling.randomisation(*statistics, trials=99) == pytest.approx(1 / 100)
+
+
+@relaxed
+@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=8))
+def test_holm_controls_by_hand(p_values):
+    order, running, expected = np.argsort(p_values), 0.0, np.empty(len(p_values))
+    for step, index in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - step) * p_values[index]))
+        expected[index] = running
+    assert resampling.holm(p_values) == pytest.approx(expected)
+
+
+def test_a_failed_answer_never_enters_a_comparison():
+    answers = {
+        "base": {"q1": ("ok", "好"), "q2": ("refused", "我不能"), "q3": ("ok", "好"), "q4": ("truncated", "好")},
+        "tuned": {"q1": ("ok", "好"), "q2": ("ok", "好"), "q3": ("failed", "Error 500"), "q4": ("ok", "好")},
+    }
+    items, counts = metrics.outcomes(answers)
+    assert items == ["q1"]
+    assert counts["base"] == {"ok": 2, "refused": 1, "truncated": 1}
+    assert counts["tuned"] == {"ok": 3, "failed": 1}
