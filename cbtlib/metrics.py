@@ -1,8 +1,8 @@
 """Scores that can be believed: every metric signed, with an interval, behind a leak gate.
 
     score       one system against its references: a `Score` for each metric
+    leaks       what of the test stands in the training texts; `score` refuses on it
     compare     several systems on the same items: paired differences, p values, Holm's correction
-    leaks       what of the test was in the training file; `score` refuses on it
 
 Notable choices
 - A metric is a formula over sums of per-item statistics (`surface`, `resampling`): intervals and tests are matrix
@@ -22,7 +22,7 @@ from typing import Literal
 
 import numpy as np
 
-from cbtlib import CbtError, surface
+from cbtlib import CbtError, gates, surface
 from cbtlib.resampling import Statistics, bootstrap, holm, interval, intervals, randomisation
 from cbtlib.surface import References, Texts
 
@@ -30,7 +30,16 @@ Normalisation = Literal["none", "NFKC"]
 
 
 class LeakError(CbtError):
-    """Test items were found in the training file."""
+    """Texts of the test were found among the training texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Test text `test` is like training text `training` (indices): similarity 1 for the same text, else Jaccard's."""
+
+    test: int
+    training: int
+    similarity: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +128,55 @@ def score(
     *,
     metrics: Sequence[str] = OVERLAP,
     sources: Sequence[str] = (),
+    training: Sequence[str] | None = None,
+    allow_leak: bool = False,
     normalise: Normalisation = "none",
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> list[Score]:
-    """Score one system, a `Score` for each metric, with percentile bootstrap intervals over items."""
+    """Score one system, a `Score` for each metric, with percentile bootstrap intervals over items.
+
+    `training` holds the texts trained on: when references or sources are among them, LeakError, unless `allow_leak`,
+    which the signature then says. Without `training` it says `leak:unchecked`.
+    """
+    gate = leak_gate(training, [*sources, *(text for one in references for text in one if text)], allow_leak)
     measured = measure(hypotheses, references, metrics=metrics, sources=sources, normalise=normalise)
     bounds = intervals([statistics for statistics, _ in measured.values()], resamples, confidence, seed)
-    made = f"ci:{confidence:g}-bootstrap-{resamples}-seed-{seed}"
+    made = f"{gate}|ci:{confidence:g}-bootstrap-{resamples}-seed-{seed}"
     return [
         Score(name, statistics.value, low, high, len(hypotheses), f"{name}|{signature}|{made}")
         for (name, (statistics, signature)), (low, high) in zip(measured.items(), bounds, strict=True)
     ]
+
+
+def leaks(training: Sequence[str], test: Sequence[str]) -> list[Leak]:
+    """Pairs of a test text and a training text that are the same (but for white space) or near duplicates (`gates`)."""
+    places = {"".join(text.split()): index for index, text in reversed(list(enumerate(training)))}
+    same = {index: places[key] for index, text in enumerate(test) if (key := "".join(text.split())) in places}
+    rest = [index for index in range(len(test)) if index not in same]
+    near = gates.near_duplicates([*training, *(test[index] for index in rest)])
+    found = [Leak(index, other, 1.0) for index, other in same.items()]
+    found += [Leak(rest[j - len(training)], i, value) for i, j, value in near if i < len(training) <= j]
+    return sorted(found, key=lambda leak: (leak.test, leak.training))
+
+
+def leak_gate(training: Sequence[str] | None, test: Sequence[str], allow_leak: bool = False) -> str:
+    """What the signature says of leaks; LeakError when there are some and they are not allowed."""
+    if training is None:
+        return "leak:unchecked"
+    found = leaks(training, test)
+    if not found:
+        return "leak:none"
+    texts = len({leak.test for leak in found})
+    if allow_leak:
+        return f"leak:ALLOWED-{texts}-of-{len(test)}"
+    first = found[0]
+    raise LeakError(
+        f"{texts} of {len(test)} test texts were trained on (test text {first.test + 1} is {first.similarity:.2f} like "
+        f"training text {first.training + 1}), so this would be no test; take them out of either file, or pass "
+        "--allow-leak (allow_leak=True) to have the leak printed into the signature"
+    )
 
 
 def compare(

@@ -215,3 +215,32 @@ def test_a_failed_answer_never_enters_a_comparison():
     assert items == ["q1"]
     assert counts["base"] == {"ok": 2, "refused": 1, "truncated": 1}
     assert counts["tuned"] == {"ok": 3, "failed": 1}
+
+
+LETTERS = [
+    "第三次月考以后，小林在操场的台阶上坐了很久，半杯豆浆一直放在脚边。",
+    "体检那天，老周把那张没填完的表攥在手里，走廊的灯一盏一盏灭下去。",
+    "末班公交车上只剩阿敏一个人，她摸了摸妈妈织的围巾，没有哭。",
+]
+
+
+@pytest.mark.parametrize("leaked", [LETTERS[1], f" {LETTERS[1]}\n", LETTERS[1].replace("攥在手里", "捏在手心")])
+def test_a_leaked_row_refuses_the_score_or_is_printed_into_its_signature(leaked):
+    training = ["完全不同的一句话，说的是菜市场的价钱。", leaked]
+    with pytest.raises(metrics.LeakError, match="1 of 3 test texts were trained on"):
+        metrics.score(LETTERS, [LETTERS], training=training)
+    for score in metrics.score(LETTERS, [LETTERS], training=training, allow_leak=True):
+        assert "leak:ALLOWED-1-of-3" in score.signature
+
+
+def test_the_gate_looks_at_questions_and_at_every_reference_set():
+    with pytest.raises(metrics.LeakError):
+        metrics.score(["好"] * 3, [["好的"] * 3], sources=LETTERS, training=[LETTERS[2]])
+    with pytest.raises(metrics.LeakError):
+        metrics.score(["好"] * 3, [["好的"] * 3, [None, None, LETTERS[2]]], training=[LETTERS[2]])
+
+
+def test_without_a_leak_the_signature_says_that_it_was_looked_for():
+    scores = [metrics.score(LETTERS, [LETTERS], training=training)[0] for training in (None, ["别的话"])]
+    assert ["leak:unchecked" in score.signature for score in scores] == [True, False]
+    assert "leak:none" in scores[1].signature
