@@ -87,6 +87,61 @@ def claims(
         raise CbtError(f"{(~table['holds']).sum()} of {len(table)} numbers lie outside their tolerance")
 
 
+@corpus_app.command("check")
+def corpus_check(
+    paths: Annotated[list[Path] | None, typer.Argument(help="files; the book's own corpus when none is named")] = None,
+    against: Annotated[list[Path] | None, typer.Option(help="training file that these must not overlap")] = None,
+    format: Annotated[str, typer.Option(help="form of the files, as cbtlib.formats names it")] = "auto",
+    support: Annotated[int, typer.Option(help="positives a label needs to be scored")] = 6,
+    as_json: Annotated[bool, typer.Option("--json", help="findings as JSON on standard output")] = False,
+) -> None:
+    """Pass files through every gate (copies, leaks, refusals, spans, …); exit code 1 when there is a finding."""
+    import json
+    from dataclasses import asdict
+
+    from cbtlib import corpus, gates
+
+    report = gates.check(paths or corpus.own_files(), against or (), format, support)
+    if as_json:
+        print(json.dumps({**asdict(report), "counts": report.counts}, ensure_ascii=False, indent=1))
+    else:
+        for found in report.findings:
+            print(f"{found.gate:15} {found.where}  {found.what}" + (f"  ({found.other})" if found.other else ""))
+        print(f"{report.lines} read = {report.kept} kept + {report.lines - report.kept} with a problem")
+        print("  ".join(f"{gate} {count}" for gate, count in report.counts.items()))
+    raise typer.Exit(1 if report.findings else 0)
+
+
+@corpus_app.command("quality")
+def corpus_quality(
+    paths: Annotated[list[Path] | None, typer.Argument(help="files; the book's own corpus when none is named")] = None,
+    card: Annotated[Path | None, typer.Option(help="Markdown file whose statistics to renew")] = None,
+) -> None:
+    """Measure lengths, labels, variety and how far each letter answers its own post."""
+    from cbtlib import corpus, quality
+
+    records = [record for path in paths or corpus.own_files() for record in corpus.load(path)]
+    text = quality.card(records)
+    print(text)
+    if card:
+        quality.write_card(card, text)
+
+
+@corpus_app.command("export")
+def corpus_export(
+    paths: Annotated[list[Path] | None, typer.Argument(help="files; the book's own corpus when none is named")] = None,
+    to: Annotated[str, typer.Option(help="parquet, alpaca, sharegpt or openai-batch")] = "parquet",
+    out: Annotated[Path, typer.Option(help="folder to write into")] = Path("results/export"),
+    model: Annotated[str, typer.Option(help="model that an openai-batch asks")] = "",
+) -> None:
+    """Write the corpus in a form that another tool reads as it is."""
+    from cbtlib import corpus, exports
+
+    records = [record for path in paths or corpus.own_files() for record in corpus.load(path)]
+    for path in exports.export(records, to, out, model=model):
+        print(path)
+
+
 def main() -> None:
     """Run the command line; a reader's mistake becomes one sentence and exit code 1."""
     try:

@@ -148,25 +148,40 @@ def load_split(split: str) -> list[Record]:
     return records
 
 
+def own_files() -> list[Path]:
+    """The files of the book's own corpus that exist, in the order of SPLITS."""
+    paths = [ROOT / "data" / "corpus" / f"{split}.jsonl" for split in SPLITS]
+    return [path for path in paths if path.exists()]
+
+
 def read(path: Path | str) -> tuple[list[Record], list[Problem]]:
-    """Read what can be read: (records, problems). A line gives one record or at least one problem, never neither."""
+    """Read what can be read: (records, problems)."""
     records: list[Record] = []
     problems: list[Problem] = []
-    seen: dict[str, int] = {}
-    for number, item in read_objects(path):
-        if isinstance(item, Problem):
-            problems.append(item)
-            continue
-        record, found = parse(item, number)
-        if record is not None and record.id in seen:
-            found, record = [Problem(number, "id", f"{record.id!r} is already the id of line {seen[record.id]}")], None
+    for _, record, found in scan(path):
         problems += found
         if record is not None:
-            seen[record.id] = number
             records.append(record)
-    if not records and not problems:
-        problems.append(Problem(0, "", "no records: it is empty"))
     return records, problems
+
+
+def scan(path: Path | str) -> Iterator[tuple[int, Record | None, list[Problem]]]:
+    """(line, record, []) or (line, None, problems) for each line: one of the two, never neither.
+
+    A file without any record ends with one problem of line 0.
+    """
+    seen: dict[str, int] = {}
+    number = 0
+    for number, item in read_objects(path):
+        record, problems = (None, [item]) if isinstance(item, Problem) else parse(item, number)
+        if record is not None and record.id in seen:
+            what = f"{record.id!r} is already the id of line {seen[record.id]}"
+            record, problems = None, [Problem(number, "id", what)]
+        if record is not None:
+            seen[record.id] = number
+        yield number, record, problems
+    if not number:
+        yield 0, None, [Problem(0, "", "no records: it is empty")]
 
 
 def dump(records: Iterable[Record], path: Path) -> None:
@@ -292,9 +307,8 @@ def parse(item: dict[str, Any], line: int = 0) -> tuple[Record | None, list[Prob
     labels = _parse_labels(item.get("distortions", []), item.get("description"), say)
     names = ("referral",) if crisis is True else PARTS
     answer = _parse_texts(item.get("answer", dict.fromkeys(names, "-")), names, "answer", say)
-    gloss = (
-        _parse_texts(item["gloss"], ("question", "key_thought"), "gloss", say, partial=True) if "gloss" in item else {}
-    )
+    gloss = {} if item.get("gloss") is None else item["gloss"]
+    gloss = _parse_texts(gloss, ("question", "key_thought"), "gloss", say, partial=True)
     second = item.get("second_answer")
     if second is not None:
         second = _parse_texts(second, PARTS, "second_answer", say)

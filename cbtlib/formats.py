@@ -1,0 +1,364 @@
+"""Other people's files, read into one shape: what the client wrote, what was answered, which labels, which turns.
+
+The public Chinese sets each have a form of their own, and most may not be redistributed. A reader who holds one names
+its format here (or lets `detect` see it) and every gate, statistic and detector of the book works on it.
+
+    records     the book's own JSON Lines
+    psyqa       JSON list: question, description, keywords, questionID, answers[answer_text, has_label, labels_sequence]
+    cogdis      Lin et al. 2024: text, tab, 0 or 1
+    socialcd3k  Qi et al. 2023: a header of label names, then 0/1 columns and the text, tab-separated
+    cbt-bench   JSON list: id, situation, thoughts, distortions[name]
+    c2d2        a table with one column of text and one of label names (the set is given out on request)
+    cpsycoun    JSON list of "求助者：…" / "支持者：…" turns, or text with 来访者：/心理咨询师：
+    smile       JSON list of {role: client | counselor, content}; also MeChat
+    emollm      JSON list of {conversation: [{system, input, output}]}
+    csv         a table with a column text, or question and description, and perhaps answer and label
+
+Notable choices
+- Labels keep the names of their set: `distortions.taxonomy()` maps them, and a mapping is a choice to be seen.
+- Nothing is dropped: each item becomes a Sample or a Problem with its line (in a JSON list, its position).
+- Text is read as it stands. `normalise` is there for a reader who wants it and says what it changed.
+"""
+
+import ast
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cbtlib import CbtError, corpus
+from cbtlib.corpus import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One item of any set; `line` is where it stands. None: the set has no such thing; empty: it has, and it is empty.
+
+    `spans` are (type, start, end, text they index); `turns` are (role, content) with role client or counsellor.
+    """
+
+    id: str
+    line: int
+    text: str
+    answer: str | None = None
+    labels: frozenset[str] | None = None
+    spans: tuple[tuple[str, int, int, str], ...] = ()
+    turns: tuple[tuple[str, str], ...] | None = None
+    split: str | None = None
+    crisis: bool = False
+
+
+Item = Sample | Problem
+
+DISTORTED = "distorted"
+"""The one label of a set that only says whether there is a distortion."""
+
+ROLES = {"client": "client", "user": "client", "human": "client", "seeker": "client"}
+ROLES |= dict.fromkeys(("求助者", "来访者", "用户", "咨询者"), "client")
+ROLES |= dict.fromkeys(("counselor", "counsellor", "supporter", "assistant", "gpt", "支持者"), "counsellor")
+ROLES |= dict.fromkeys(("心理咨询师", "咨询师", "心理师", "医生"), "counsellor")
+_TURN = re.compile(rf"^\s*({'|'.join(sorted(ROLES, key=len, reverse=True))})\s*[：:]\s*", re.MULTILINE | re.IGNORECASE)
+
+
+def read(path: Path | str, format: str = "auto") -> tuple[list[Sample], list[Problem]]:
+    """Samples and problems of a file, or of a folder that holds one dialogue a file; `format` is a key of FORMATS."""
+    path = Path(path)
+    if path.is_dir() and format in ("cpsycoun", "smile", "emollm"):
+        return _read_folder(path, format)
+    name = detect(path) if format == "auto" else format
+    if name not in FORMATS:
+        raise CbtError(f"no format {format!r}: choose one of auto, {', '.join(FORMATS)}")
+    samples: list[Sample] = []
+    problems: list[Problem] = []
+    for item in FORMATS[name](path):
+        if isinstance(item, Problem):
+            problems.append(item)
+        elif not item.text.strip():
+            problems.append(Problem(item.line, "text", "is empty"))
+        else:
+            samples.append(item)
+    if not samples and not problems:
+        problems.append(Problem(0, "", f"nothing in it can be read as {name}"))
+    return samples, problems
+
+
+def detect(path: Path) -> str:
+    """The format of a file from its first bytes; CbtError with the choices when nothing fits."""
+    with path.open(encoding=corpus.sniff_encoding(path), errors="ignore") as file:
+        head = file.read(65536).lstrip()
+    first = head.split("\n", 1)[0]
+    if first.startswith("{") and '"split"' in first:
+        return "records"
+    for name, mark in (
+        ("psyqa", r'"answers"\s*:|"questionID"'),
+        ("emollm", r'"conversation"\s*:'),
+        ("cbt-bench", r'"thoughts"\s*:'),
+        ("smile", r'"role"\s*:'),
+        ("cpsycoun", r'"?(求助者|来访者)[：:]'),
+    ):
+        if head[:1] in "[{来求" and re.search(mark, head[:4000]):
+            return name
+    if not head or head[0] in "[{":
+        raise CbtError(f"{path} is empty or of no form known here: name it with --format ({', '.join(FORMATS)})")
+    cells = re.split(r"[\t,]", first.strip().lower())
+    if "\t" in first and cells[-1] in ("内容", "text", "content") and len(cells) > 3:
+        return "socialcd3k"
+    if "\t" in first and len(cells) == 2 and cells[1] in ("0", "1"):
+        return "cogdis"
+    if {"text", "question", "thought", "文本"} & set(cells):
+        return "csv"
+    raise CbtError(f"{path} is of no form known here: name it with --format ({', '.join(FORMATS)})")
+
+
+def normalise(sample: Sample) -> tuple[Sample, int]:
+    """Full-width letters and digits as half-width (Ａ１ as A1), and how many characters that changed.
+
+    Chinese punctuation stays. Offsets stay true, because one character gives one character.
+    """
+
+    def half(text: str) -> str:
+        return text.translate(_HALF)
+
+    spans = tuple((kind, start, end, half(text)) for kind, start, end, text in sample.spans)
+    turns = None if sample.turns is None else tuple((role, half(text)) for role, text in sample.turns)
+    answer = None if sample.answer is None else half(sample.answer)
+    new = replace(sample, text=half(sample.text), answer=answer, spans=spans, turns=turns)
+    before = sample.text + (sample.answer or "")
+    return new, sum(a != b for a, b in zip(before, new.text + (answer or ""), strict=True))
+
+
+_HALF = {code: code - 0xFEE0 for code in range(0xFF10, 0xFF5B) if chr(code).isalnum()}
+
+
+# ------------------------------------------------------------------ the readers
+
+
+def _records(path: Path) -> Iterator[Item]:
+    for line, record, problems in corpus.scan(path):
+        yield from problems
+        if record is not None:
+            yield of_record(record, line)
+
+
+def of_record(record: corpus.Record, line: int = 0) -> Sample:
+    """A record of the book as a Sample: the post is its text, the joined parts its answer."""
+    spans = tuple((x.type, x.start, x.end, record.description) for x in record.distortions)
+    text, answer, split = record.post, record.answer_text, record.split
+    return Sample(record.id, line, text, answer, record.types, spans, None, split, record.crisis)
+
+
+def _json_list(path: Path) -> Iterator[tuple[int, Any]]:
+    """(position, item) of a JSON list, or of JSON Lines."""
+    text = path.read_text(encoding=corpus.sniff_encoding(path))
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        if not text.lstrip().startswith("{"):
+            raise CbtError(f"{path} is no JSON: {error}; mend it or name another --format") from None
+        yield from corpus.read_objects(path)
+        return
+    yield from enumerate(value if isinstance(value, list) else [value], 1)
+
+
+def _text(item: Any, *names: str) -> str:
+    return "\n".join(str(item[name]).strip() for name in names if item.get(name)) if isinstance(item, dict) else ""
+
+
+def _psyqa(path: Path) -> Iterator[Item]:
+    for number, item in _json_list(path):
+        if isinstance(item, Problem):
+            yield item
+            continue
+        answers = item.get("answers") if isinstance(item, dict) else None
+        if not isinstance(answers, list):
+            yield Problem(number, "answers", "is missing or no list")
+            continue
+        name = str(item.get("questionID", number))
+        text = _text(item, "question", "description")
+        if not answers:
+            yield Sample(name, number, text, None)
+        for index, answer in enumerate(answers):
+            body = _text(answer, "answer_text")
+            labels = answer.get("labels_sequence") if isinstance(answer, dict) else None
+            try:
+                labels = ast.literal_eval(labels) if isinstance(labels, str) and labels else labels or []
+                spans = tuple((str(x["type"]), int(x["start"]), int(x["end"]), answer["answer_text"]) for x in labels)
+            except (ValueError, SyntaxError, KeyError, TypeError):
+                yield Problem(number, f"answers[{index}].labels_sequence", "is no list of start, end, type")
+                continue
+            yield Sample(f"{name}/{index}", number, text, body, None, spans)
+
+
+def _cogdis(path: Path) -> Iterator[Item]:
+    for number, line in corpus.read_lines(path):
+        if isinstance(line, Problem):
+            yield line
+            continue
+        text, tab, label = line.rpartition("\t")
+        if not tab or label.strip() not in ("0", "1"):
+            yield Problem(number, "label", f"must be 0 or 1 after a tab, not {label.strip()[:20]!r}")
+        else:
+            yield Sample(
+                str(number), number, text.strip(), None, frozenset({DISTORTED} if label.strip() == "1" else ())
+            )
+
+
+def _socialcd3k(path: Path) -> Iterator[Item]:
+    names: list[str] = []
+    for number, line in corpus.read_lines(path):
+        if isinstance(line, Problem):
+            yield line
+            continue
+        cells = line.split("\t")
+        if not names:
+            names = [cell.strip() for cell in cells[:-1]]
+            if not names or {"0", "1"} & set(names):
+                raise CbtError(f"{path}, line {number}: socialcd3k needs a header of label names; this line has none")
+            continue
+        values, text = [cell.strip() for cell in cells[: len(names)]], "\t".join(cells[len(names) :]).strip()
+        if len(values) < len(names) or set(values) - {"0", "1"}:
+            yield Problem(number, "labels", f"must be {len(names)} cells of 0 or 1, then the text")
+        else:
+            chosen = frozenset(name for name, value in zip(names, values, strict=True) if value == "1")
+            yield Sample(str(number), number, text, None, chosen)
+
+
+def _cbt_bench(path: Path) -> Iterator[Item]:
+    for number, item in _json_list(path):
+        if isinstance(item, Problem):
+            yield item
+        elif not isinstance(item, dict) or not isinstance(item.get("distortions"), list):
+            yield Problem(number, "distortions", "is missing or no list")
+        else:
+            labels = frozenset(str(label).strip().lower() for label in item["distortions"])
+            yield Sample(str(item.get("id", number)), number, _text(item, "situation", "thoughts"), None, labels)
+
+
+_NAMES = {
+    "text": ("text", "thought", "sentence", "content", "文本", "内容", "想法"),
+    "label": ("label", "labels", "distortion", "type", "category", "标签", "类别"),
+}
+_NONE = frozenset(("", "none", "non-distorted", "no distortion", "无", "无扭曲", "正常"))
+
+
+def _table(path: Path) -> Iterator[Item]:
+    """CSV or TSV with a header: text, or question and description; perhaps answer, label (several split by |), id."""
+    text = path.read_text(encoding=corpus.sniff_encoding(path))
+    delimiter = "\t" if "\t" in text.split("\n", 1)[0] else ","
+    csv.field_size_limit(corpus.MAX_LINE)
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    columns = {(name or "").strip().lower(): name for name in rows.fieldnames or []}
+    body = next((columns[name] for name in _NAMES["text"] if name in columns), None)
+    label = next((columns[name] for name in _NAMES["label"] if name in columns), None)
+    if body is None and "question" not in columns:
+        raise CbtError(f"{path}, line 1: a table needs a column text or question; it has {', '.join(columns)}")
+    try:
+        for row in rows:
+            number = rows.line_num
+            if None in row or None in row.values():
+                yield Problem(number, "", f"has another number of cells than the header's {len(columns)}")
+                continue
+            post = row[body] if body else _text(row, columns["question"], columns.get("description", "description"))
+            kinds = frozenset(x.strip() for x in row[label].split("|")) - _NONE if label else None
+            if kinds is not None and {x.lower() for x in kinds} & _NONE:
+                kinds = frozenset(x for x in kinds if x.lower() not in _NONE)
+            answer = row[columns["answer"]] if "answer" in columns else None
+            yield Sample(row[columns["id"]] if "id" in columns else str(number), number, post, answer, kinds)
+    except csv.Error as error:
+        yield Problem(rows.line_num, "", f"is no table row: {error}")
+
+
+def _dialogue(name: str, number: int, turns: list[tuple[str, str]]) -> Sample:
+    """The client's first words are the text, all the counsellor's words the answer."""
+    client = next((text for role, text in turns if role == "client"), "")
+    answer = "\n".join(text for role, text in turns if role == "counsellor")
+    return Sample(name, number, client or answer, answer or None, turns=tuple(turns))
+
+
+def _split_turns(text: str) -> list[tuple[str, str]]:
+    marks = list(_TURN.finditer(text))
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    return [(ROLES[m[1].lower()], text[m.end() : end].strip()) for m, end in zip(marks, ends, strict=True)]
+
+
+def _cpsycoun(path: Path) -> Iterator[Item]:
+    text = path.read_text(encoding=corpus.sniff_encoding(path))
+    if not text.lstrip().startswith(("[", "{")):
+        yield _dialogue(path.stem, 1, _split_turns(text))
+        return
+    items = [item for _, item in _json_list(path)]
+    dialogues = [items] if items and isinstance(items[0], str) else items
+    for number, dialogue in enumerate(dialogues, 1):
+        if isinstance(dialogue, dict) and "output" in dialogue:
+            past = [
+                (role, text) for pair in dialogue.get("history") or [] for role, text in zip(_BOTH, pair, strict=True)
+            ]
+            turns = [*past, ("client", _text(dialogue, "instruction", "input")), ("counsellor", dialogue["output"])]
+        elif isinstance(dialogue, list) and all(isinstance(turn, str) for turn in dialogue):
+            turns = _split_turns("\n".join(dialogue))
+        else:
+            yield Problem(number, "", "is no dialogue: a list of turns, or instruction, output and history")
+            continue
+        yield _dialogue(f"{path.stem}/{number}", number, turns)
+
+
+_BOTH = ("client", "counsellor")
+
+
+def _smile(path: Path) -> Iterator[Item]:
+    items = [item for _, item in _json_list(path)]
+    dialogues = [items] if items and isinstance(items[0], dict) and "role" in items[0] else items
+    for number, dialogue in enumerate(dialogues, 1):
+        rows = dialogue.get("messages") if isinstance(dialogue, dict) else dialogue
+        if not isinstance(rows, list) or not all(isinstance(x, dict) and "content" in x for x in rows):
+            yield Problem(number, "", "is no dialogue: a list of role and content")
+            continue
+        roles = {str(row.get("role", "")).lower() for row in rows} - ROLES.keys() - {"system"}
+        if roles:
+            yield Problem(number, "role", f"is {sorted(roles)[0]!r}; known are client and counselor")
+            continue
+        turns = [(ROLES[str(x["role"]).lower()], str(x["content"])) for x in rows if x["role"] != "system"]
+        yield _dialogue(f"{path.stem}/{number}", number, turns)
+
+
+def _emollm(path: Path) -> Iterator[Item]:
+    for number, item in _json_list(path):
+        rows = item.get("conversation") if isinstance(item, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            yield Problem(number, "conversation", "is missing or no list")
+            continue
+        pairs = [(("client", row.get("input")), ("counsellor", row.get("output"))) for row in rows]
+        turns = [(role, str(text)) for pair in pairs for role, text in pair if text]
+        yield _dialogue(str(number), number, turns)
+
+
+FORMATS: dict[str, Callable[[Path], Iterator[Item]]] = {
+    "records": _records,
+    "psyqa": _psyqa,
+    "cogdis": _cogdis,
+    "socialcd3k": _socialcd3k,
+    "cbt-bench": _cbt_bench,
+    "c2d2": _table,
+    "cpsycoun": _cpsycoun,
+    "smile": _smile,
+    "emollm": _emollm,
+    "csv": _table,
+}
+
+
+def _read_folder(path: Path, format: str) -> tuple[list[Sample], list[Problem]]:
+    """One dialogue a file: the line of a sample is then the number of its file in order of names."""
+    files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".jsonl", ".txt"))
+    if not files:
+        raise CbtError(f"{path} holds no .json or .txt file")
+    samples: list[Sample] = []
+    problems: list[Problem] = []
+    for number, file in enumerate(files, 1):
+        found, wrong = read(file, format)
+        samples += [replace(x, id=f"{file.name}:{x.id}", line=number) for x in found]
+        problems += [Problem(number, f"{file.name} {x.field}".strip(), x.what) for x in wrong]
+    return samples, problems

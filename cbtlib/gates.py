@@ -1,0 +1,372 @@
+"""Gates: what must not be in a corpus, found and named before it becomes a score.
+
+Each gate was open in some public peer: an evaluation set equal to the training set, API errors stored as answers,
+refusals trained on, dialogues that hold another client's turns, texts with two labels.
+
+Notable choices
+- A gate gives Findings with file and line; `cbt corpus check` exits with 1 when there is one. It mends nothing.
+- Near duplicates are pairs with a Jaccard similarity of character 5-grams (letters and digits only) of at least 0.3.
+  Candidates come from a shared sample of n-gram hashes (FracMinHash, Irber et al. 2022): 1 in `rate`, chosen so that
+  even short texts keep about 16 n-grams each. Each candidate is then measured exactly, so no pair reported is a
+  false one; a pair at the threshold is overlooked with a chance of about exp(-shared n-grams / rate), under 1 %.
+- An n-gram in more than 64 texts links only neighbours: a flood of copies is found as a chain, in linear time.
+"""
+
+import functools
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbtlib import CbtError, formats
+from cbtlib.corpus import TYPES
+from cbtlib.formats import Sample
+
+NEAR = 0.3
+"""Jaccard similarity of character 5-grams from which two texts count as near duplicates."""
+SUPPORT = 6
+"""Positives below which a label's score on an evaluation set says nothing worth printing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One defect: the gate it failed, where (file:line), what is wrong, and the other place of a pair."""
+
+    gate: str
+    where: str
+    what: str
+    other: str = ""
+
+
+@dataclass(slots=True)
+class Report:
+    """What a check saw: `lines` read = `kept` + lines with a problem; `findings` in the order of the gates."""
+
+    files: list[str]
+    lines: int
+    kept: int
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Findings of each gate, 0 where it found none."""
+        seen = Counter(finding.gate for finding in self.findings)
+        return {gate: seen[gate] for gate in GATES}
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A sample and where it stands; `train` marks the set that `against` named."""
+
+    sample: Sample
+    where: str
+    train: bool = False
+
+    @property
+    def group(self) -> str:
+        """What must stay apart: the split, or the side of `--against`."""
+        return "against" if self.train else self.sample.split or ""
+
+
+def check(paths: Sequence[Path], against: Sequence[Path] = (), format: str = "auto", support: int = SUPPORT) -> Report:
+    """Read the files and pass them through every gate.
+
+    `against` names training files that the checked ones must not overlap; they are read, but not checked themselves.
+    """
+    if not paths:
+        raise CbtError("name at least one file to check")
+    placed: list[_Placed] = []
+    report = Report([str(path) for path in paths], 0, 0)
+    for path in (*against, *paths):  # of a pair, the one named first is then the checked one
+        train = path in against and path not in paths
+        samples, problems = formats.read(path, format)
+        placed += [_Placed(sample, f"{path}:{sample.line}", train) for sample in samples]
+        for problem in problems:
+            where = f"{path}:{problem.line}" + (f" {problem.field}" if problem.field else "")
+            report.findings.append(Finding("schema", where, problem.what))
+        if not train:
+            kept = {sample.line for sample in samples}
+            report.kept += len(kept)
+            report.lines += len(kept | {problem.line for problem in problems if problem.line})
+    own = [item for item in placed if not item.train]
+    report.findings += _ids(own)
+    for kind in ("text", "answer"):
+        report.findings += _duplicates(placed, kind)
+    for gate in (_two_labels, _answers, _spans, _dialogues, _crisis, _personal):
+        report.findings += gate(own)
+    report.findings += _support(own, support)
+    return report
+
+
+GATES = (
+    "schema",
+    "id",
+    "duplicate",
+    "near duplicate",
+    "leak",
+    "two labels",
+    "answer",
+    "span",
+    "no counsellor",
+    "mixed dialogue",
+    "crisis",
+    "personal data",
+    "support",
+)
+
+
+# ------------------------------------------------------------------ copies
+
+
+def _ids(items: list[_Placed]) -> Iterator[Finding]:
+    """An id of one file in another one (within a file the reader sees to it)."""
+    seen: dict[str, str] = {}
+    for item in items:
+        if item.sample.split is not None and item.sample.id in seen:
+            yield Finding("id", item.where, f"id {item.sample.id!r} is taken", seen[item.sample.id])
+        seen.setdefault(item.sample.id, item.where)
+
+
+def _duplicates(items: list[_Placed], kind: str) -> Iterator[Finding]:
+    """Copies and near copies of posts (kind text) or of answers (kind answer), apart from answers to one post."""
+    rows = [(item, text) for item in items if (text := getattr(item.sample, kind)) and not item.sample.crisis]
+    if kind == "text":  # several answers to one question repeat its text
+        rows = list({item.where: (item, text) for item, text in rows}.values())
+    first: dict[str, _Placed] = {}
+    unique: list[tuple[_Placed, str]] = []
+    for item, text in rows:
+        key = "".join(text.split())
+        if (other := first.get(key)) is None:
+            first[key] = item
+            unique.append((item, text))
+        elif not (item.train and other.train):
+            gate = "leak" if item.group != other.group else "duplicate"
+            yield Finding(gate, item.where, f"the same {kind} as another: {_shown(text)}", other.where)
+    for i, j, similarity in near_duplicates([text for _, text in unique]):
+        (other, _), (item, text) = unique[i], unique[j]
+        if not (item.train and other.train):
+            gate = "leak" if item.group != other.group else "near duplicate"
+            yield Finding(gate, item.where, f"{kind} {similarity:.2f} like another: {_shown(text)}", other.where)
+
+
+def near_duplicates(texts: Sequence[str], threshold: float = NEAR, n: int = 5) -> list[tuple[int, int, float]]:
+    """Pairs i < j of texts with a Jaccard similarity of character n-grams >= threshold, and that similarity."""
+    lengths = np.array([len(text) for text in texts], np.int64)
+    if len(texts) < 2:
+        return []
+    rate = int(np.clip(np.quantile(lengths, 0.05) // 16, 1, 16))
+    hashes, owners = [], []
+    for start in range(0, len(texts), 4096):
+        grams, owner = _ngrams(texts[start : start + 4096], n)
+        keep = grams < np.uint64(2**64 // rate) if rate > 1 else np.ones(len(grams), bool)
+        hashes.append(grams[keep])
+        owners.append(owner[keep] + start)
+    hash_, owner_ = np.concatenate(hashes), np.concatenate(owners)
+    order = np.lexsort((owner_, hash_))
+    hash_, owner_ = hash_[order], owner_[order]
+    fresh = np.ones(len(hash_), bool)  # an n-gram counts once in a text
+    fresh[1:] = (hash_[1:] != hash_[:-1]) | (owner_[1:] != owner_[:-1])
+    hash_, owner_ = hash_[fresh], owner_[fresh]
+    sizes = np.bincount(owner_, minlength=len(texts))
+    pairs, shared = _sharing(hash_, owner_, len(texts))
+    left, right = pairs // len(texts), pairs % len(texts)
+    likely = shared >= 0.4 * threshold * (sizes[left] + sizes[right] - shared)
+    sets: dict[int, set[int]] = {}
+    found = []
+    for i, j in zip(left[likely].tolist(), right[likely].tolist(), strict=True):
+        for k in (i, j):
+            if k not in sets:
+                sets[k] = set(_ngrams([texts[k]], n)[0].tolist())
+        similarity = len(sets[i] & sets[j]) / len(sets[i] | sets[j])
+        if similarity >= threshold:
+            found.append((i, j, similarity))
+    return found
+
+
+def _sharing(
+    hash_: NDArray[np.uint64], owner: NDArray[np.int64], n: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """From n-grams sorted by (hash, text): pairs of texts as i * n + j, and how many n-grams each pair shares."""
+    starts = np.flatnonzero(np.r_[True, hash_[1:] != hash_[:-1]])
+    group = np.repeat(np.diff(np.r_[starts, len(hash_)]), np.diff(np.r_[starts, len(hash_)]))
+    hash_, owner, group = hash_[group > 1], owner[group > 1], group[group > 1]
+    found = []
+    for lag in range(1, 64):
+        near = hash_[:-lag] == hash_[lag:] if lag < len(hash_) else np.zeros(0, bool)
+        if not near.any():
+            break
+        if lag > 1:
+            near &= group[:-lag] <= 64
+        found.append(owner[:-lag][near] * n + owner[lag:][near])
+    if not found:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    return np.unique(np.concatenate(found), return_counts=True)
+
+
+def _ngrams(texts: Sequence[str], n: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Hashes of all character n-grams of the texts' letters and digits, and the text each belongs to."""
+    codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
+    owner = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+    letters = _letters()[codes]
+    codes, owner = codes[letters], owner[letters]
+    if len(codes) < n:
+        return np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    grams = np.zeros(len(codes) - n + 1, np.uint64)
+    for k in range(n):
+        grams = grams * np.uint64(0x9E3779B97F4A7C15) + codes[k : k + len(grams)]
+    grams ^= grams >> np.uint64(29)  # mix, so that a threshold on the hash is a fair sample
+    grams *= np.uint64(0xBF58476D1CE4E5B9)
+    grams ^= grams >> np.uint64(32)
+    whole = owner[: len(grams)] == owner[n - 1 :]
+    return grams[whole], owner[: len(grams)][whole]
+
+
+@functools.cache
+def _letters() -> NDArray[np.bool_]:
+    return np.array([chr(code).isalnum() for code in range(0x110000)])
+
+
+def _shown(text: str) -> str:
+    flat = " ".join(text.split())
+    return repr(flat[:30] + ("…" if len(flat) > 30 else ""))
+
+
+# ------------------------------------------------------------------ what an item holds
+
+
+def _two_labels(items: list[_Placed]) -> Iterator[Finding]:
+    seen: dict[str, tuple[frozenset[str], str]] = {}
+    for item in items:
+        if item.sample.labels is None:
+            continue
+        labels, where = seen.setdefault("".join(item.sample.text.split()), (item.sample.labels, item.where))
+        if labels != item.sample.labels:
+            what = f"one text, two labellings: {_names(item.sample.labels)} here, {_names(labels)} there"
+            yield Finding("two labels", item.where, what, where)
+
+
+def _names(labels: Iterable[str]) -> str:
+    return ", ".join(sorted(labels)) or "none"
+
+
+DEFECTS = {
+    "a refusal": re.compile(
+        r"作为一?[个名]?\s*(?:AI|人工智能|语言模型|大模型)|我(?:只)?是一?个?(?:AI|人工智能|语言模型)"
+        r"|(?:抱歉|对不起)[，,]?\s*我(?:不能|无法)|无法(?:提供|回答|满足)(?:您|你)?的?(?:请求|问题|要求)"
+        r"|As an? (?:AI|language model)|I(?:'|’)?m sorry,? but I|I can(?:no|')t (?:help|assist)",
+        re.IGNORECASE,
+    ),
+    "an error message": re.compile(
+        r"^\s*(?:ERROR|Error|错误)\b|Error code: \d|Traceback \(most|\bHTTP(?: Error)? [45]\d\d\b|[Rr]ate.?limit|"
+        r"(?:Connection|Timeout|API)\s?Error|RemoteDisconnected|请求(?:超时|失败)|服务器(?:错误|繁忙)"
+    ),
+    "HTML": re.compile(
+        r"</?(?:html|body|div|span|br|p|a|table|script)\b[^>]*>|&(?:nbsp|lt|gt|amp|quot);", re.IGNORECASE
+    ),
+    "JSON debris": re.compile(
+        r'[{\[]\s*"\w+"\s*:|"(?:choices|message|content|finish_reason)"\s*:|```|\\u[0-9a-f]{4}|\\n'
+    ),
+    "no answer": re.compile(r"^\s*(?:nan|none|null|undefined|n/?a|\[object Object\]|[-—.…。]+)?\s*$", re.IGNORECASE),
+}
+
+
+def _answers(items: list[_Placed]) -> Iterator[Finding]:
+    for item in items:
+        answer = item.sample.answer
+        if answer is None:
+            continue
+        for name, pattern in DEFECTS.items():
+            if match := pattern.search(answer):
+                yield Finding("answer", item.where, f"the answer holds {name}: {_shown(match[0] or answer)}")
+                break
+        else:
+            end = answer.rstrip()[-1]
+            if end.isalnum() or end in "，、；：（“‘《,;:(":
+                yield Finding("answer", item.where, f"the answer breaks off: {_shown(answer.rstrip()[-15:])}")
+
+
+def _spans(items: list[_Placed]) -> Iterator[Finding]:
+    for item in items:
+        for kind, start, end, text in item.sample.spans:
+            if not 0 <= start < end <= len(text):
+                what = f"span {start}-{end} of {kind!r} lies outside a text of {len(text)} characters"
+                yield Finding("span", item.where, what)
+
+
+def _dialogues(items: list[_Placed]) -> Iterator[Finding]:
+    home: dict[str, _Placed] = {}
+    for item in items:
+        turns = item.sample.turns
+        if turns is None:
+            continue
+        if not any(role == "counsellor" and text.strip() for role, text in turns):
+            yield Finding("no counsellor", item.where, f"a dialogue of {len(turns)} turns, none of them a counsellor's")
+        mixed: Counter[str] = Counter()
+        for _, text in turns:
+            key = "".join(text.split())
+            if len(key) >= 12 and home.setdefault(key, item) is not item:  # shorter ones ("谢谢你") recur by nature
+                mixed[home[key].where] += 1
+        for where, count in mixed.items():
+            yield Finding("mixed dialogue", item.where, f"{count} of its {len(turns)} turns stand in another", where)
+
+
+CRISIS = re.compile(
+    r"自杀|自残|自伤|轻生|寻短见|割腕|服毒|上吊|遗书|结束(?:自己的|我的)?(?:生命|性命)|不想活(?:了|下去)|活不下去"
+    r"|(?<![累困饿热冷烦笑急气])想死(?![你他她])|死了算了|跳楼(?!价)"
+)
+"""Plain words only, so that 100,000 posts take a second; `safety.triage` hears more, and is measured for it."""
+
+
+def _crisis(items: list[_Placed]) -> Iterator[Finding]:
+    """Posts of the book's own form only: a foreign set has no file of its own for them."""
+    for item in items:
+        if item.sample.split in (None, "crisis"):
+            continue
+        if item.sample.crisis:
+            yield Finding(
+                "crisis", item.where, f"a crisis record in split {item.sample.split!r}: move it to crisis.jsonl"
+            )
+        elif CRISIS.search(item.sample.text):
+            yield Finding("crisis", item.where, "a post with words of crisis outside crisis.jsonl (not quoted here)")
+
+
+PERSONAL = {
+    "a mobile number": re.compile(r"(?<!\d)1[3-9]\d{9}(?!\d)"),
+    "an identity number": re.compile(
+        r"(?<!\d)[1-9]\d{5}(?:19|20)\d{2}(?:0\d|1[0-2])(?:[0-2]\d|3[01])\d{3}[\dXx](?!\d)"
+    ),
+    "an e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.[A-Za-z]{2,}"),
+    "a QQ or WeChat id": re.compile(
+        r"(?:QQ|微信号?|VX|[加+]v|wechat)\s*[：:是]?\s*(?:[A-Za-z][\w-]{5,19}|[1-9]\d{4,10})", re.IGNORECASE
+    ),
+}
+
+
+def _personal(items: list[_Placed]) -> Iterator[Finding]:
+    for item in items:
+        text = f"{item.sample.text}\n{item.sample.answer or ''}"
+        for name, pattern in PERSONAL.items():
+            if pattern.search(text):
+                yield Finding("personal data", item.where, f"holds {name} (not quoted here)")
+
+
+def _support(items: list[_Placed], least: int) -> Iterator[Finding]:
+    """Labels too rare to report, in each labelled set that scores are reported on: not train, dev or crisis."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    where: dict[str, str] = {}
+    for item in items:
+        split = item.sample.split or "all"
+        if item.sample.labels is None or split in ("train", "dev", "crisis"):
+            continue
+        counts[split].update(item.sample.labels)
+        counts[split].update(dict.fromkeys(TYPES, 0) if item.sample.split else {})
+        where.setdefault(split, item.where.rpartition(":")[0])
+    for split, counter in counts.items():
+        for label, count in sorted(counter.items()):
+            if count < least:
+                what = f"label {label!r} has {count} positives in {split}, fewer than {least}: its score means nothing"
+                yield Finding("support", where[split], what)

@@ -1,0 +1,276 @@
+"""Each gate against a defect of a kind that was found in public sets, and against what must pass."""
+
+import json
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from cbtlib import CbtError, cli, corpus, exports, gates, quality
+
+POSTS = [
+    "地铁上忘了带伞，走到公司裤脚全湿，开会时一直觉得大家在看我的鞋。",
+    "儿子转学第三周，作业本上老师写了两个字，我翻来覆去看了一晚上。",
+    "退休金到账那天想给老伴买条围巾，站在柜台前又觉得自己多余。",
+    "论文第二章被导师划掉半页，红笔像一条河，我坐在图书馆里不想动。",
+    "跟发小约好去爬山，他临时说家里有事，我一个人把面包吃完了。",
+    "新来的组长把周报格式改了三遍，我每次都最后一个交，心里发毛。",
+]
+
+
+def record(index: int, **fields) -> corpus.Record:
+    answer = dict(
+        zip(corpus.PARTS, (f"{part}，第{index}封信里的{POSTS[index]}？" for part in "甲乙丙丁戊"), strict=True)
+    )
+    good = corpus.Record(f"t-{index}", "train", "work", f"第{index}问", POSTS[index], (), answer)
+    return replace(good, **fields)
+
+
+def check(tmp_path, *records, against=(), support=0):
+    corpus.dump(records, tmp_path / "a.jsonl")
+    if against:
+        corpus.dump(against, tmp_path / "b.jsonl")
+    return gates.check([tmp_path / "a.jsonl"], [tmp_path / "b.jsonl"] if against else [], "records", support)
+
+
+def found(report) -> list[str]:
+    return [finding.gate for finding in report.findings]
+
+
+def test_records_without_a_defect_pass(tmp_path):
+    report = check(tmp_path, *(record(i) for i in range(6)))
+    assert report.findings == []
+    assert (report.lines, report.kept) == (6, 6)
+    assert set(report.counts) == set(gates.GATES) and not any(report.counts.values())
+
+
+def test_a_copy_is_a_duplicate_within_a_split_and_a_leak_across(tmp_path):
+    copy = {"question": "第0问", "description": POSTS[0]}
+    assert found(check(tmp_path, record(0), record(1, **copy))) == ["duplicate"]
+    assert found(check(tmp_path, record(0), record(1, split="test", **copy))) == ["leak"]
+
+
+def test_an_evaluation_set_that_overlaps_its_training_set_is_a_leak(tmp_path):
+    train = [record(i) for i in range(3)]
+    test = [record(2, id="x-2", split="test"), record(4, split="test")]
+    report = check(tmp_path, *test, against=train)
+    assert found(report) == ["leak", "leak"]  # the post and its letter
+    assert report.findings[0].where.endswith("a.jsonl:1") and report.findings[0].other.endswith("b.jsonl:3")
+    assert report.lines == 2
+
+
+def test_a_reworded_post_is_a_near_duplicate(tmp_path):
+    reworded = POSTS[0].replace("公司", "单位").replace("全湿", "湿透")
+    assert found(check(tmp_path, record(0), record(1, description=reworded, split="dev"))) == ["leak"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("作为一个AI语言模型，我不能提供心理治疗。", "a refusal"),
+        ("抱歉，我无法回答这个问题。", "a refusal"),
+        ("I'm sorry, but I can't help with that.", "a refusal"),
+        ("ERROR", "an error message"),
+        ("Error code: 429 - Rate limit reached for requests", "an error message"),
+        ("Traceback (most recent call last): KeyError", "an error message"),
+        ("<p>你好，<br>我理解你的感受。</p>", "HTML"),
+        ('{"choices": [{"message": {"content": "你好"}}]}', "JSON debris"),
+        ("```json 你好。```", "JSON debris"),
+        ("你好。\\n我理解你。", "JSON debris"),
+        ("nan", "no answer"),
+        ("……", "no answer"),
+        ("你可以先从一件小事开始，比如", "breaks off"),
+        ("你可以先从一件小事开始，", "breaks off"),
+    ],
+)
+def test_what_is_no_letter_is_found(tmp_path, answer, words):
+    parts = dict.fromkeys(corpus.PARTS[-1:], answer)
+    whole = {**dict.fromkeys(corpus.PARTS[:-1], "嗯。"), **parts} if words == "breaks off" else None
+    path = tmp_path / "a.csv"
+    text = "\n".join(whole.values()) if whole else answer
+    quoted = text.replace('"', '""')
+    path.write_text(f'text,answer\n下雨了没带伞,"{quoted}"\n', encoding="utf-8")
+    report = gates.check([path])
+    assert found(report) == ["answer"]
+    assert words in report.findings[0].what
+
+
+def test_a_letter_that_apologises_is_no_refusal(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('text,answer\n下雨了没带伞,"他说过抱歉，你也说过不想再等。先打个电话问问？"\n', encoding="utf-8")
+    assert gates.check([path]).findings == []
+
+
+def dialogue(path, *turns):
+    path.write_text(json.dumps([{"role": r, "content": c} for r, c in turns], ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def test_a_dialogue_without_a_counsellor_and_turns_of_another_client_are_found(tmp_path):
+    one = dialogue(tmp_path / "1.json", ("client", POSTS[0]), ("counselor", "那天的会上谁说了什么，你还记得吗？"))
+    two = dialogue(tmp_path / "2.json", ("client", POSTS[1]), ("client", POSTS[2]))
+    mix = dialogue(
+        tmp_path / "3.json",
+        ("client", POSTS[3]),
+        ("counselor", "嗯。"),
+        ("client", POSTS[0]),
+        ("counselor", "那就好。"),
+    )
+    assert found(gates.check([one])) == []
+    assert found(gates.check([two])) == ["no counsellor"]
+    (finding,) = gates.check([one, mix]).findings
+    assert finding.gate == "mixed dialogue" and finding.other.endswith("1.json:1")
+
+
+def test_one_text_with_two_labels_is_found(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("我什么都做不好\t1\n今天下雨了\t0\n我什么都做不好\t0\n", encoding="utf-8")
+    assert found(gates.check([path], support=0)) == ["duplicate", "two labels"]
+
+
+def test_a_span_outside_its_text_is_found_in_foreign_files_too(tmp_path):
+    labels = "[{'start': 0, 'end': 400, 'type': 'Restatement'}]"
+    item = {
+        "question": "下雨",
+        "description": "没带伞",
+        "answers": [{"answer_text": "你好。", "labels_sequence": labels}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps([item], ensure_ascii=False), encoding="utf-8")
+    assert found(gates.check([tmp_path / "a.json"])) == ["span"]
+
+
+def test_a_crisis_post_outside_its_file_is_found_and_not_quoted(tmp_path):
+    words = "昨晚写好了遗书，不想活了。"
+    report = check(tmp_path, record(0, description=words))
+    assert found(report) == ["crisis"]
+    assert "遗书" not in str(report.findings)
+    calm = record(1, split="crisis", crisis=True, answer={"referral": "请先联系身边的人。"})
+    assert found(check(tmp_path, replace(calm, description=words))) == []
+    assert found(check(tmp_path, replace(calm, split="test"))) == ["crisis"]
+
+
+@pytest.mark.parametrize(
+    "words", ["加我微信：lonely_cat88", "QQ 123456789", "手机13912345678", "a.b@mail.cn", "11010519491231002X"]
+)
+def test_personal_data_is_found_and_not_quoted(tmp_path, words):
+    report = check(tmp_path, record(0, description=POSTS[0] + words))
+    assert found(report) == ["personal data"]
+    assert words not in report.findings[0].what
+
+
+def test_a_label_too_rare_to_score_is_found_on_test_sets_only(tmp_path):
+    label = (corpus.Label("labelling", 0, 4),)
+    report = check(tmp_path, record(0, split="test", distortions=label), support=2)
+    assert len(report.findings) == len(corpus.TYPES)
+    assert "'labelling' has 1 positives" in str(report.findings)
+    assert check(tmp_path, record(0, distortions=label), support=2).findings == []
+
+
+def test_lines_that_cannot_be_read_are_findings_and_are_counted(tmp_path):
+    corpus.dump([record(0)], tmp_path / "a.jsonl")
+    with (tmp_path / "a.jsonl").open("a") as file:
+        file.write("{broken\n")
+    report = gates.check([tmp_path / "a.jsonl"])
+    assert (report.lines, report.kept, found(report)) == (2, 1, ["schema"])
+
+
+def jaccard(a: str, b: str) -> float:
+    one, two = ({t[i : i + 5] for i in range(len(t) - 4)} for t in (a, b))
+    return len(one & two) / max(1, len(one | two))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.text("天地人你我他", min_size=5, max_size=40), max_size=12))
+def test_near_duplicates_are_those_of_the_definition(texts):
+    truth = {(i, j) for j in range(len(texts)) for i in range(j) if jaccard(texts[i], texts[j]) >= 0.3}
+    assert {(i, j) for i, j, _ in gates.near_duplicates(texts)} == truth
+
+
+def test_near_duplicates_of_long_texts_are_found_from_a_sample_of_their_ngrams():
+    rng = random.Random(0)
+    letters = [chr(0x4E00 + k) for k in range(3000)]
+    texts = ["".join(rng.choices(letters, k=400)) for _ in range(80)]
+    texts += [text[:260] + "".join(rng.choices(letters, k=140)) for text in texts[:40]]  # Jaccard about 0.48
+    pairs = gates.near_duplicates(texts)
+    assert {(i, j) for i, j, _ in pairs} == {(i, 80 + i) for i in range(40)}
+    assert all(jaccard(texts[i], texts[j]) == pytest.approx(value) for i, j, value in pairs)
+
+
+def test_a_flood_of_copies_is_found_as_a_chain():
+    texts = [f"{POSTS[0]}{POSTS[1]}{POSTS[2]}第{i}次" for i in range(300)]
+    pairs = {(i, j) for i, j, _ in gates.near_duplicates(texts)}
+    assert {(i, i + 1) for i in range(299)} <= pairs
+    assert len(pairs) < 2000
+
+
+# ------------------------------------------------------------------ quality, card, exports, command line
+
+
+def test_quality_sees_stock_phrases_and_missing_quotes():
+    plain = quality.measure([record(i) for i in range(4)])
+    assert plain.quoting == 1.0 and plain.asking == 1.0 and plain.repeated_runs == 0
+    stock = "请你记得要好好照顾自己的身体。"
+    dull = [record(i, answer=dict.fromkeys(corpus.PARTS, stock)) for i in range(4)]
+    poor = quality.measure(dull)
+    assert poor.quoting == 0.0 and poor.asking == 0.0 and poor.commonest_opening == 1.0
+    assert poor.repeated_runs > 0 and poor.near_duplicates == 6
+    assert poor.self_bleu == pytest.approx(100) and plain.self_bleu < poor.self_bleu
+    with pytest.raises(CbtError, match="two records"):
+        quality.measure([record(0)])
+
+
+def test_the_card_is_renewed_between_its_marks_only(tmp_path):
+    path = tmp_path / "card.md"
+    path.write_text(f"before\n{quality.MARKS[0]}\nold\n{quality.MARKS[1]}\nafter\n", encoding="utf-8")
+    quality.write_card(path, "new")
+    quality.write_card(path, "newer")
+    assert path.read_text(encoding="utf-8") == f"before\n{quality.MARKS[0]}\n\nnewer\n\n{quality.MARKS[1]}\nafter\n"
+    with pytest.raises(CbtError, match="no place"):
+        quality.write_card(path.with_name("x.md") if path.with_name("x.md").write_text("x") else path, "y")
+
+
+def test_exports_keep_the_text_and_leave_crisis_out(tmp_path):
+    crisis = record(5, split="crisis", crisis=True, answer={"referral": "请联系身边的人。"})
+    records = [record(0), record(1, split="test"), crisis]
+    for to in ("alpaca", "sharegpt"):
+        paths = exports.export(records, to, tmp_path / to)
+        info = json.loads(paths[-1].read_text())
+        assert sorted(info) == ["cbt_test", "cbt_train"]
+        assert (tmp_path / to / info["cbt_train"]["file_name"]).exists()
+    (item,) = json.loads((tmp_path / "alpaca" / "cbt_train.json").read_text())
+    assert item == {"instruction": "第0问", "input": POSTS[0], "output": records[0].answer_text}
+    (line,) = exports.export(records[:1], "openai-batch", tmp_path, model="m")[0].read_text().splitlines()
+    request = json.loads(line)
+    assert request["custom_id"] == "t-0" and request["body"]["model"] == "m"
+    assert POSTS[0] in request["body"]["messages"][-1]["content"]
+    with pytest.raises(CbtError, match="--model"):
+        exports.export(records, "openai-batch", tmp_path)
+    with pytest.raises(CbtError, match="cannot export"):
+        exports.export(records, "xml", tmp_path)
+
+
+def test_parquet_reads_back_as_records(tmp_path):
+    from datasets import load_dataset
+
+    label = (corpus.Label("labelling", 0, 4, "why"),)
+    (path,) = exports.export([record(0, distortions=label), record(1)], "parquet", tmp_path)
+    rows = load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
+    assert corpus.parse(dict(rows[0]))[0] == record(0, distortions=label)
+
+
+def test_the_command_exits_with_1_on_a_finding_and_prints_json(tmp_path):
+    corpus.dump([record(0), record(1, description=POSTS[0], question="第0问")], tmp_path / "a.jsonl")
+    result = CliRunner().invoke(cli.app, ["corpus", "check", str(tmp_path / "a.jsonl"), "--json"])
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    assert told["counts"]["duplicate"] == 1 and told["lines"] == 2
+    corpus.dump([record(0)], tmp_path / "a.jsonl")
+    assert CliRunner().invoke(cli.app, ["corpus", "check", str(tmp_path / "a.jsonl")]).exit_code == 0
+
+
+def test_the_books_own_corpus_passes_every_gate():
+    report = gates.check(corpus.own_files(), support=1)
+    assert report.findings == []
