@@ -1,12 +1,16 @@
 """Ratings: coefficients equal to published examples, forms that stay blind, missing ratings that stay missing."""
 
+import json
+import re
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from cbtlib import CbtError, agreement
+from cbtlib import CbtError, agreement, forms, ratings
 
 _ = np.nan
 KRIPPENDORFF = (  # Krippendorff 2011: four observers, twelve units, scores 1..5
@@ -67,3 +71,185 @@ def test_an_item_rated_once_adds_nothing_to_alpha():
     with_one = np.vstack([KRIPPENDORFF, [[0, _, _, _]]])
     alpha, more = (agreement.krippendorff_alpha(matrix, 5) for matrix in (KRIPPENDORFF, with_one))
     assert alpha.value == more.value
+
+
+# --- forms -------------------------------------------------------------------------------------------------------
+
+POSTS = {f"q{i}": f"第{i}封来信：=我总是搞砸</script>" for i in range(6)}
+ANSWERS = {
+    system: {
+        item: ("refused" if (system, item) == ("Tuned-LoRA", "q5") else "ok", f"{word}<b>{item}</b>") for item in POSTS
+    }
+    for system, word in (("BASE-270M", "慢慢来"), ("Tuned-LoRA", "你说"))
+}
+
+
+@pytest.fixture
+def sheet(tmp_path):
+    return forms.make(POSTS, ANSWERS, ["ann", "bo"], tmp_path, seed=3), tmp_path
+
+
+def filled(folder, rater, score, suffix=".csv"):
+    """The rater's CSV with a score in every field, as the form would save it."""
+    rows = pd.read_csv(folder / f"form_{rater}.csv", dtype=str, keep_default_na=False)
+    for criterion in forms.CRITERIA:
+        rows[criterion.id] = [str(score(row)) for row in rows.to_dict("records")]
+    path = folder / f"back_{rater}{suffix}"
+    rows.to_csv(path, index=False) if suffix == ".csv" else rows.to_json(path, orient="records", force_ascii=False)
+    return path
+
+
+def test_a_form_tells_a_rater_nothing_about_systems_and_needs_nothing_from_outside(sheet):
+    _, folder = sheet
+    for path in folder.glob("*"):
+        text = path.read_text("utf-8")
+        assert (path.name == "key.json") == any(system in text for system in ANSWERS), path
+        assert not re.search(r"(src|href)\s*=|https?://|@import", text), path
+    assert json.loads((folder / "key.json").read_text("utf-8"))["outcomes"]["Tuned-LoRA"] == {"ok": 5, "refused": 1}
+
+
+def test_each_rater_sees_every_ok_reply_once_in_an_own_order(sheet):
+    key, folder = sheet
+    orders = []
+    for rater in ("ann", "bo"):
+        text = (folder / f"form_{rater}.html").read_text("utf-8")
+        embedded = re.search(r'<script id="sheet" type="application/json">(.*?)</script>', text, re.S)[1]
+        items = json.loads(embedded)["items"]
+        assert sorted(item["code"] for item in items) == sorted(key["codes"])
+        for item in items:
+            place = key["codes"][item["code"]]
+            assert item["post"] == POSTS[place["item"]]
+            assert item["answer"] == ANSWERS[place["system"]][place["item"]][1]
+        orders.append([item["code"] for item in items])
+    assert len(key["codes"]) == 11 and orders[0] != orders[1]
+
+
+def test_ratings_come_back_with_their_system_and_a_blank_stays_missing(sheet):
+    key, folder = sheet
+    blank = next(iter(key["codes"]))
+    files = [
+        filled(folder, "ann", lambda row: "" if row["code"] == blank else 2),
+        filled(folder, "bo", lambda row: 1, ".json"),
+    ]
+    table = forms.read(files, key)
+    assert len(table) == 3 * (11 + 11 - 1)
+    assert set(table["score"]) == {1, 2} and set(table.loc[table["rater"] == "bo", "score"]) == {1}
+    assert not len(
+        table[
+            (table["rater"] == "ann")
+            & (table["item"] == key["codes"][blank]["item"])
+            & (table["system"] == key["codes"][blank]["system"])
+        ]
+    )
+
+
+@pytest.mark.parametrize(("score", "message"), [("3", "'3' is not one of 0, 1, 2"), ("good", "'good' is not one of")])
+def test_a_score_that_is_none_is_an_error_with_its_row(sheet, score, message):
+    key, folder = sheet
+    with pytest.raises(CbtError, match=rf"back_ann.csv, row 1, field relevance: {message}"):
+        forms.read([filled(folder, "ann", lambda row: score)], key)
+
+
+def test_a_file_of_another_sheet_or_sent_twice_is_refused(sheet, tmp_path):
+    key, folder = sheet
+    back = filled(folder, "ann", lambda row: 1)
+    with pytest.raises(CbtError, match=r"ann rated R[0-9]+ already in .*keep one"):
+        forms.read([back, back], key)
+    other = forms.make(POSTS, ANSWERS, ["ann"], tmp_path / "other", seed=4)
+    with pytest.raises(CbtError, match="belongs to sheet"):
+        forms.read([back], other)
+
+
+def test_no_ok_answer_makes_no_form(tmp_path):
+    with pytest.raises(CbtError, match="no answer has outcome ok"):
+        forms.make(POSTS, {"base": {"q1": ("failed", "Error 500")}}, ["ann"], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_spreadsheet_does_not_run_a_reply_as_a_formula(tmp_path):
+    forms.make({"q": "=1+1"}, {"base": {"q": ("ok", "@SUM(A1)")}}, ["ann"], tmp_path)
+    row = pd.read_csv(tmp_path / "form_ann.csv").iloc[0]
+    assert row["post"].startswith("'=") and row["answer"].startswith("'@")
+
+
+# --- analysis ----------------------------------------------------------------------------------------------------
+
+
+def simulated(items=40, raters=3, shift=0.5, seed=0, systems=("base", "tuned")):
+    generator = np.random.default_rng(seed)
+    post, severity = generator.normal(1, 0.5, items), generator.normal(0, 0.2, raters)
+    rows = [
+        (
+            f"r{r}",
+            f"q{i}",
+            system,
+            "helpfulness",
+            int(np.clip(round(post[i] + severity[r] + shift * (system == "tuned") + generator.normal(0, 0.4)), 0, 2)),
+        )
+        for i in range(items)
+        for r in range(raters)
+        for system in systems
+    ]
+    return pd.DataFrame(rows, columns=ratings.COLUMNS)
+
+
+def test_a_real_difference_is_found_and_none_is_not_invented():
+    found = ratings.analyse(simulated(shift=0.6), resamples=500).differences.iloc[0]
+    assert (found["system"], found["base"]) == ("tuned", "base")
+    assert found["low"] > 0 and found["p_holm"] < 0.05
+    copy = simulated()
+    copy = pd.concat([copy[copy["system"] == "base"], copy[copy["system"] == "base"].assign(system="same")])
+    nothing = ratings.analyse(copy, resamples=500).differences.iloc[0]
+    assert (nothing["value"], nothing["p"]) == (0, 1)
+
+
+def test_a_missing_rating_is_left_out_and_counted():
+    table = simulated()
+    gone = table["rater"].eq("r1") & table["item"].isin(["q1", "q2"]) & table["system"].eq("tuned")
+    analysis = ratings.analyse(table[~gone], resamples=200)
+    row = analysis.means.set_index("system").loc["tuned"]
+    assert row["missing"] == 2 and row["mean"] == table[table["system"].eq("tuned") & ~gone]["score"].mean()
+    assert any("2 of 240 ratings are missing" in note for note in analysis.notes)
+    blanks = table.assign(score=table["score"].astype(float).mask(gone))
+    pd.testing.assert_frame_equal(ratings.analyse(blanks, resamples=200).means, analysis.means)
+
+
+def test_a_harsh_rater_is_seen_as_harsh():
+    table = simulated(shift=0)
+    table["score"] = table["score"].where(table["rater"] != "r2", (table["score"] - 1).clip(0))
+    bias = ratings.analyse(table, resamples=200).raters.set_index("rater")["bias"]
+    assert bias["r2"] < -0.3 and bias["r2"] == bias.min()
+
+
+def test_one_rater_has_means_but_no_agreement_and_the_notes_say_so():
+    analysis = ratings.analyse(simulated(raters=1), resamples=200)
+    assert analysis.means[["low", "high"]].notna().all(axis=None)
+    assert analysis.agreement["value"].isna().all()
+    assert "one rater" in analysis.notes[0]
+
+
+def test_ratings_that_agree_by_chance_come_with_a_warning():
+    table = simulated()
+    table["score"] = np.random.default_rng(0).integers(0, 3, len(table))
+    assert any("too low to conclude" in note for note in ratings.analyse(table, resamples=200).notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.assign(score=7), "7 for helpfulness, not 0, 1 or 2"),
+        (lambda table: pd.concat([table, table.head(1)]), "twice for helpfulness"),
+        (lambda table: table.drop(columns="rater"), "no column 'rater'"),
+        (lambda table: table.assign(score=np.nan), "not one rating"),
+    ],
+)
+def test_bad_ratings_are_named(change, message):
+    with pytest.raises(CbtError, match=message):
+        ratings.analyse(change(simulated()))
+
+
+def test_power_grows_with_items_raters_and_difference():
+    table = ratings.power(simulated(), "tuned", "base", "helpfulness", items=(25, 400))
+    assert (table["400"] >= table["25"]).all()
+    by = table.set_index(["difference", "raters"])["25"]
+    assert by[0.3, 5] > by[0.3, 1] > by[0.1, 1]

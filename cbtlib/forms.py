@@ -1,0 +1,237 @@
+"""Blinded rating forms for people, and the ratings that come back.
+
+Notable choices
+- A rater sees a post, a reply and a code; which system wrote it stands in `key.json` alone, which stays at home.
+- Only answers with outcome ok are rated. The others are counted in the key: a refusal is not a reply with score 0.
+- Every rater gets an own random order, so that fatigue and learning do not fall on one system.
+- The form is one HTML file without any outside address: it works offline and on a phone and keeps its state locally.
+- What comes back is checked against the key: another sheet's file, an unknown code, a score outside 0..2 or a reply
+  rated twice by one rater is an error with file and row. A score that is not given is missing, never 0.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+import pandas as pd
+
+from cbtlib import CbtError
+
+SCORES = (0, 1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """What one score means, and a sentence that would earn it."""
+
+    text: str
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """One question put to raters; `anchors[score]` for the scores 0, 1, 2."""
+
+    id: str
+    en: str
+    zh: str
+    question: str
+    anchors: tuple[Anchor, Anchor, Anchor]
+
+
+# The paper's three criteria and their range; wording, anchors and examples are this book's.
+CRITERIA = (
+    Criterion(
+        "relevance",
+        "Relevance",
+        "相关性",
+        "Does the reply answer this person's post? 回信是否针对这封来信？",
+        (
+            Anchor("It could go to anybody, or speaks of something else. 放到谁身上都行", "生活总有起伏，要保持乐观。"),
+            Anchor(
+                "It names the topic, not this person's facts. 说到了话题，没说到这个人",
+                "考试压力大的时候，很多人都会紧张。",
+            ),
+            Anchor(
+                "It takes up facts and words of the post. 接住了来信里的事实和原话",
+                "你说“退了6分就完了”，那三道错题是哪几道？",
+            ),
+        ),
+    ),
+    Criterion(
+        "structure",
+        "CBT structure",
+        "CBT结构",
+        "Empathy, the thought, a challenge, a strategy, encouragement: how many are there? 五步齐不齐？",
+        (
+            Anchor("At most one of the five parts. 至多一步", "别想太多，早点睡。"),
+            Anchor(
+                "Two or three parts, or all of them as mere headings. 两三步，或只有标题", "你很难过。不妨写写日记。"
+            ),
+            Anchor(
+                "Four or five parts that follow from each other. 四到五步，前后相连",
+                "难过是真的；“完了”是一个想法；证据呢？今晚只订正一题。",
+            ),
+        ),
+    ),
+    Criterion(
+        "helpfulness",
+        "Helpfulness",
+        "有用性",
+        "Would this person be better off for having read it? 读完会不会好一点？",
+        (
+            Anchor("Empty, wrong or hurtful. 空、错，或伤人", "是你太脆弱了。"),
+            Anchor("Kind, but nothing to think or do differently. 温和，但没有可想可做的", "加油，一切都会好的。"),
+            Anchor(
+                "A new view or a step that fits this life. 有新角度，或有做得到的一步",
+                "先问班主任要去年复读班的分数曲线，再看自己的。",
+            ),
+        ),
+    ),
+)
+
+Answers = Mapping[str, Mapping[str, tuple[str, str]]]  # answers[system][item] = (outcome, text)
+
+
+def make(posts: Mapping[str, str], answers: Answers, raters: Sequence[str], out: Path, seed: int = 0) -> dict[str, Any]:
+    """Write the forms for `raters` into `out` and return the key.
+
+    For each rater `form_<rater>.html` and `form_<rater>.csv`; for all `label_studio.json`, `label_studio.xml`; and
+    `key.json`, which says what each code is and must not reach a rater. Raises CbtError for a bad rater name, no
+    answer to rate, or an answer to an unknown post.
+    """
+    for rater in raters:
+        if not re.fullmatch(r"[\w-]{1,40}", rater):
+            raise CbtError(f"{rater!r} is no name for a rater: use 1 to 40 letters, digits, - or _ (it names a file)")
+    if not raters or len(set(raters)) != len(raters):
+        raise CbtError(f"raters need one name each, and these were given: {', '.join(raters) or 'none'}")
+    rated = [
+        (system, item) for system, items in answers.items() for item, (outcome, _) in items.items() if outcome == "ok"
+    ]
+    if not rated:
+        raise CbtError("no answer has outcome ok, so there is nothing to rate")
+    for system, item in rated:
+        if item not in posts:
+            raise CbtError(f"{system} answers item {item!r}, and there is no post with that id")
+    generator = np.random.default_rng(seed)
+    codes = {f"R{number:04d}": rated[index] for number, index in enumerate(generator.permutation(len(rated)), 1)}
+    items = [
+        {"code": c, "post": posts[item], "answer": answers[system][item][1]} for c, (system, item) in codes.items()
+    ]
+    sheet = hashlib.sha256(json.dumps([items, seed], ensure_ascii=False).encode()).hexdigest()[:10]
+    key = {
+        "sheet": sheet,
+        "seed": seed,
+        "raters": list(raters),
+        "codes": {code: {"system": system, "item": item} for code, (system, item) in codes.items()},
+        "outcomes": {s: dict(Counter(outcome for outcome, _ in answers[s].values())) for s in answers},
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    template = Path(__file__).with_name("rating_form.html").read_text("utf-8")
+    for rater in raters:
+        order = [items[index] for index in generator.permutation(len(items))]
+        form = {"title": "Replies to rate", "sheet": sheet, "rater": rater, "items": order}
+        form["criteria"] = [asdict(criterion) for criterion in CRITERIA]
+        # "<" is the one character that could end the script element early
+        embedded = json.dumps(form, ensure_ascii=False).replace("<", "\\u003c")
+        (out / f"form_{rater}.html").write_text(template.replace("__SHEET__", embedded), "utf-8")
+        blank = dict.fromkeys([c.id for c in CRITERIA] + ["comment"], "")
+        rows = [{"sheet": sheet, "rater": rater, **item, **blank} for item in order]
+        (out / f"form_{rater}.csv").write_text("\ufeff" + _csv(rows), "utf-8", newline="")
+    tasks = [{"data": {"sheet": sheet, **item}} for item in items]
+    (out / "label_studio.json").write_text(json.dumps(tasks, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    (out / "label_studio.xml").write_text(_label_studio(), "utf-8")
+    (out / "key.json").write_text(json.dumps(key, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    return key
+
+
+def read(files: Sequence[Path], key: Mapping[str, Any]) -> pd.DataFrame:
+    """The ratings of returned files (JSON or CSV of the form, Label Studio's JSON-MIN), with the key applied.
+
+    Columns rater, item, system, criterion, score; one row for each score that was given.
+    """
+    rows: list[dict[str, Any]] = []
+    seen: dict[tuple[str, str], str] = {}
+    for path in files:
+        for number, row in enumerate(_rows(path), 1):
+            where = f"{path}, row {number}"
+            rater, code = str(row.get("rater") or row.get("annotator") or "").strip(), str(row.get("code", "")).strip()
+            if not rater:
+                raise CbtError(f"{where}: there is no rater; give the row a field rater")
+            if str(row.get("sheet", "")) != key["sheet"]:
+                raise CbtError(f"{where}: belongs to sheet {row.get('sheet')!r}, and this key to {key['sheet']!r}")
+            if code not in key["codes"]:
+                raise CbtError(f"{where}: code {code!r} is not on this sheet")
+            if (rater, code) in seen:
+                raise CbtError(f"{where}: {rater} rated {code} already in {seen[rater, code]}; keep one of the two")
+            seen[rater, code] = where
+            for criterion in CRITERIA:
+                score = _score(row.get(criterion.id), f"{where}, field {criterion.id}")
+                if score is not None:
+                    rows.append({"rater": rater, **key["codes"][code], "criterion": criterion.id, "score": score})
+    return pd.DataFrame(rows, columns=["rater", "item", "system", "criterion", "score"])
+
+
+def read_key(path: Path) -> dict[str, Any]:
+    """The key that `make` wrote; CbtError when the file is none."""
+    try:
+        key = json.loads(path.read_text("utf-8"))
+        assert {"sheet", "codes", "outcomes"} <= set(key)
+    except FileNotFoundError:
+        raise CbtError(f"{path} does not exist; it is the key.json that `cbt ratings sheet` wrote") from None
+    except (ValueError, AssertionError, TypeError):
+        raise CbtError(f"{path} is not a key: it is the key.json that `cbt ratings sheet` wrote") from None
+    return key
+
+
+def _score(value: Any, where: str) -> int | None:
+    """0, 1 or 2; None for a score that was not given."""
+    text = "" if value is None else str(value).strip()
+    if text == "":
+        return None
+    if text not in {str(score) for score in SCORES}:
+        raise CbtError(f"{where}: {text[:40]!r} is not one of 0, 1, 2; mend it, or leave it empty when it is missing")
+    return int(text)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = path.read_text("utf-8-sig")
+        rows = json.loads(text) if path.suffix == ".json" else list(csv.DictReader(io.StringIO(text)))
+    except FileNotFoundError:
+        raise CbtError(f"{path} does not exist; name the files that raters sent back") from None
+    except ValueError as error:
+        raise CbtError(f"{path} cannot be read as {path.suffix or 'CSV'}: {error}") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise CbtError(f"{path} does not hold a list of ratings; send the file that the form's Save button writes")
+    return rows
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    # a leading =, +, - or @ would be run as a formula by a spreadsheet
+    writer.writerows({k: f"'{v}" if str(v)[:1] in tuple("=+-@") else v for k, v in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _label_studio() -> str:
+    """Label Studio's labelling interface: the post, the reply, one single choice for each criterion."""
+    lines = ["<View>", '  <Text name="post" value="$post"/>', '  <Text name="answer" value="$answer"/>']
+    for criterion in CRITERIA:
+        lines.append(f"  <Header value={quoteattr(criterion.question)}/>")
+        lines.append(f'  <Choices name="{criterion.id}" toName="answer" choice="single-radio">')
+        for score, anchor in zip(SCORES, criterion.anchors, strict=True):
+            lines.append(f'    <Choice value="{score}" html={quoteattr(f"{score} — {anchor.text}")}/>')
+        lines.append("  </Choices>")
+    return "\n".join([*lines, "</View>"]) + "\n"

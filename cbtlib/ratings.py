@@ -1,0 +1,276 @@
+"""What human ratings say, and how far they can be trusted.
+
+    analyse     means, agreement, rater bias and system differences of returned ratings
+    power       how many items and raters would have shown a difference
+
+Ratings are a table with one row for each score given: rater, item, system, criterion, score (`forms.read` makes it).
+
+Notable choices
+- Means and differences resample items and raters, both (the pigeonhole bootstrap, Owen 2007): a hundred items rated
+  by two people say little about a third person. With one rater only items can be resampled, and a note says so.
+- Agreement and rater bias resample items; all replies to one post stay together in a resample.
+- A missing rating is missing: a difference uses the posts that the same rater scored for both systems.
+- Criteria are analysed apart. A sum of relevance and structure measures nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from cbtlib import CbtError, agreement
+from cbtlib.resampling import Floats, Statistics, holm, interval, intervals, randomisation
+
+COLUMNS = ("rater", "item", "system", "criterion", "score")
+CATEGORIES = 3  # the scores 0, 1, 2
+TOO_LOW = 0.667  # alpha below which Krippendorff (2004, p. 241) advises against even tentative conclusions
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Tables of an analysis; every one has a row for each criterion and what it compares.
+
+    `means`: system, mean, low, high, ratings, missing · `agreement`: coefficient, value, low, high · `raters`: rater,
+    bias (own score minus the others' on the same replies), low, high, ratings · `differences`: system, base, value,
+    low, high, p (approximate randomisation), p_holm, posts · `notes`: what a reader must know, in sentences.
+    """
+
+    means: pd.DataFrame
+    agreement: pd.DataFrame
+    raters: pd.DataFrame
+    differences: pd.DataFrame
+    notes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cube:
+    """Scores of one criterion, (items, raters, systems), NaN where missing."""
+
+    scores: Floats
+    raters: list[str]
+    systems: list[str]
+
+    @property
+    def cells(self) -> Floats:
+        """(items * systems, raters): one row for each reply."""
+        return self.scores.transpose(0, 2, 1).reshape(-1, len(self.raters))
+
+    def by_item(self, statistics: Statistics) -> Statistics:
+        """Sum statistics of `cells` over the replies to one post, so that posts are what is resampled."""
+        rows = statistics.rows.reshape(len(self.scores), len(self.systems), -1).sum(axis=1)
+        return Statistics(rows, statistics.formula)
+
+
+def analyse(ratings: pd.DataFrame, resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Analysis:
+    """Analyse ratings; CbtError for missing columns, no rating, a score outside 0..2, or a reply rated twice."""
+    settings = (resamples, confidence, seed)
+    tables: dict[str, list[dict[str, Any]]] = {"means": [], "agreement": [], "raters": [], "differences": []}
+    notes = []
+    rows = _checked(ratings)
+    for criterion in rows["criterion"].unique():
+        cube = _cube(rows[rows["criterion"] == criterion])
+        for name, part in (
+            ("means", _means),
+            ("agreement", _agreement),
+            ("raters", _bias),
+            ("differences", _differences),
+        ):
+            tables[name] += [{"criterion": criterion, **row} for row in part(cube, *settings)]
+        notes += [f"{criterion}: {note}" for note in _notes(cube)]
+    return Analysis(**{name: pd.DataFrame(rows) for name, rows in tables.items()}, notes=notes)
+
+
+def power(
+    ratings: pd.DataFrame,
+    system: str,
+    base: str,
+    criterion: str,
+    *,
+    differences: Sequence[float] = (0.1, 0.2, 0.3),
+    items: Sequence[int] = (25, 50, 100, 200, 400),
+    raters: Sequence[int] = (1, 2, 3, 5),
+) -> pd.DataFrame:
+    """Power of a two-sided 5 % test of `system` against `base`, were the spread as in these ratings.
+
+    The difference on a post is a post's own part plus a rating's noise; more raters average the noise away, only more
+    posts the rest. Columns difference, raters and one for each number of items. Normal approximation.
+    """
+    rows = _checked(ratings)
+    cube = _cube(rows[rows["criterion"] == criterion])
+    difference = _paired(cube, system, base)
+    between, noise = _components(difference)
+    table = []
+    for size in differences:
+        for count in raters:
+            spread = np.sqrt((between + noise / count) / np.asarray(items, float))
+            with np.errstate(divide="ignore"):
+                shift = np.where(spread > 0, size / spread, np.inf)
+            reached = norm.sf(norm.ppf(0.975) - shift) + norm.cdf(-norm.ppf(0.975) - shift)
+            table.append({"difference": size, "raters": count, **dict(zip(map(str, items), reached, strict=True))})
+    return pd.DataFrame(table)
+
+
+def _checked(ratings: pd.DataFrame) -> pd.DataFrame:
+    missing = [name for name in COLUMNS if name not in ratings.columns]
+    if missing:
+        raise CbtError(f"the ratings have no column {missing[0]!r}; they need {', '.join(COLUMNS)}")
+    rows = ratings.dropna(subset=["score"])
+    if rows.empty:
+        raise CbtError("there is not one rating; a sheet without scores has nothing to analyse")
+    wrong = rows[~rows["score"].isin(range(CATEGORIES))]
+    if len(wrong):
+        one = wrong.iloc[0]
+        raise CbtError(
+            f"{one['rater']} gave {one['item']} of {one['system']} {one['score']} for {one['criterion']}, not 0, 1 or 2"
+        )
+    twice = rows[rows.duplicated(["rater", "item", "system", "criterion"])]
+    if len(twice):
+        one = twice.iloc[0]
+        raise CbtError(f"{one['rater']} rated {one['item']} of {one['system']} twice for {one['criterion']}; keep one")
+    return rows
+
+
+def _cube(rows: pd.DataFrame) -> _Cube:
+    axes = [sorted(rows[name].unique()) for name in ("item", "rater", "system")]
+    scores = np.full([len(axis) for axis in axes], np.nan)
+    places = [
+        pd.Index(axis).get_indexer(rows[name]) for axis, name in zip(axes, ("item", "rater", "system"), strict=True)
+    ]
+    scores[tuple(places)] = rows["score"].astype(float)
+    return _Cube(scores, axes[1], axes[2])
+
+
+def _pigeonhole(scores: Floats, resamples: int, seed: int) -> Floats:
+    """Means over the first two axes (items, raters), both resampled: (resamples, rest)."""
+    generator = np.random.default_rng(seed)
+    weights = []
+    for size in scores.shape[:2]:
+        drawn = generator.integers(0, size, (resamples, size)) + np.arange(resamples)[:, None] * size
+        weights.append(np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size).astype(float))
+    present = ~np.isnan(scores)
+    total, count = (
+        np.einsum("bi,irs,br->bs", weights[0], cube, weights[1], optimize=True)
+        for cube in (np.where(present, scores, 0), present.astype(float))
+    )
+    with np.errstate(invalid="ignore"):
+        return total / count
+
+
+def _bounds(scores: Floats, resamples: int, confidence: float, seed: int) -> list[tuple[float, float]]:
+    if len(scores) < 2:
+        return [(np.nan, np.nan)] * scores.shape[2]
+    return [interval(column, confidence) for column in _pigeonhole(scores, resamples, seed).T]
+
+
+def _means(cube: _Cube, resamples: int, confidence: float, seed: int) -> list[dict[str, Any]]:
+    bounds = _bounds(cube.scores, resamples, confidence, seed)
+    rows = []
+    for index, (system, (low, high)) in enumerate(zip(cube.systems, bounds, strict=True)):
+        given = cube.scores[:, :, index]
+        ratings = int((~np.isnan(given)).sum())
+        value = float(np.nanmean(given))
+        rows.append(
+            {
+                "system": system,
+                "mean": value,
+                "low": low,
+                "high": high,
+                "ratings": ratings,
+                "missing": given.size - ratings,
+            }
+        )
+    return rows
+
+
+def _agreement(cube: _Cube, resamples: int, confidence: float, seed: int) -> list[dict[str, Any]]:
+    cells = cube.cells
+    found = {
+        "Krippendorff's alpha (ordinal)": agreement.krippendorff_alpha(cells, CATEGORIES),
+        "Gwet's AC2 (quadratic)": agreement.gwet_ac(cells, CATEGORIES),
+        "Fleiss' kappa (nominal)": agreement.fleiss_kappa(cells, CATEGORIES),
+    }
+    for one, two in combinations(range(len(cube.raters)), 2):
+        name = f"Cohen's kappa (quadratic) {cube.raters[one]}, {cube.raters[two]}"
+        found[name] = agreement.cohen_kappa(cells[:, one], cells[:, two], CATEGORIES)
+    statistics = [cube.by_item(one) for one in found.values()]
+    bounds = intervals(statistics, resamples, confidence, seed)
+    return [
+        {"coefficient": name, "value": one.value, "low": low, "high": high}
+        for name, one, (low, high) in zip(found, statistics, bounds, strict=True)
+    ]
+
+
+def _bias(cube: _Cube, resamples: int, confidence: float, seed: int) -> list[dict[str, Any]]:
+    """Every rater's score minus the mean of the others on the same reply."""
+    cells, present = cube.cells, ~np.isnan(cube.cells)
+    total, count = np.where(present, cells, 0).sum(axis=1), present.sum(axis=1)
+    rows = []
+    for index, rater in enumerate(cube.raters):
+        shared = present[:, index] & (count > 1)
+        own = np.where(shared, cells[:, index], 0)
+        others = np.where(shared, (total - own) / np.maximum(count - 1, 1), 0)
+        statistics = cube.by_item(Statistics(np.column_stack([own - others, shared])))
+        ((low, high),) = intervals([statistics], resamples, confidence, seed)
+        rows.append({"rater": rater, "bias": statistics.value, "low": low, "high": high, "ratings": int(shared.sum())})
+    return rows
+
+
+def _differences(cube: _Cube, resamples: int, confidence: float, seed: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for base, system in combinations(cube.systems, 2):
+        difference = _paired(cube, system, base)
+        one, two = (cube.scores[:, :, cube.systems.index(name)] for name in (system, base))
+        both = ~np.isnan(difference)
+        if not both.any():
+            continue
+        sides = [Statistics(np.column_stack([np.where(both, s, 0).sum(axis=1), both.sum(axis=1)])) for s in (one, two)]
+        kept = both.any(axis=1)
+        sides = [Statistics(side.rows[kept]) for side in sides]
+        ((low, high),) = _bounds(difference[kept][:, :, None], resamples, confidence, seed)
+        p = randomisation(sides[0], sides[1], resamples, seed)
+        value = float(np.nanmean(difference))
+        rows.append(
+            {"system": system, "base": base, "value": value, "low": low, "high": high, "p": p, "posts": int(kept.sum())}
+        )
+    for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = float(adjusted)
+    return rows
+
+
+def _paired(cube: _Cube, system: str, base: str) -> Floats:
+    """(items, raters) score of `system` minus score of `base`, NaN unless the rater gave both."""
+    for name in (system, base):
+        if name not in cube.systems:
+            raise CbtError(f"there is no system {name!r} in these ratings; they hold {', '.join(cube.systems)}")
+    return cube.scores[:, :, cube.systems.index(system)] - cube.scores[:, :, cube.systems.index(base)]
+
+
+def _components(difference: Floats) -> tuple[float, float]:
+    """Variance of a difference between items and within an item (between raters), by moments."""
+    count = (~np.isnan(difference)).sum(axis=1)
+    several = difference[count > 1]
+    if len(several) < 2:
+        raise CbtError("a power table needs two posts that two raters scored for both systems")
+    within = np.nanvar(several, axis=1, ddof=1)
+    weight = count[count > 1] - 1
+    noise = float((within * weight).sum() / weight.sum())
+    spread = float(np.var(np.nanmean(several, axis=1), ddof=1))
+    return max(0.0, spread - noise * float((1 / count[count > 1]).mean())), noise
+
+
+def _notes(cube: _Cube) -> list[str]:
+    notes = []
+    if len(cube.raters) == 1:
+        return ["one rater: intervals resample items only, and there is no agreement to measure"]
+    alpha = agreement.krippendorff_alpha(cube.cells, CATEGORIES).value
+    if np.isnan(alpha):
+        notes.append("the scores never vary (or no reply has two), so alpha and kappa are undefined")
+    elif alpha < TOO_LOW:
+        notes.append(f"Krippendorff's alpha is {alpha:.2f}, below {TOO_LOW}: too low to conclude from these ratings")
+    if missing := int(np.isnan(cube.scores).sum()):
+        notes.append(f"{missing} of {cube.scores.size} ratings are missing; they were left out, not filled in")
+    return notes
