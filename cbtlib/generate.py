@@ -1,0 +1,369 @@
+"""Many questions to CBT answers through any OpenAI-compatible endpoint: nothing is lost, nothing is made up.
+
+    questions ──triage──▶ requests ──journal──▶ endpoint ──journal──▶ outcomes ──▶ answers.jsonl, manifest.json
+
+Notable choices:
+
+- Every question ends in one typed outcome: ok, refused, unparsed, truncated, filtered, failed or crisis. Only `ok`
+  carries text out of here; an error message can never be mistaken for an answer.
+- The request body is canonical JSON and its SHA-256 is the question's key: the same body is sent once, whatever the
+  file order, the machine or the day; a changed prompt or parameter is another key and is asked anew.
+- Journal first (see `journal`): kill the run at any instant and give the same command.
+- Retries are ours, in `sending`: each attempt is journalled and counted in the spend.
+- Outcomes are read from the raw replies each time, so a better parser reclassifies an old journal without a call.
+- The wire is spoken with aiohttp: a client library's 3 ms of work a request are nothing beside one answer, and more
+  than the whole budget of a run with 64 requests in flight.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cbtlib import CbtError, prices, prompts, safety
+from cbtlib.journal import Journal, Spend
+from cbtlib.prices import Price
+from cbtlib.prompts import Prompt
+from cbtlib.questions import Question
+from cbtlib.sending import Endpoint, Request, Sender, Traffic
+
+Outcome = Literal["ok", "refused", "unparsed", "truncated", "filtered", "failed", "crisis"]
+OUTCOMES: tuple[Outcome, ...] = ("ok", "refused", "unparsed", "truncated", "filtered", "failed", "crisis")
+LONGEST_POST = 8000
+"""Characters of a post that are sent. A longer one is `failed` with that reason: cut, it would be another question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a question. `text` is empty and `parts` None unless `outcome` is ok; `detail` says why it is not.
+
+    Tokens are those of the reply that stands; `cost_micro` is its price in micro-dollars, None when it is not known.
+    """
+
+    id: str
+    outcome: Outcome
+    text: str
+    parts: dict[str, str] | None
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_micro: int | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What the model is asked for. `body` is merged into the request; a None in it removes a field."""
+
+    temperature: float = 0.7
+    max_tokens: int = 1024
+    seed: int | None = 0
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Counts of all outcomes (zeros included), the spend, and why the run stopped early ('' if it did not)."""
+
+    outcomes: dict[str, int]
+    spend: Spend
+    stopped: str
+
+
+def run(
+    questions: Iterable[Question], prompt: Prompt, endpoint: Endpoint, out: Path | str, **options: Any
+) -> list[Answer]:
+    """`generate`, and the answers in the order of the questions."""
+    generate(questions, prompt, endpoint, out, **options)
+    return list(read_answers(Path(out) / "answers.jsonl"))
+
+
+def generate(
+    questions: Iterable[Question],
+    prompt: Prompt,
+    endpoint: Endpoint,
+    out: Path | str,
+    *,
+    sampling: Sampling | None = None,
+    traffic: Traffic | None = None,
+    budget: float | None = None,
+    price_file: Path | str = prices.DEFAULT,
+    shard: tuple[int, int] | None = None,
+    replay: Path | str | None = None,
+    progress: bool = False,
+) -> Summary:
+    """Answer `questions` (any iterable that can be gone through more than once) into the folder `out`.
+
+    Writes journal.sqlite, answers.jsonl and manifest.json. `budget` in dollars is never exceeded: sending stops while
+    the upper bound still fits. `shard` (i, n) keeps the questions whose key falls to part i of n. With `replay`, all
+    replies come from that journal; a request that is not in it is an error.
+    """
+    price = prices.find(endpoint.model, prices.load(price_file))
+    if budget is not None and price is None:
+        raise CbtError(
+            f"{endpoint.model} has no price in {price_file}, so a budget cannot be kept; add a row or drop the budget"
+        )
+    job = _Job(prompt, endpoint.model, sampling or Sampling(), shard)
+    folder = _make_folder(out)
+    stopped = ""
+    with Journal(replay or folder / "journal.sqlite", read_only=replay is not None) as journal:
+        if not replay:
+            job.claim(journal)
+        todo, crisis = _plan(questions, job, journal)
+        if todo and replay:
+            raise CbtError(_miss(todo, job, journal))
+        if todo:
+            micro = None if budget is None else int(budget * 10**6)
+            sender = Sender(journal, endpoint, traffic or Traffic(), job.judge, price, micro, progress)
+            stopped = sender.run(todo, job.request)
+        counts: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+        answers = _collect(questions, job, journal, price, crisis, stopped)
+        write_lines(folder / "answers.jsonl", (_line(answer, counts) for answer in answers))
+        spend = journal.spend(price)
+    manifest = {
+        "prompt": {"name": prompt.name, "sha256": prompt.sha256},
+        "endpoint": {"model": endpoint.model, "name": endpoint.name, "fingerprint": endpoint.fingerprint},
+        "sampling": asdict(job.sampling),
+        "price": {"model": price.model, "as_of": price.as_of, "source": price.source} if price else "unpriced",
+        "triage": safety.version(),
+        "shard": list(shard) if shard else None,
+        "outcomes": dict(counts),
+        "spend": asdict(spend),
+        "stopped": stopped,
+    }
+    write_lines(folder / "manifest.json", [json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True)])
+    return Summary(dict(counts), spend, stopped)
+
+
+# ---------------------------------------------------------------- requests
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What makes a request out of a question, and an outcome out of a reply."""
+
+    prompt: Prompt
+    model: str
+    sampling: Sampling
+    shard: tuple[int, int] | None
+
+    def body(self, question: Question) -> bytes:
+        return request_body(question, self.prompt, self.model, self.sampling)
+
+    def key(self, question: Question) -> bytes | None:
+        """The question's key; None when another shard has it."""
+        key = key_of(self.body(question))
+        if self.shard and int.from_bytes(key[:8], "big") % self.shard[1] != self.shard[0] - 1:
+            return None
+        return key
+
+    def request(self, question: Question) -> Request:
+        body = self.body(question)
+        path = "/completions" if self.prompt.kind == "completion" else "/chat/completions"
+        most = self.sampling.body.get("max_completion_tokens", self.sampling.max_tokens)
+        return Request(key_of(body), path, body, most)
+
+    def judge(self, status: int, body: str) -> tuple[str, str, int | None, int | None]:
+        outcome, _, _, _, detail = classify(status, body, self.prompt)
+        return outcome, detail, *usage_of(body)
+
+    def describe(self) -> dict[str, str]:
+        sampling = json.dumps(asdict(self.sampling), sort_keys=True)
+        prompt = f"{self.prompt.name} ({self.prompt.sha256[:12]})"
+        return {"model": self.model, "prompt": prompt, "sampling": sampling}
+
+    def claim(self, journal: Journal) -> None:
+        """Write into a journal what it is of; one journal holds one model, or its spend could not be priced."""
+        found = journal.meta().get("model", self.model)
+        if found != self.model:
+            raise CbtError(f"{journal.path} holds answers of {found}; give {self.model} another --out")
+        journal.set_meta(**self.describe())
+
+
+def request_body(question: Question, prompt: Prompt, model: str, sampling: Sampling) -> bytes:
+    """The canonical request: the bytes that are sent, and whose SHA-256 is the key."""
+    body = {"model": model, "temperature": sampling.temperature, "max_tokens": sampling.max_tokens}
+    body |= {"seed": sampling.seed} | prompt.request(question.question, question.description) | sampling.body
+    body = {name: value for name, value in body.items() if value is not None}
+    return json.dumps(body, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode("utf-8")
+
+
+def key_of(body: bytes) -> bytes:
+    """The key of a request (32 bytes; its hex form is a Batch `custom_id`)."""
+    return hashlib.sha256(body).digest()
+
+
+def _plan(questions: Iterable[Question], job: _Job, journal: Journal) -> tuple[list[Question], set[bytes]]:
+    """What has to be sent, each request once; and the keys that triage keeps from being sent."""
+    done = journal.finished()
+    # What was sent under these very rules was triaged by them; under other rules every post is looked at again.
+    trusted = journal.meta().get("triage") == safety.version()
+    todo: list[Question] = []
+    crisis: set[bytes] = set()
+    for question in questions:
+        key = job.key(question)
+        if key is None or key in crisis or (trusted and key in done):
+            continue
+        if safety.triage(f"{question.question}\n{question.description}").level == "crisis":
+            crisis.add(key)
+        elif key not in done and not _unsendable(question):
+            done.add(key)
+            todo.append(question)
+    return todo, crisis
+
+
+def _miss(todo: list[Question], job: _Job, journal: Journal) -> str:
+    recorded, wanted = journal.meta(), job.describe()
+    changed = [
+        f"{name}: {recorded.get(name)} there, {value} here"
+        for name, value in wanted.items()
+        if recorded.get(name) != value
+    ]
+    why = "; ".join(changed) or "the questions themselves changed"
+    return f"{len(todo)} of the requests are not in {journal.path} (first: question {todo[0].id}); {why}"
+
+
+def _unsendable(question: Question) -> str:
+    """Why a post is not sent at all; '' for every ordinary one."""
+    post = prompts.as_data(f"{question.question}\n{question.description}")
+    if not post:
+        return "the post is empty"
+    return f"the post has {len(post):,} characters, the limit is {LONGEST_POST:,}" if len(post) > LONGEST_POST else ""
+
+
+# ---------------------------------------------------------------- replies
+
+_REFUSAL = re.compile(
+    r"^\W*(?:(?:很|非常|十分)?(?:抱歉|对不起|遗憾)[，,。]?[^。]{0,12}(?:无法|不能|没办法|不便)|我(?:无法|不能)(?:为你|为您|就此|就这个|提供|回答|协助|继续)"
+    r"|作为(?:一个|一名)?(?:AI|人工智能|语言模型)|I(?:'|’)?m sorry|I (?:can(?:no|')t|am unable)|As an AI)",
+    re.IGNORECASE,
+)
+_FILTER_CODES = ("content_filter", "content_policy", "data_inspection", "sensitive", "content management policy")
+
+
+def classify(status: int, body: str, prompt: Prompt) -> tuple[Outcome, str, dict[str, str] | None, str | None, str]:
+    """(outcome, text, parts, finish reason, detail) of a raw reply. `failed` covers all that is not an answer."""
+    if status != 200:
+        filtered = status in (400, 403, 451) and any(code in body.lower() for code in _FILTER_CODES)
+        return ("filtered" if filtered else "failed"), "", None, None, f"HTTP {status}: {_message(body)}"
+    try:
+        choice = json.loads(body)["choices"][0]
+        message = choice.get("message") or {"content": choice["text"]}
+        text, finish = (message.get("content") or "").strip(), choice.get("finish_reason")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return "failed", "", None, None, f"HTTP 200, but no chat completion: {body[:120]!r}"
+    if finish == "content_filter":
+        return "filtered", "", None, finish, "the endpoint's content filter stopped the answer"
+    if message.get("refusal") or (len(text) < 200 and _REFUSAL.search(text)):
+        return "refused", "", None, finish, (message.get("refusal") or text)[:200]
+    if finish == "length":
+        return "truncated", "", None, finish, "the answer stopped at the token limit"
+    if not text:
+        return "unparsed", "", None, finish, "a reply without text"
+    if prompt.output == "text":
+        return "ok", text, None, finish, ""
+    try:
+        parts = prompts.parse(text)
+    except ValueError as error:
+        return "unparsed", "", None, finish, str(error)
+    return "ok", "\n".join(parts.values()), parts, finish, ""
+
+
+def _message(body: str) -> str:
+    with suppress(ValueError, LookupError, TypeError):
+        error = json.loads(body)["error"]
+        return str(error["message"] if isinstance(error, dict) else error)[:300]
+    return body[:300]
+
+
+def usage_of(body: str) -> tuple[int | None, int | None]:
+    """Reported prompt and completion tokens; (None, None) when they are missing or no counts."""
+    with suppress(ValueError, LookupError, TypeError):
+        usage = json.loads(body)["usage"]
+        prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
+        if isinstance(prompt, int) and isinstance(completion, int) and min(prompt, completion) >= 0:
+            return prompt, completion
+    return None, None
+
+
+def _collect(
+    questions: Iterable[Question],
+    job: _Job,
+    journal: Journal,
+    price: Price | None,
+    crisis: set[bytes],
+    stopped: str,
+) -> Iterator[Answer]:
+    """One answer a question, in their order."""
+    nothing = (None, None, None, None, None)
+    for question in questions:
+        key = job.key(question)
+        if key is None:
+            continue
+        if key in crisis:
+            yield Answer(question.id, "crisis", "", *nothing, "not sent to a model: the fixed referral stands instead")
+            continue
+        reply = journal.reply(key)
+        if reply is None:
+            yield Answer(question.id, "failed", "", *nothing, _unsendable(question) or stopped or "not sent")
+            continue
+        outcome, text, parts, finish, detail = classify(reply.status, reply.body, job.prompt)
+        detail = detail if reply.status else reply.detail
+        tokens = (reply.prompt_tokens, reply.completion_tokens)
+        known = price is not None and None not in tokens
+        cost = price.micro(*tokens) if known else None  # type: ignore[union-attr, arg-type]
+        yield Answer(question.id, outcome, text, parts, finish, *tokens, cost, detail)
+
+
+# ---------------------------------------------------------------- files
+
+
+def read_answers(path: Path | str) -> Iterator[Answer]:
+    """The answers of an answers.jsonl."""
+    with open(path, encoding="utf-8") as file:
+        yield from (Answer(**json.loads(line)) for line in file)
+
+
+def merge(folders: Iterable[Path | str], out: Path | str) -> int:
+    """Bring the journals of several folders (shards, machines) into one; returns the attempts that were new.
+
+    Merging twice changes nothing. Then `generate` over all questions into `out` writes the products and sends only
+    what no shard has.
+    """
+    with Journal(_make_folder(out) / "journal.sqlite") as journal:
+        return sum(journal.merge(Path(folder) / "journal.sqlite") for folder in folders)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a product whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{line}\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise CbtError(
+            f"cannot write {path}: {error.strerror}; the journal is whole, the same command goes on"
+        ) from None
+
+
+def _line(answer: Answer, counts: Counter[str]) -> str:
+    counts[answer.outcome] += 1
+    return json.dumps(asdict(answer), ensure_ascii=False)
+
+
+def _make_folder(out: Path | str) -> Path:
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CbtError(f"cannot make the folder {out}: {error.strerror}; give another --out") from None
+    return Path(out)

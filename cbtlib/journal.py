@@ -1,0 +1,257 @@
+"""The journal of a paid run: every attempt is on disk before it is sent, every raw reply after it came.
+
+One SQLite file. If the process dies at any instant, what is in the file is enough to go on: finished answers are
+kept, nothing finished is paid again, and the spend is known up to the attempts whose reply was never seen.
+
+Notable choices:
+
+- WAL with synchronous=FULL: a commit that returned survives a power cut. A writer thread commits what has queued up in
+  one transaction, so that hundreds of requests a second share a few commits.
+- The key of an attempt is the SHA-256 of the request body. Raw replies are kept, so outcomes can be derived anew.
+- No request text and no key of an endpoint is written. What an endpoint says is written with secrets struck out.
+- The file is locked while it is open: two runs into one folder would pay twice.
+- Money is not written, tokens are. `spend` prices them: the lower bound counts usage that was reported, the upper
+  bound adds the most that every attempt without a reported usage can have cost.
+"""
+
+import asyncio
+import queue
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cbtlib import CbtError
+from cbtlib.prices import Price
+
+VERSION = 1
+FINAL = ("ok", "refused", "unparsed", "truncated", "filtered")
+"""Outcomes that end a question. `failed` does not: the same command tries again."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS attempts (
+    id INTEGER PRIMARY KEY,
+    key BLOB NOT NULL,                -- SHA-256 of the request body
+    sent REAL NOT NULL,               -- seconds since 1970
+    prompt_bound INTEGER NOT NULL,    -- the most tokens this attempt can be billed for
+    completion_bound INTEGER NOT NULL,
+    ended REAL,                       -- NULL: in flight, or its reply was never seen
+    status INTEGER,                   -- HTTP status, NULL without one
+    body TEXT,                        -- the raw reply
+    prompt_tokens INTEGER,            -- as reported; NULL when nothing was reported
+    completion_tokens INTEGER,
+    billable INTEGER NOT NULL DEFAULT 1,  -- 0: the endpoint turned it away
+    outcome TEXT,                     -- a FINAL outcome, failed, or retried
+    detail TEXT,
+    UNIQUE (key, sent)
+);
+"""
+_SENDING = "INSERT INTO attempts (key, sent, prompt_bound, completion_bound) VALUES (?, ?, ?, ?)"
+_RECEIVED = (
+    "UPDATE attempts SET ended = ?, status = ?, body = ?, prompt_tokens = ?, completion_tokens = ?, billable = ?, "
+    "outcome = ?, detail = ? WHERE id = ?"
+)
+_COLUMNS = (
+    "key, sent, prompt_bound, completion_bound, ended, status, body, prompt_tokens, completion_tokens, billable, "
+    "outcome, detail"
+)
+# The same attempt seen again is the same attempt; a reply wins over "in flight".
+_MERGE = (
+    f"INSERT INTO attempts ({_COLUMNS}) VALUES ({', '.join('?' * 12)}) ON CONFLICT (key, sent) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS.split(", ")[4:])
+    + " WHERE attempts.ended IS NULL AND excluded.ended IS NOT NULL"
+)
+_REPLY = "coalesce(status, 0), coalesce(body, ''), prompt_tokens, completion_tokens, billable, outcome, detail"
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """Tokens and money of a journal. Money in micro-dollars; None when the model is unpriced."""
+
+    attempts: int
+    unseen: int  # attempts that may be billed without having reported their usage
+    prompt_tokens: int
+    completion_tokens: int
+    lower_micro: int | None
+    upper_micro: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back for one attempt. `status` 0: no HTTP answer at all."""
+
+    status: int
+    body: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    billable: bool
+    outcome: str
+    detail: str
+
+
+class Journal:
+    """An open journal. `write` may be awaited from one event loop; everything else is for when no writing goes on."""
+
+    def __init__(self, path: Path | str, read_only: bool = False):
+        self.path = Path(path)
+        if read_only and not self.path.exists():
+            raise CbtError(f"no journal at {path}; give the journal.sqlite of an earlier run")
+        mode = "ro" if read_only else "rwc"
+        try:
+            uri = f"{self.path.resolve().as_uri()}?mode={mode}"
+            self._db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=2)
+            if not read_only:
+                self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
+            self._check_version(read_only)
+        except sqlite3.Error as error:
+            raise CbtError(_explain(error, self.path)) from None
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
+
+    def _check_version(self, read_only: bool) -> None:
+        found = self.meta().get("version")
+        if found is None and not read_only:
+            self.set_meta(version=str(VERSION))
+        elif found != str(VERSION):
+            raise CbtError(f"{self.path} is a journal of version {found}, this cbtlib reads {VERSION}; use a new --out")
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._writer is not None:
+            self._queue.put(None)
+            self._writer.join()
+        self._db.close()
+
+    def meta(self) -> dict[str, str]:
+        """What the run that made the journal wrote about itself."""
+        return dict(self._db.execute("SELECT name, value FROM meta"))
+
+    def set_meta(self, **values: str) -> None:
+        """Write or replace entries of `meta`."""
+        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+
+    def finished(self) -> set[bytes]:
+        """Keys that have a FINAL outcome."""
+        rows = self._db.execute(f"SELECT DISTINCT key FROM attempts WHERE outcome IN {FINAL}")
+        return {key for (key,) in rows}
+
+    def reply(self, key: bytes) -> Reply | None:
+        """The reply that stands for a key: an ok one, else the last final one, else the last failed one, else None."""
+        row = self._db.execute(
+            f"SELECT {_REPLY} FROM attempts WHERE key = ? AND outcome IS NOT NULL AND outcome != 'retried' ORDER BY "
+            "CASE outcome WHEN 'ok' THEN 0 WHEN 'failed' THEN 2 ELSE 1 END, id DESC LIMIT 1",
+            (key,),
+        ).fetchone()
+        return Reply(*row) if row else None
+
+    def replies(self, outcome: str) -> Iterator[Reply]:
+        """All replies with one outcome, in the order they were sent."""
+        rows = self._db.execute(f"SELECT {_REPLY} FROM attempts WHERE outcome = ? ORDER BY id", (outcome,))
+        yield from (Reply(*row) for row in rows)
+
+    def spend(self, price: Price | None, batch: bool = False) -> Spend:
+        """Tokens so far and the two bounds of what they cost at `price` (at its Batch API share with `batch`)."""
+        attempts, prompt, completion = self._db.execute(
+            "SELECT count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) FROM attempts"
+        ).fetchone()
+        unseen, prompt_more, completion_more = self._db.execute(
+            "SELECT count(*), coalesce(sum(prompt_bound), 0), coalesce(sum(completion_bound), 0) FROM attempts "
+            "WHERE billable AND prompt_tokens IS NULL"
+        ).fetchone()
+        lower = upper = None
+        if price is not None:
+            share = price.batch_share if batch and price.batch_share else 1
+            lower = int(price.pico(prompt, completion) * share // 10**6)
+            upper = -int(-price.pico(prompt + prompt_more, completion + completion_more) * share // 10**6)
+        return Spend(attempts, unseen, prompt, completion, lower, upper)
+
+    async def sending(self, key: bytes, prompt_bound: int, completion_bound: int) -> int:
+        """Record an attempt; returns its id once that is on disk, and only then may it be sent."""
+        return await self._write(_SENDING, (key, time.time(), prompt_bound, completion_bound))
+
+    async def received(self, attempt: int, reply: Reply) -> None:
+        """Record what came back for an attempt."""
+        values = (reply.prompt_tokens, reply.completion_tokens, reply.billable, reply.outcome, reply.detail, attempt)
+        await self._write(_RECEIVED, (time.time(), reply.status or None, reply.body, *values))
+
+    def merge(self, other: Path) -> int:
+        """Take over the attempts of another journal; returns how many were new. Doing it twice adds nothing."""
+        before = self._db.execute("SELECT count(*) FROM attempts").fetchone()[0]
+        with Journal(other, read_only=True) as source:
+            mine, theirs = self.meta().get("model"), source.meta().get("model")
+            if mine not in (None, theirs):
+                raise CbtError(f"{other} holds answers of {theirs}, {self.path} of {mine}; merge journals of one model")
+            self.set_meta(**{name: value for name, value in source.meta().items() if name != "version"})
+            self._db.execute("BEGIN")
+            self._db.executemany(_MERGE, source._db.execute(f"SELECT {_COLUMNS} FROM attempts ORDER BY id"))
+            self._db.execute("COMMIT")
+        return self._db.execute("SELECT count(*) FROM attempts").fetchone()[0] - before
+
+    async def _write(self, statement: str, values: tuple[Any, ...]) -> int:
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._commit_forever, name="journal", daemon=True)
+            self._writer.start()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[int] = loop.create_future()
+        self._queue.put((statement, values, loop, done))
+        return await done
+
+    def _commit_forever(self) -> None:
+        """Commit whatever has queued up as one transaction, then tell everyone who waits for it."""
+        while (first := self._queue.get()) is not None:
+            batch = [first]
+            while len(batch) < 1000 and not self._queue.empty():
+                if (item := self._queue.get()) is None:
+                    self._queue.put(None)
+                    break
+                batch.append(item)
+            results: list[int | BaseException] = []
+            try:
+                self._db.execute("BEGIN")
+                for statement, values, _, _ in batch:
+                    results.append(self._db.execute(statement, values).lastrowid or 0)
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                results = [CbtError(_explain(error, self.path))] * len(batch)
+            batch[0][2].call_soon_threadsafe(_resolve, [item[3] for item in batch], results)
+
+
+def _resolve(futures: list[asyncio.Future[int]], results: list[int | BaseException]) -> None:
+    for future, result in zip(futures, results, strict=True):
+        if future.cancelled():
+            continue
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+
+def _explain(error: sqlite3.Error, path: Path) -> str:
+    text = str(error)
+    if "locked" in text:
+        return f"{path} is in use by another run; wait for it, or give this run another --out"
+    if "full" in text or "disk I/O" in text:
+        return (
+            f"{path} could not be written ({text}). What is in it is whole: free some disk space and run the same "
+            "command again; it goes on where it stopped"
+        )
+    return f"{path} cannot be used as a journal: {text}; give a folder of an earlier run, or a new one"
+
+
+def strike(text: str, secrets: tuple[str, ...]) -> str:
+    """`text` with secrets (given ones, and what looks like one) replaced by [secret]."""
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "[secret]")
+    return re.sub(r"(?i)\b(bearer\s+|sk-|api[-_]?key[\"'=:\s]+)[\w.*-]{6,}", r"\1[secret]", text)

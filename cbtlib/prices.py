@@ -1,0 +1,91 @@
+"""What a model's tokens cost: a dated price file, and exact money in integer micro-units.
+
+`data/prices.csv` holds list prices in US dollars per million tokens, each with the day it was read and where. Pass a
+file of your own in the same columns to use your contract's prices.
+
+Notable choices:
+
+- A model that is not in the file is *unpriced* (None), never free. A bare name is looked up, then the part behind the
+  last slash (`openai/gpt-4o-mini`); nothing is matched by similarity.
+- One dollar per million tokens is one micro-dollar per token, so a price is kept as picodollars per token and every
+  amount is an integer: sums do not drift, and a bound is a bound.
+- Discounts for cached input or off-peak hours only lower a bill. Bounds and budgets ignore them.
+"""
+
+import csv
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+from cbtlib import ROOT, CbtError
+
+DEFAULT = ROOT / "data" / "prices.csv"
+COLUMNS = ("model", "provider", "input", "cached_input", "output", "batch_share", "as_of", "source", "note")
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """One row: picodollars per prompt and completion token; `batch_share` is the Batch API's share of the price."""
+
+    model: str
+    provider: str
+    input_pico: int
+    output_pico: int
+    batch_share: Decimal | None
+    as_of: str
+    source: str
+    note: str
+
+    def pico(self, prompt_tokens: int, completion_tokens: int) -> int:
+        """Picodollars for so many tokens (10^6 of them are a micro-dollar)."""
+        return prompt_tokens * self.input_pico + completion_tokens * self.output_pico
+
+    def micro(self, prompt_tokens: int, completion_tokens: int) -> int:
+        """Micro-dollars, rounded up: a sum of rounded amounts is never below the bill."""
+        return -(-self.pico(prompt_tokens, completion_tokens) // 10**6)
+
+
+def load(path: Path | str = DEFAULT) -> dict[str, Price]:
+    """Read a price file; CbtError names the line and the column of what is wrong."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise CbtError(f"no price file at {path} ({error.strerror}); data/prices.csv shows the format") from None
+    prices: dict[str, Price] = {}
+    for line, row in enumerate(rows, 2):
+        if missing := [column for column in COLUMNS if row.get(column) is None]:
+            raise CbtError(f"{path}, line {line}: no column {missing[0]}; the columns are {', '.join(COLUMNS)}")
+        if row["model"] in prices:
+            raise CbtError(f"{path}, line {line}: a second price for {row['model']}; keep one of the two")
+        prices[row["model"]] = Price(
+            model=row["model"],
+            provider=row["provider"],
+            input_pico=_pico(row, "input", path, line),
+            output_pico=_pico(row, "output", path, line),
+            batch_share=Decimal(row["batch_share"]) if row["batch_share"] else None,
+            as_of=row["as_of"],
+            source=row["source"],
+            note=row["note"],
+        )
+    return prices
+
+
+def find(model: str, prices: dict[str, Price]) -> Price | None:
+    """The price of a model; None when it is unpriced."""
+    return prices.get(model) or prices.get(model.rsplit("/", 1)[-1])
+
+
+def dollars(micro: int | None) -> str:
+    """An amount for people: `$0.0123`, or `unpriced`."""
+    return "unpriced" if micro is None else f"${micro / 10**6:,.4f}" if micro < 10**6 else f"${micro / 10**6:,.2f}"
+
+
+def _pico(row: dict[str, str], column: str, path: Path | str, line: int) -> int:
+    try:
+        pico = Decimal(row[column]) * 10**6  # $1 per 10^6 tokens = 10^-6 $ = 10^6 picodollars per token
+    except InvalidOperation:
+        raise CbtError(f"{path}, line {line}, column {column}: {row[column]!r} is not a price") from None
+    if pico < 0 or pico != int(pico):
+        raise CbtError(f"{path}, line {line}, column {column}: {row[column]} has to be a price with at most 6 decimals")
+    return int(pico)

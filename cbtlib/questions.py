@@ -1,0 +1,76 @@
+"""The questions of a run: a JSONL or CSV file, checked as a whole before anything is paid.
+
+Every line that is not a question is named. A file in a foreign encoding, a second use of an id or an empty post would
+otherwise turn up in the middle of a night's run, or as an answer to nothing.
+"""
+
+import codecs
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cbtlib import CbtError
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A post to answer."""
+
+    id: str
+    question: str
+    description: str
+
+
+def read_questions(path: Path | str) -> list[Question]:
+    """Questions of a JSONL or CSV file with the columns question, description and (if there is one) id.
+
+    Corpus files fit. Raises CbtError with the line of everything that is not a question, before anything is paid.
+    """
+    path, problems, questions = Path(path), [], []
+    seen: dict[str, int] = {}
+    for line, row in _rows(path):
+        if isinstance(row, str):
+            problems.append(f"  line {line}: {row}")
+            continue
+        number = str(row.get("id") or row.get("questionID") or f"line-{line}")
+        texts = [row.get(name) or "" for name in ("question", "description")]
+        if not all(isinstance(text, str) for text in texts):
+            problems.append(f"  line {line}: question and description have to be texts")
+        elif not "".join(texts).strip():
+            problems.append(f"  line {line}: no question and no description")
+        elif number in seen:
+            problems.append(f"  line {line}: the id {number} stands on line {seen[number]} already")
+        else:
+            seen[number] = line
+            questions.append(Question(number, *texts))
+    if problems or not questions:
+        more = [f"  … and {len(problems) - 20} more"] if len(problems) > 20 else []
+        raise CbtError("\n".join([f"{path}: nothing was sent", *(problems or ["  no question in it"])[:20], *more]))
+    return questions
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """(line, row or what is wrong with it)."""
+    try:
+        if path.suffix.lower() == ".csv":
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                yield from enumerate(csv.DictReader(file), 2)
+            return
+        with path.open("rb") as lines:
+            for line, raw in enumerate(lines, 1):
+                if not (raw := raw.removeprefix(codecs.BOM_UTF8).strip()):
+                    continue
+                try:
+                    row = json.loads(raw)
+                    yield line, row if isinstance(row, dict) else "not a JSON object"
+                except UnicodeDecodeError:
+                    yield line, "not UTF-8 (from GB18030: iconv -f GB18030 -t UTF-8)"
+                except ValueError as error:
+                    yield line, f"not JSON ({error})"
+    except UnicodeDecodeError:
+        yield 0, "the file is not UTF-8 (from GB18030: iconv -f GB18030 -t UTF-8)"
+    except OSError as error:
+        raise CbtError(f"cannot read {path}: {error.strerror}; give a JSONL or CSV file") from None

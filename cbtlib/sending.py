@@ -1,0 +1,320 @@
+"""Sending many requests at once: in flight up to a limit that the endpoint moves, retried, paced and within a budget.
+
+Notable choices:
+
+- An attempt is journalled, then waits for a slot, then is sent; its reply frees the slot before it is journalled. Disk
+  and network overlap, so the journal costs no throughput.
+- Pushback (429, 5xx, a broken connection) halves the limit, at most once a second; answers let it grow by one a round.
+  A Retry-After holds everybody, because everybody would be turned away.
+- What an attempt can cost at most is set aside before it is sent and settled when its usage is known.
+- 401, 403, 404 and an account without credit concern every request: the run stops, what is in flight is still awaited.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cbtlib import CbtError
+from cbtlib.journal import Journal, Reply, strike
+from cbtlib.prices import Price, dollars
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+FATAL = frozenset({401, 402, 403, 404})
+OVERHEAD = 256
+"""Tokens a chat template may add to a request, at most. A token is at least one byte, so bytes bound the rest."""
+
+
+class Endpoint(Protocol):
+    """What is asked of an endpoint; `endpoint.Endpoint` is one. `name` is for people, `fingerprint` for manifests."""
+
+    base_url: str
+    api_key: str
+    model: str
+    name: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """How an endpoint is treated: requests in flight, attempts at one, seconds for each, and limits a minute."""
+
+    concurrency: int = 8
+    attempts: int = 6
+    deadline: float = 120.0
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request: its key, the path under the base URL, the bytes, and the most completion tokens they ask for."""
+
+    key: bytes
+    path: str
+    body: bytes
+    most_tokens: int
+
+
+class Sender:
+    """One run: send requests until all have an outcome, the budget is used up, or the endpoint is of no use.
+
+    `judge` gets (HTTP status, raw reply) and returns (outcome, detail, prompt tokens, completion tokens).
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        endpoint: Endpoint,
+        traffic: Traffic,
+        judge: Callable[[int, str], tuple[str, str, int | None, int | None]],
+        price: Price | None = None,
+        budget_micro: int | None = None,
+        progress: bool = False,
+    ):
+        self.journal, self.endpoint, self.traffic, self.judge, self.price = journal, endpoint, traffic, judge, price
+        self.throttle = _Throttle(traffic)
+        self.purse = _Purse(budget_micro, journal.spend(price).upper_micro or 0)
+        self.counts: Counter[str] = Counter()
+        self.stopped, self.fatal, self.progress = "", "", progress
+        self.unreachable = 0
+
+    def run(self, requests: list[Any], make: Callable[[Any], Request] | None = None) -> str:
+        """Send all; returns why it stopped early ('' if it did not). CbtError for what concerns every request.
+
+        `requests` may hold anything that `make` turns into a Request when its turn comes, to keep memory flat.
+        """
+        in_thread(self._run(requests, make or (lambda item: item)), self._interrupt)
+        if self.fatal:
+            raise CbtError(self.fatal)
+        return self.stopped
+
+    def _interrupt(self) -> None:
+        self.stopped = "interrupted"
+
+    async def _run(self, requests: list[Any], make: Callable[[Any], Request]) -> None:
+        import aiohttp
+        from tqdm import tqdm
+
+        self.throttle.start()
+        self.bar = tqdm(total=len(requests), unit="answer", disable=not self.progress, mininterval=0.5)
+        todo = iter(requests)
+        # Twice as many workers as slots: while one half is on the wire, the other half is on the disk or backing off.
+        workers = min(len(requests), 2 * self.traffic.concurrency)
+        timeout = aiohttp.ClientTimeout(total=self.traffic.deadline)
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=True) as session:
+
+            async def work() -> None:
+                for item in todo:
+                    await self._answer(session, make(item))
+                    if self.stopped or self.fatal:
+                        return
+
+            try:
+                await asyncio.gather(*(work() for _ in range(workers)))
+            finally:
+                self.bar.close()
+
+    async def _answer(self, session: "ClientSession", request: Request) -> None:
+        """Attempts at one request until it has a final outcome or no attempt is left."""
+        bounds = (len(request.body) + OVERHEAD, request.most_tokens)
+        most = self.price.micro(*bounds) if self.price else 0
+        for attempt in range(self.traffic.attempts):
+            if self.stopped or self.fatal:
+                return
+            if not await self.purse.take(most):
+                self.stopped = f"the budget is used up (at most {dollars(self.purse.committed)} spent)"
+                return
+            number = await self.journal.sending(request.key, *bounds)
+            await self.throttle.enter(sum(bounds))
+            if self.stopped or self.fatal:
+                reply, wait = Reply(0, "", None, None, False, "retried", "not sent: the run stopped"), 0.0
+                self.throttle.leave()
+            else:
+                reply, wait = await self._send(session, request, last=attempt + 1 == self.traffic.attempts)
+            await self.journal.received(number, reply)
+            self.purse.settle(most, self._cost(reply, most))
+            if reply.outcome != "retried":
+                self.counts[reply.outcome] += 1
+                self._show()
+                return
+            await asyncio.sleep(wait + random.uniform(0, min(30.0, 0.5 * 2**attempt)))
+
+    async def _send(self, session: "ClientSession", request: Request, last: bool) -> tuple[Reply, float]:
+        """One attempt: what came back, and the seconds the endpoint asks to wait before the next one."""
+        import aiohttp
+
+        url = self.endpoint.base_url.rstrip("/") + request.path
+        headers = {"authorization": f"Bearer {self.endpoint.api_key}", "content-type": "application/json"}
+        status, body, pause = 0, "", 0.0
+        try:
+            async with session.post(url, data=request.body, headers=headers) as response:
+                raw = await response.read()
+                status, body = response.status, raw.decode("utf-8", "replace")
+                pause = _retry_after(response.headers.get("retry-after-ms"), response.headers.get("retry-after"))
+            self.unreachable = 0
+        except TimeoutError:
+            body = f"no reply within {self.traffic.deadline:g} s"
+        except aiohttp.ClientConnectorError as error:
+            body = f"no connection: {error}"
+            self.unreachable += 1
+        except (aiohttp.ClientError, OSError) as error:
+            body = f"connection broke: {type(error).__name__} {error}"
+        finally:
+            self.throttle.leave()
+        body = strike(body, (self.endpoint.api_key,))
+        if status:
+            outcome, detail, prompt_tokens, completion_tokens = self.judge(status, body)
+        else:
+            outcome, detail, prompt_tokens, completion_tokens = "failed", body, None, None
+        no_connection = body.startswith("no connection")
+        if outcome == "failed":
+            self._look_for_fatal(status, body, detail, no_connection)
+        again = outcome == "failed" and (status in RETRIED or status in (0, 200)) and not self.fatal
+        if again:
+            self.throttle.pushback(pause)
+        else:
+            self.throttle.answered()
+        # An endpoint that turned a request away did not work on it. A server error may have come after the work.
+        billable = not (no_connection or 400 <= status < 500)
+        outcome = "retried" if again and not last else outcome
+        return Reply(status, body, prompt_tokens, completion_tokens, billable, outcome, detail), pause
+
+    def _look_for_fatal(self, status: int, body: str, detail: str, no_connection: bool) -> None:
+        quota = status == 429 and ("insufficient_quota" in body or "exceeded your current quota" in body)
+        if status in FATAL or quota:
+            hint = {401: "check OPENAI_API_KEY", 403: "check what this key may use", 404: "check base URL and model"}
+            advice = hint.get(status, "top up the account; the same command goes on from here")
+            self.fatal = self.fatal or f"{self.endpoint.name} turned the run away ({detail}); {advice}"
+        elif no_connection and self.unreachable >= 3 and not self.counts:
+            self.fatal = self.fatal or f"{self.endpoint.base_url} cannot be reached ({detail}); check the base URL"
+
+    def _cost(self, reply: Reply, most: int) -> int:
+        if not self.price or not reply.billable:
+            return 0
+        if reply.prompt_tokens is None or reply.completion_tokens is None:
+            return most
+        return self.price.micro(reply.prompt_tokens, reply.completion_tokens)
+
+    def _show(self) -> None:
+        self.bar.update()
+        if self.progress and self.bar.n % 16 == 0:
+            spend = dollars(self.purse.committed) if self.price else "unpriced"
+            self.bar.set_postfix(dict(self.counts) | {"spent at most": spend}, refresh=False)
+
+
+class _Throttle:
+    """Slots: a limit that moves, a pause for all, and pacing by requests and tokens a minute."""
+
+    def __init__(self, traffic: Traffic):
+        self.most, self.limit = traffic.concurrency, float(traffic.concurrency)
+        self.per_request = 60 / traffic.requests_per_minute if traffic.requests_per_minute else 0.0
+        self.per_token = 60 / traffic.tokens_per_minute if traffic.tokens_per_minute else 0.0
+        self.active, self.held_until, self.next_send, self.last_cut = 0, 0.0, 0.0, 0.0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+    def start(self) -> None:
+        self.loop = asyncio.get_running_loop()
+
+    async def enter(self, tokens: int) -> None:
+        """Wait for a slot, the end of a pause, and one's turn."""
+        while self.active >= max(1, int(self.limit)):
+            turn = self.loop.create_future()
+            self.waiting.append(turn)
+            await turn
+        self.active += 1
+        while (wait := self.held_until - self.loop.time()) > 0:
+            await asyncio.sleep(wait)
+        if self.per_request or self.per_token:
+            now = self.loop.time()
+            send_at = max(now, self.next_send)
+            self.next_send = send_at + max(self.per_request, tokens * self.per_token)
+            await asyncio.sleep(send_at - now)
+
+    def leave(self) -> None:
+        """Free a slot."""
+        self.active -= 1
+        for _ in range(min(len(self.waiting), max(1, int(self.limit)) - self.active)):
+            if not (turn := self.waiting.popleft()).done():
+                turn.set_result(None)
+
+    def answered(self) -> None:
+        """The endpoint keeps up: one more slot after a round of answers."""
+        self.limit = min(self.most, self.limit + 1 / self.limit)
+
+    def pushback(self, pause: float) -> None:
+        """The endpoint does not keep up."""
+        now = self.loop.time()
+        self.held_until = max(self.held_until, now + pause)
+        if now - self.last_cut > 1:
+            self.limit, self.last_cut = max(1.0, self.limit / 2), now
+
+
+class _Purse:
+    """A budget in micro-dollars; what is in flight is set aside at its most."""
+
+    def __init__(self, budget: int | None, spent: int):
+        self.budget, self.committed, self.open = budget, spent, 0
+        self.changed = asyncio.Event()
+
+    async def take(self, most: int) -> bool:
+        """Set `most` aside; False when it cannot fit even after everything in flight is settled."""
+        while self.budget is not None and self.committed + most > self.budget:
+            if not self.open:
+                return False
+            self.changed.clear()
+            await self.changed.wait()
+        self.committed += most
+        self.open += 1
+        return True
+
+    def settle(self, most: int, cost: int) -> None:
+        """Replace what was set aside by what it cost."""
+        self.committed += cost - most
+        self.open -= 1
+        self.changed.set()
+
+
+def _retry_after(milliseconds: str | None, value: str | None) -> float:
+    """Seconds to wait as the endpoint asks for, in any of its three forms; 0 without one, at most 10 minutes."""
+    seconds = 0.0
+    with suppress(ValueError, TypeError):
+        if milliseconds:
+            seconds = float(milliseconds) / 1000
+        elif value:
+            seconds = float(value) if value[:1].isdigit() else parsedate_to_datetime(value).timestamp() - time.time()
+    return min(max(seconds, 0.0), 600.0)
+
+
+def in_thread(work: Coroutine[Any, Any, None], interrupt: Callable[[], None]) -> None:
+    """Run a coroutine in a thread with its own event loop: a notebook's thread already has one running.
+
+    The first Ctrl-C calls `interrupt` and waits for what is in flight, the second one does not wait.
+    """
+    problem: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            asyncio.run(work)
+        except BaseException as error:
+            problem.append(error)
+
+    thread = Thread(target=target, name="sending", daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        interrupt()
+        thread.join()
+    if problem:
+        raise problem[0]
