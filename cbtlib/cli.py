@@ -142,6 +142,92 @@ def corpus_export(
         print(path)
 
 
+@app.command()
+def score(
+    hyp: Annotated[Path, typer.Option(help="answers: JSON Lines of id, outcome, text; or plain lines (.txt)")],
+    ref: Annotated[list[Path], typer.Option(help="references: a corpus file or plain lines; again for more sets")],
+    base: Annotated[Path | None, typer.Option(help="answers of a second system, compared on the same items")] = None,
+    train: Annotated[list[Path] | None, typer.Option(help="what was trained on, for the leak gate")] = None,
+    allow_leak: Annotated[bool, typer.Option(help="score in spite of a leak, and say so in the signature")] = False,
+    metric: Annotated[list[str] | None, typer.Option(help="only this metric; again for more")] = None,
+    nfkc: Annotated[bool, typer.Option("--nfkc", help="fold full-width forms first")] = False,
+    resamples: Annotated[int, typer.Option(min=1, help="bootstrap resamples and randomisation trials")] = 1000,
+    seed: Annotated[int, typer.Option(help="of resampling")] = 0,
+    json_out: Annotated[Path | None, typer.Option("--json", help="write everything here")] = None,
+) -> None:
+    """Score answers against references: every value with its interval and signature."""
+    import pandas as pd
+
+    from cbtlib import pairing, report
+
+    found = pairing.score(
+        hyp, ref, base=base, training=train or (), allow_leak=allow_leak, names=metric or (),
+        normalise="NFKC" if nfkc else "none", resamples=resamples, seed=seed,
+    )  # fmt: skip
+    for system, rows in found["scores"].items():
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in found["outcomes"][system].items())
+        print(f"\n{hyp if system == 'hypotheses' else base}: {counts}")
+        print(pd.DataFrame(rows).drop(columns="signature").round(4).to_string(index=False, na_rep="-"))
+    if found["differences"]:
+        print(f"\n{hyp} minus {base}, on the items that both answered")
+        shown = pd.DataFrame(found["differences"]).drop(columns=["system", "base"])
+        print(shown.round(4).to_string(index=False, na_rep="-"))
+    print()
+    for row in found["scores"]["hypotheses"]:
+        print(row["signature"])
+    if json_out:
+        report.write_json(json_out, found)
+
+
+@ratings_app.command("sheet")
+def ratings_sheet(
+    answers: Annotated[list[str], typer.Argument(help="SYSTEM=answers.jsonl, one for each system")],
+    posts: Annotated[list[Path], typer.Option(help="corpus file with the posts; again for more")],
+    rater: Annotated[list[str], typer.Option(help="name or code of a rater; again for more")],
+    out: Annotated[Path, typer.Option(help="folder for the forms and the key")],
+    seed: Annotated[int, typer.Option(help="of codes and orders")] = 0,
+) -> None:
+    """Make blinded rating forms: HTML (offline), CSV, Label Studio; key.json stays with you."""
+    from cbtlib import corpus, forms, pairing
+
+    systems = {}
+    for text in answers:
+        name, equals, path = text.partition("=")
+        if not equals:
+            raise CbtError(f"{text}: write SYSTEM=answers.jsonl")
+        systems[name] = pairing.read(Path(path)).texts
+    texts = {record.id: record.post for path in posts for record in corpus.load(path) if not record.crisis}
+    key = forms.make(texts, systems, rater, out, seed)
+    print(f"{len(key['codes'])} replies for each of {len(rater)} raters: {out}/form_<rater>.html (or .csv)")
+    for name, counts in key["outcomes"].items():
+        print(f"  {name}: {', '.join(f'{count} {outcome}' for outcome, count in counts.items())}")
+    print(f"Keep {out / 'key.json'} from the raters: it says which system wrote what.")
+
+
+@ratings_app.command("analyse")
+def ratings_analyse(
+    files: Annotated[list[Path], typer.Argument(help="what raters sent back: JSON or CSV")],
+    key: Annotated[Path, typer.Option(help="the key.json of the sheet")],
+    json_out: Annotated[Path | None, typer.Option("--json", help="write the tables here")] = None,
+    seed: Annotated[int, typer.Option(help="of resampling")] = 0,
+) -> None:
+    """Means, agreement, rater bias and system differences, with intervals."""
+    import json
+    from dataclasses import fields
+
+    from cbtlib import forms, ratings, report
+
+    analysis = ratings.analyse(forms.read(files, forms.read_key(key)), seed=seed)
+    tables = {one.name: getattr(analysis, one.name) for one in fields(analysis) if one.name != "notes"}
+    for name, table in tables.items():
+        print(f"\n{name}\n{table.round(3).to_string(index=False, na_rep='-')}")
+    for note in analysis.notes:
+        print(f"note: {note}")
+    if json_out:
+        whole = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
+        report.write_json(json_out, {**whole, "notes": analysis.notes})
+
+
 def main() -> None:
     """Run the command line; a reader's mistake becomes one sentence and exit code 1."""
     try:

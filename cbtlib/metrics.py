@@ -51,6 +51,20 @@ class Metric:
     needs: Literal["references", "sources", ""] = "references"
 
 
+def _parts(texts: Texts) -> Statistics:
+    """Mean number of the five CBT parts in an answer, 0..5, as `structure` reads it."""
+    from cbtlib import structure
+
+    return Statistics.mean(structure.coverage(list(texts.hypotheses)).to_numpy().sum(axis=1))
+
+
+def _named(texts: Texts) -> Statistics:
+    """Share of answers that name at least one cognitive distortion without denying it."""
+    from cbtlib import distortions
+
+    return Statistics.mean([bool(distortions.extract(text)) for text in texts.hypotheses])
+
+
 _SACREBLEU = f"sacrebleu:{version('sacrebleu')}"
 _METEOR = "match:exact|alpha:0.9|beta:3|gamma:0.5|case:lower"
 METRICS: dict[str, Metric] = {
@@ -62,6 +76,9 @@ METRICS: dict[str, Metric] = {
     "length": Metric(surface.length, "unit:char|space:no", ""),
     "repetition": Metric(surface.repetition, "tok:char|n:4|space:no", ""),
     "copied": Metric(surface.copied, "tok:char|n:4|space:no|from:source", "sources"),
+    "parts": Metric(_parts, "of:5|by:cbtlib.structure", ""),
+    "named": Metric(_named, "by:cbtlib.distortions|negated:no", ""),
+    "load": Metric(surface.load, "by:sentence", ""),
 }
 OVERLAP = ("bleu", "chrf", "meteor_char", "meteor_word")
 

@@ -187,6 +187,24 @@ def copied(texts: Texts) -> Statistics:
     return Statistics.mean(values)
 
 
+_ASKS = re.compile(r"[？?]")
+_SUGGESTS = re.compile(
+    r"(?:可以|不妨|试着|试试|建议|请|先|今晚|明天|下周|每天|写下|列出|记下|找一|约|打个?电话|告诉|问问|练习|安排)"
+)
+
+
+def load(texts: Texts) -> Statistics:
+    """Mean number of sentences that ask or suggest something: what one letter asks of a reader who is already burdened.
+
+    A cue count, not a parser: it compares systems, it does not measure a letter.
+    """
+    values = []
+    for text in texts.hypotheses:
+        sentences = [sentence for sentence in re.split(r"(?<=[。！？!?\n])", text) if sentence.strip()]
+        values.append(sum(bool(_ASKS.search(one) or _SUGGESTS.search(one)) for one in sentences))
+    return Statistics.mean(values)
+
+
 def _grams(text: str, order: int = 4) -> list[str]:
     text = "".join(text.split())
     return [text[start : start + order] for start in range(len(text) - order + 1)]

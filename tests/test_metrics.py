@@ -12,8 +12,10 @@ import sacrebleu
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU, CHRF
+from typer.testing import CliRunner
 
-from cbtlib import CbtError, metrics, overlap, resampling, surface
+from cbtlib import ROOT, CbtError, corpus, metrics, overlap, pairing, resampling, surface
+from cbtlib.cli import app
 from cbtlib.resampling import Statistics
 from cbtlib.surface import Texts
 
@@ -244,3 +246,99 @@ def test_without_a_leak_the_signature_says_that_it_was_looked_for():
     scores = [metrics.score(LETTERS, [LETTERS], training=training)[0] for training in (None, ["别的话"])]
     assert ["leak:unchecked" in score.signature for score in scores] == [True, False]
     assert "leak:none" in scores[1].signature
+
+
+# --- files and the command ---------------------------------------------------------------------------------------
+
+
+def write_answers(path, rows):
+    lines = [json.dumps({"id": i, "outcome": o, "text": t}, ensure_ascii=False) for i, o, t in rows]
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    records = corpus.load_split("test")[:6]
+    gold = tmp_path / "gold.jsonl"
+    corpus.dump(records, gold)
+    good = [(r.id, "ok", r.answer_text) for r in records]
+    return records, gold, write_answers(tmp_path / "good.jsonl", good), tmp_path
+
+
+def run(*words):
+    return CliRunner().invoke(app, ["score", *map(str, words)])
+
+
+def test_the_command_writes_scores_outcomes_and_differences(files):
+    records, gold, good, folder = files
+    weak = [(r.id, "ok", "慢慢来，一切都会好的。") for r in records]
+    weak[2] = (records[2].id, "failed", "Error 500")
+    weak[4] = (records[4].id, "refused", "")
+    base = write_answers(folder / "weak.jsonl", weak)
+    out = folder / "out.json"
+    result = run("--hyp", good, "--ref", gold, "--base", base, "--json", out, "--resamples", 200)
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text("utf-8"))
+    assert found["outcomes"] == {"hypotheses": {"ok": 6}, "base": {"ok": 4, "failed": 1, "refused": 1}}
+    scores = {row["name"]: row for row in found["scores"]["hypotheses"]}
+    assert scores["bleu"]["value"] == pytest.approx(100) and scores["bleu"]["n"] == 6
+    assert set(scores) == set(metrics.METRICS) and all(name in result.output for name in scores)
+    assert {row["n"] for row in found["scores"]["base"]} == {4}
+    assert {row["n"] for row in found["differences"]} == {4}
+
+
+def test_an_answer_that_failed_cannot_move_a_score(files):
+    records, gold, _, folder = files
+    rows = [(r.id, "ok", r.answer_text) for r in records]
+    for outcome in ("refused", "unparsed", "truncated", "filtered", "failed", "crisis"):
+        rows[0] = (records[0].id, outcome, "我不能回答这个问题。" * 50)
+        broken = write_answers(folder / "broken.jsonl", rows)
+        without = write_answers(folder / "without.jsonl", rows[1:])
+        shorter = folder / "shorter.jsonl"
+        corpus.dump(records[1:], shorter)
+        one, two = (
+            pairing.score(hyp, [ref], resamples=50)["scores"]["hypotheses"]
+            for hyp, ref in ((broken, gold), (without, shorter))
+        )
+        assert one == two
+
+
+def test_the_command_refuses_a_leak_and_prints_an_allowed_one(files):
+    _, gold, good, _ = files
+    refused = run("--hyp", good, "--ref", gold, "--train", gold)
+    assert isinstance(refused.exception, metrics.LeakError)
+    allowed = run("--hyp", good, "--ref", gold, "--train", gold, "--allow-leak", "--resamples", 50)
+    assert allowed.exit_code == 0 and "leak:ALLOWED-12-of-12" in allowed.output
+    clean = run("--hyp", good, "--ref", gold, "--train", ROOT / "data/corpus/train.jsonl", "--resamples", 50)
+    assert clean.exit_code == 0 and "leak:none" in clean.output
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (lambda good: good[1:], "items of .*gold.jsonl are not in .*bad.jsonl"),
+        (lambda good: [*good, ("stranger", "ok", "好")], "'stranger'"),
+        (lambda good: [*good, good[0]], "bad.jsonl:7, field id: .* stands here twice"),
+        (lambda good: [("x", "great", "好")], "bad.jsonl:1, field outcome: 'great' is none of ok"),
+        (lambda good: [("x", "ok", None)], "bad.jsonl:1, field text: None is no text"),
+        (lambda good: [(i, "failed", "") for i, _, _ in good], "no answer with outcome ok"),
+    ],
+)
+def test_files_that_do_not_fit_are_named(files, rows, message):
+    records, gold, _, folder = files
+    bad = write_answers(folder / "bad.jsonl", rows([(r.id, "ok", r.answer_text) for r in records]))
+    with pytest.raises(CbtError, match=message):
+        pairing.score(bad, [gold])
+
+
+def test_plain_lines_and_two_reference_files(tmp_path):
+    for name, lines in {
+        "hyp": "今天很好\n明天也好\n",
+        "one": "今天不错\n明天也好\n",
+        "two": "今天很好\n后天再说\n",
+    }.items():
+        (tmp_path / f"{name}.txt").write_text(lines, "utf-8")
+    found = pairing.score(tmp_path / "hyp.txt", [tmp_path / "one.txt", tmp_path / "two.txt"], names=["chrf"])
+    (row,) = found["scores"]["hypotheses"]
+    assert row["value"] == 100 and "nrefs:2" in row["signature"]

@@ -1,0 +1,147 @@
+"""Answers and references from files, lined up item by item.
+
+    read      a file of texts: JSON Lines with id, outcome and text; a corpus in any form of `formats`; or plain lines
+    score     one file of answers against reference files, and against a second system: what `cbt score` prints
+
+Notable choices
+- Items meet by id, never by position, unless the file is plain text: then the line number is the id.
+- An item that is on one side only is an error. An answer that failed is a line with its outcome, not a missing line.
+- Answers whose outcome is not ok are counted and left out; two systems are compared where both are ok.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cbtlib import CbtError, formats, metrics
+from cbtlib.report import OUTCOMES
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What a file holds for each id: outcome and text, and the post it answers where the file has it."""
+
+    path: Path
+    texts: dict[str, tuple[str, str]]
+    posts: dict[str, str]
+
+
+def read(path: Path) -> Side:
+    """Read one file; CbtError with the line for what is neither an answer nor a text, or an id that comes twice."""
+    if not path.is_file():
+        raise CbtError(f"{path} does not exist, or is no file")
+    if path.suffix == ".txt":
+        lines = path.read_text("utf-8-sig").splitlines()
+        return Side(path, {str(number): ("ok", line) for number, line in enumerate(lines, 1)}, {})
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        first = file.readline()
+    if path.suffix == ".jsonl" and '"text"' in first:
+        return _answers(path)
+    samples, problems = formats.read(path)
+    if problems:
+        one = problems[0]
+        raise CbtError(f"{path}:{one.line} {one.field} {one.what} ({len(problems)} such problems); mend the file first")
+    unanswered = [sample for sample in samples if sample.answer is None]
+    if unanswered:
+        raise CbtError(f"{path}:{unanswered[0].line} holds no answer, so there is nothing to score against")
+    texts = {sample.id: ("ok", sample.answer or "") for sample in samples}
+    if len(texts) < len(samples):
+        raise CbtError(f"{path} holds an id twice; one item needs one answer (several references are several files)")
+    return Side(path, texts, {sample.id: sample.text for sample in samples})
+
+
+def score(
+    hypotheses: Path,
+    references: Sequence[Path],
+    *,
+    base: Path | None = None,
+    training: Sequence[Path] = (),
+    allow_leak: bool = False,
+    names: Sequence[str] = (),
+    normalise: metrics.Normalisation = "none",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Scores, outcomes and (with `base`) differences, ready for JSON: no interval is None, never NaN."""
+    systems = {"hypotheses": read(hypotheses)} | ({"base": read(base)} if base else {})
+    golds = [read(path) for path in references]
+    for side in [*systems.values(), *golds[1:]]:
+        _same_items(side, golds[0])
+    posts = golds[0].posts
+    wanted = list(names) or [n for n, m in metrics.METRICS.items() if m.needs != "sources" or posts]
+    trained = None
+    if training:
+        sides = [read(path) for path in training]
+        trained = [text for side in sides for _, text in side.texts.values()]
+        trained += [post for side in sides for post in side.posts.values()]
+
+    def inputs(items: Sequence[str]) -> dict[str, Any]:
+        sets = [[gold.texts[item][1] for item in items] for gold in golds]
+        return {"references": sets, "sources": [posts[i] for i in items] if posts else ()}
+
+    answered = {
+        name: [item for item in golds[0].texts if side.texts[item][0] == "ok"] for name, side in systems.items()
+    }
+    scores = {}
+    for name, side in systems.items():
+        if not answered[name]:
+            raise CbtError(f"{side.path} holds no answer with outcome ok: there is nothing to score")
+        texts = [side.texts[item][1] for item in answered[name]]
+        scores[name] = metrics.score(
+            texts, metrics=wanted, training=trained, allow_leak=allow_leak, normalise=normalise,
+            resamples=resamples, seed=seed, **inputs(answered[name]),
+        )  # fmt: skip
+    shared, counts = metrics.outcomes({name: side.texts for name, side in systems.items()})
+    differences: list[metrics.Difference] = []
+    if base and shared:
+        texts_of = {name: [side.texts[item][1] for item in shared] for name, side in systems.items()}
+        differences = metrics.compare(
+            texts_of, base="base", metrics=wanted, normalise=normalise, resamples=resamples, seed=seed, **inputs(shared)
+        )
+    found = {
+        "outcomes": {name: dict(count) for name, count in counts.items()},
+        "scores": {name: [asdict(one) for one in rows] for name, rows in scores.items()},
+        "differences": [asdict(one) for one in differences],
+    }
+    return _without_nan(found)
+
+
+def _answers(path: Path) -> Side:
+    texts: dict[str, tuple[str, str]] = {}
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            where = f"{path}:{number}"
+            try:
+                row = json.loads(line)
+                item, outcome, text = str(row["id"]), row.get("outcome", "ok"), row["text"]
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise CbtError(f"{where} is no answer with id, outcome and text ({error!r})") from None
+            if outcome not in OUTCOMES:
+                raise CbtError(f"{where}, field outcome: {outcome!r} is none of {', '.join(OUTCOMES)}")
+            if outcome == "ok" and not isinstance(text, str):
+                raise CbtError(
+                    f"{where}, field text: {text!r} is no text; an answer that failed says so in its outcome"
+                )
+            if item in texts:
+                raise CbtError(f"{where}, field id: {item!r} stands here twice")
+            texts[item] = (outcome, text)
+    return Side(path, texts, {})
+
+
+def _same_items(side: Side, gold: Side) -> None:
+    for has, lacks in ((gold, side), (side, gold)):
+        if absent := [item for item in has.texts if item not in lacks.texts]:
+            raise CbtError(
+                f"{len(absent)} of {len(has.texts)} items of {has.path} are not in {lacks.path} (the first is "
+                f"{absent[0]!r}); both need the same items, and an answer that failed is a line with its outcome"
+            )
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and value != value else value
