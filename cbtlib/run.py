@@ -59,7 +59,7 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
         raise CbtError(f"{notebook} does not exist{_nearest(notebook.name, known)}; pages are {', '.join(known)}")
     page = notebook.stem
     source = jupytext.read(notebook)
-    defaults = {name: entry["default"] for name, entry in papermill.inspect_notebook(_part(source)).items()}
+    defaults = {name: entry["default"] for name, entry in papermill.inspect_notebook(_with_kernel(source)).items()}
     wanted = {**profile_parameters(profile, page), **(parameters or {}), "profile": profile, "results": results}
     for name in wanted:
         if name not in defaults:
@@ -225,9 +225,10 @@ def _private_transport() -> Any:
     return Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {})
 
 
-def _part(notebook: Any) -> Any:
-    """Papermill wants a notebook with a kernel language to read parameters; jupytext leaves it out."""
-    notebook.metadata.setdefault("kernelspec", {}).setdefault("language", "python")
+def _with_kernel(notebook: Any) -> Any:
+    """Papermill reads parameters by the kernel's name and language, which jupytext may leave out."""
+    spec = notebook.metadata.setdefault("kernelspec", {"name": "python3", "display_name": "Python 3 (ipykernel)"})
+    spec.setdefault("language", "python")
     return notebook
 
 

@@ -1,0 +1,129 @@
+"""The page contract, read from the sources; and the graph, run with the smoke profile in a copy."""
+
+import json
+import os
+import re
+
+import jupytext
+import pytest
+
+from cbtlib import ROOT, report, run
+
+CHAPTERS = [page for page in run.PAGES if page[0].isdigit()]
+SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
+
+
+def cells(page: str) -> list:
+    return jupytext.read(ROOT / "notebooks" / f"{page}.py").cells
+
+
+def tags(cell) -> set[str]:
+    return set(cell.metadata.get("tags", []))
+
+
+def test_every_source_is_a_page_of_the_graph_and_of_the_book():
+    assert [path.stem for path in SOURCES] == sorted(run.PAGES)
+    toc = (ROOT / "_toc.yml").read_text("utf-8")
+    assert all(f"book/executed/{page}" in toc for page in run.PAGES)
+
+
+@pytest.mark.parametrize("page", run.PAGES)
+def test_a_page_opens_as_the_contract_says(page):
+    found = cells(page)
+    opening = found[0].source
+    assert found[0].cell_type == "markdown" and opening.startswith("# ")
+    assert "?" in opening, "a page opens with a question that a person would ask"
+    assert "**You will learn**" in opening
+    assert found[1].cell_type == "markdown" and tags(found[1]) == {"banner"}
+    code = [cell for cell in found if cell.cell_type == "code"]
+    assert code[0].source.lstrip().startswith(("import", "from", "#", '"')), "imports come first"
+    assert [index for index, cell in enumerate(code) if "parameters" in tags(cell)] == [1]
+
+
+@pytest.mark.parametrize("page", run.PAGES)
+def test_parameters_are_typed_and_commented(page):
+    lines = next(cell for cell in cells(page) if "parameters" in tags(cell)).source.splitlines()
+    assert lines[0].startswith('profile: str = "embedded"') and lines[1].startswith('results: str = "results"')
+    for line in lines:
+        assert re.fullmatch(r"\w+: [\w\[\], |.]+ = .+  # .+", line), line
+
+
+@pytest.mark.parametrize("page", run.PAGES)
+def test_prose_comes_before_each_code_cell_and_cells_are_short(page):
+    found = cells(page)
+    start = next(index for index, cell in enumerate(found) if "parameters" in tags(cell))
+    for before, cell in zip(found[start:], found[start + 1 :], strict=False):
+        if cell.cell_type == "code":
+            assert len(cell.source.splitlines()) <= 25, cell.source[:200]
+            assert before.cell_type == "markdown" or start == found.index(before), cell.source[:200]
+
+
+@pytest.mark.parametrize("page", run.PAGES)
+def test_a_page_ends_with_what_we_know_and_where_to_go(page):
+    text = "\n".join(cell.source for cell in cells(page) if cell.cell_type == "markdown")
+    order = ["## Summary", "## Exercises", "## Next"] if page in CHAPTERS else ["## Summary", "## Next"]
+    places = [text.find(f"\n{heading}") for heading in order]
+    assert -1 not in places and places == sorted(places), dict(zip(order, places, strict=True))
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_exercises_have_solutions_that_check_themselves(page):
+    solutions = [cell for cell in cells(page) if "solution" in tags(cell)]
+    assert len(solutions) >= 2
+    assert all("assert" in cell.source for cell in solutions)
+
+
+@pytest.mark.parametrize("profile", ["smoke", "embedded", "gpu", "paper"])
+def test_profiles_name_only_pages_and_parameters_that_exist(profile):
+    for page in run.PAGES:
+        source = next(cell for cell in cells(page) if "parameters" in tags(cell)).source
+        for name in run.profile_parameters(profile, page):
+            assert re.search(rf"^{name}:", source, flags=re.M), f"{profile}: {page} has no parameter {name}"
+
+
+@pytest.mark.parametrize("page", run.PAGES)
+def test_every_page_runs_and_writes_its_numbers(smoke_book, page):
+    folder = smoke_book.root / "results/smoke" / page
+    content = json.loads((folder / "metrics.json").read_text("utf-8"))
+    assert content["page"] == page and content["profile"] == "smoke" and content["numbers"]
+    assert set().union(*content["outcomes"].values()) <= set(report.OUTCOMES)
+    facts = json.loads((folder / "run.json").read_text("utf-8"))
+    assert facts["seconds"] > 0 and facts["peak_memory_gb"] > 0
+    for picture in folder.glob("*.png"):
+        assert picture.with_suffix(".svg").exists() and picture.with_suffix(".csv").exists()
+
+
+def test_the_manifest_says_what_ran_on_what(smoke_book):
+    manifest = json.loads((smoke_book.root / "results/smoke/manifest.json").read_text("utf-8"))
+    assert set(manifest["pages"]) == set(run.PAGES)
+    assert manifest["lock_sha256"] == report.sha256(smoke_book.root / "requirements.lock")
+    assert "data/corpus/test.jsonl" in manifest["data_sha256"]
+    assert manifest["hardware"]["cores"] and manifest["versions"]["torch"]
+
+
+def test_a_second_run_does_nothing_even_after_touching_files(smoke_book):
+    pages = {page: smoke_book.root / "results/smoke" / page / "run.json" for page in run.PAGES}
+    before = {page: path.stat().st_mtime_ns for page, path in pages.items()}
+    for path in [*(smoke_book.root / "notebooks").glob("*.py"), *(smoke_book.root / "cbtlib").glob("*.py")]:
+        os.utime(path)
+    assert smoke_book.cbt("book", "--profile", "smoke").returncode == 0
+    assert {page: path.stat().st_mtime_ns for page, path in pages.items()} == before
+
+
+def test_one_label_changed_reruns_that_chapter_and_its_dependants_only(smoke_book):
+    pages = {page: smoke_book.root / "results/smoke" / page / "run.json" for page in run.PAGES}
+    before = {page: path.stat().st_mtime_ns for page, path in pages.items()}
+    source = smoke_book.root / "notebooks/06_human_evaluation.py"
+    source.write_text(source.read_text("utf-8") + "\n# another closing word\n", "utf-8")
+    done = smoke_book.cbt("book", "--profile", "smoke")
+    assert done.returncode == 0, done.stderr[-3000:]
+    rerun = {page for page, path in pages.items() if path.stat().st_mtime_ns != before[page]}
+    assert rerun == {"06_human_evaluation", "claims"}
+
+
+def test_a_missing_product_stops_a_page_with_one_sentence(smoke_book):
+    done = smoke_book.cbt("run", "notebooks/06_human_evaluation.py", "--profile", "smoke", "--results", "results/none")
+    assert done.returncode == 1
+    message = done.stderr.strip().splitlines()[-1]
+    assert message.startswith("cbt: 06_human_evaluation needs answers.jsonl of page 05_evaluation")
+    assert "cbt run notebooks/05_evaluation.py --profile smoke" in message

@@ -1,0 +1,96 @@
+"""What is not a number cannot be written as one; verdicts follow from rows and runs alone."""
+
+import csv
+import json
+import math
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cbtlib import ROOT, CbtError, report
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    return report.Page("05_evaluation", "smoke")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_none_is_refused_and_named(page, value):
+    with pytest.raises(CbtError, match="bleu"):
+        page.number("bleu", value, what="x")
+    assert json.loads(page.save().read_text())["numbers"] == {}
+
+
+def test_an_interval_has_two_ends_and_holds_its_value(page):
+    with pytest.raises(CbtError, match="both low and high"):
+        page.number("a", 1.0, low=0.5, what="x")
+    with pytest.raises(CbtError, match="outside its interval"):
+        page.number("a", 1.0, low=2.0, high=3.0, what="x")
+    with pytest.raises(CbtError, match="low of 'a'"):
+        page.number("a", 1.0, low=math.nan, high=3.0, what="x")
+
+
+def test_a_name_is_written_once(page):
+    page.number("a", 1, what="x")
+    with pytest.raises(CbtError, match="twice"):
+        page.number("a", 2, what="x")
+
+
+def test_an_unknown_outcome_cannot_hide(page):
+    with pytest.raises(CbtError, match="okay"):
+        page.outcomes("generation", {"okay": 3})
+    table = page.outcomes("generation", {"ok": 3, "unparsed": 1})
+    assert table.loc["generation"].to_dict() == {**dict.fromkeys(report.OUTCOMES, 0), "ok": 3, "unparsed": 1}
+
+
+def test_a_missing_product_says_which_command_makes_it(page):
+    with pytest.raises(CbtError, match=r"cbt run notebooks/02_generation.py --profile smoke"):
+        page.product("02_generation", "answers.jsonl")
+
+
+def test_the_same_numbers_are_the_same_bytes(page):
+    page.number("share", 0.1 + 0.2, low=0.0, high=1.0, n=3, what="x")
+    first = page.save().read_bytes()
+    again = report.Page("05_evaluation", "smoke")
+    again.number("share", 0.3, low=0.0, high=1.0, n=3, what="x")
+    assert again.save().read_bytes() == first
+
+
+def test_a_table_cannot_inject_markup(page):
+    shown = page.table("t", pd.DataFrame({"<b>": ["<script>alert(1)</script>"]}), caption="c").to_html()
+    assert "<script>" not in shown and "&lt;script&gt;" in shown
+
+
+def test_claims_are_complete_and_nothing_is_guessed():
+    with (ROOT / "data/paper/claims.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["id"] for row in rows}) == len(rows)
+    for row in rows:
+        known = row["status"].startswith(("stated", "second-hand", "not transcribed"))
+        assert known and row["source"], row["id"]
+        if row["status"].startswith("not transcribed"):
+            assert row["value"] == "", f"{row['id']} has a value that nobody transcribed"
+
+
+ROW = {"id": "C", "value": "", "tolerance": "", "compare": "above:0"}
+
+
+@given(st.floats(-1, 1), st.floats(0, 1))
+def test_direction_holds_only_when_the_whole_interval_does(value, half):
+    verdict = report.verdict(ROW, {"value": value, "low": value - half, "high": value + half})
+    assert verdict == ("direction holds" if value - half > 0 else "differs")
+
+
+def test_no_run_gives_no_verdict_and_a_blank_is_not_comparable():
+    assert report.verdict(ROW, None) == "not run"
+    assert report.verdict({**ROW, "compare": "value"}, {"value": 1.0}) == "not comparable"
+    assert report.verdict({**ROW, "compare": "none"}, {"value": 1.0}) == "not comparable"
+    paper = {**ROW, "compare": "value", "value": "0.5", "tolerance": "0.1"}
+    assert report.verdict(paper, {"value": 0.65, "low": 0.58, "high": 0.7}) == "reproduced"
+    assert report.verdict(paper, {"value": 0.65, "low": 0.62, "high": 0.7}) == "differs"
+    with pytest.raises(CbtError, match="claim C"):
+        report.verdict({**ROW, "compare": "below"}, {"value": 1.0})

@@ -1,0 +1,113 @@
+"""One notebook, one profile: clear refusals, kept failures, pages dressed for the book, content fingerprints."""
+
+import json
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from cbtlib import ROOT, CbtError, figures, run
+
+HEAD = "# %%\nfrom cbtlib import CbtError\n\n# %% tags=['parameters']\nprofile: str = 'embedded'\nresults: str = 'results'\n"
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    """A page `claims` (a known name) whose products land in a folder of their own."""
+
+    def make(code: str) -> Path:
+        path = tmp_path / "claims.py"
+        path.write_text(f"{HEAD}\n# %%\n{code}\n", "utf-8")
+        return path
+
+    return make
+
+
+def test_a_wrong_profile_names_the_nearest(notebook):
+    with pytest.raises(CbtError, match=r"no profile 'smok'.*did you mean 'smoke'"):
+        run.run(notebook("1"), "smok")
+
+
+def test_an_unknown_parameter_is_refused_before_anything_runs(notebook, tmp_path):
+    page = notebook(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(CbtError, match=r"no parameter 'profil'.*did you mean 'profile'"):
+        run.run(page, "smoke", {"profil": 1}, str(tmp_path))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_missing_notebook_names_the_nearest():
+    with pytest.raises(CbtError, match=r"did you mean 'claims.py'"):
+        run.run(Path("notebooks/claim.py"), "smoke")
+
+
+def test_a_readers_mistake_is_one_sentence(notebook, tmp_path):
+    with pytest.raises(CbtError) as caught:
+        run.run(notebook("raise CbtError('row 3 has no question')"), "smoke", results=str(tmp_path))
+    assert str(caught.value) == "claims: row 3 has no question"
+
+
+def test_a_failure_keeps_the_notebook_and_writes_no_page(notebook, tmp_path):
+    with pytest.raises(CbtError, match=r"cell \d+ failed with ZeroDivisionError"):
+        run.run(notebook("1 / 0"), "smoke", results=str(tmp_path))
+    folder = tmp_path / "smoke/claims"
+    assert "ZeroDivisionError" in (folder / "failed.ipynb").read_text()
+    assert not (folder / "claims.ipynb").exists() and not (folder / "run.json").exists()
+
+
+def test_a_page_carries_its_provenance_and_no_clock(notebook, tmp_path):
+    target = run.run(notebook("print(profile)"), "smoke", results=str(tmp_path))
+    facts = json.loads((target.parent / "run.json").read_text())
+    assert facts["profile"] == "smoke" and facts["seconds"] > 0 and facts["peak_memory_gb"] > 0
+    page = nbformat.read(target, as_version=4)
+    assert page.cells[-1].outputs[0].text == "smoke\n"
+    assert set(page.metadata["papermill"]) == {"input_path", "source_sha256", "commit", "profile"}
+    assert not any("execution" in cell.metadata or "papermill" in cell.metadata for cell in page.cells)
+    assert str(ROOT) not in target.read_text()
+
+
+def facts() -> dict:
+    machine = {"processor": "cpu", "cores": 2, "memory_gb": 8, "accelerator": None}
+    return {"page": "p", "profile": "smoke", "seconds": 6.0, "peak_memory_gb": 1.0, "hardware": machine,
+            "source_sha256": "0", "commit": "c"}  # fmt: skip
+
+
+def test_captions_and_alt_text_move_to_the_cell():
+    dress = {"image": {"alt": "a bar at 0.54"}, "figure": {"caption": "The share", "name": "fig-x"}}
+    shown = nbformat.v4.new_output("display_data", {"text/plain": "x"}, metadata={figures.METADATA: dress})
+    noise = nbformat.v4.new_output("stream", name="stderr", text="100%")
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=[shown, noise])])
+    run.dress(page, facts())
+    assert page.cells[0].metadata["mystnb"] == dress
+    assert len(page.cells[0].outputs) == 1
+    twice = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=[shown, shown])])
+    with pytest.raises(CbtError, match="2 figures"):
+        run.dress(twice, facts())
+
+
+def test_a_smoke_page_says_that_its_numbers_mean_nothing():
+    assert "mean nothing" in run.banner(facts())
+    assert "mean nothing" not in run.banner({**facts(), "profile": "embedded"})
+
+
+def test_touching_a_file_changes_no_fingerprint_and_content_does(tmp_path, monkeypatch):
+    source = ROOT / "notebooks/claims.py"
+    before = run.fingerprint("claims", "smoke")
+    os.utime(source)
+    assert run.fingerprint("claims", "smoke") == before
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: read(self) + (b"#" if self == source else b""))
+    assert run.fingerprint("claims", "smoke") != before
+
+
+def test_a_module_change_reaches_only_pages_that_import_it(monkeypatch):
+    pages = list(run.PAGES)
+    module = ROOT / "cbtlib/ratings.py"
+    using = {page for page in pages if module in run.modules(ROOT / "notebooks" / f"{page}.py")}
+    assert "06_human_evaluation" in using and "04_lora_training" not in using
+    before = {page: run.fingerprint(page, "smoke") for page in pages}
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: read(self) + (b"#" if self == module else b""))
+    changed = {page for page in pages if run.fingerprint(page, "smoke") != before[page]}
+    later = {page for page in pages if using & set(run.PAGES[page]["needs"])}
+    assert changed == using | later
