@@ -1,0 +1,217 @@
+"""How often a label occurs: shares with intervals, which labels meet, and shares corrected for detector errors.
+
+A detector with sensitivity 0.8 and specificity 0.9 reports 24 % where the truth is 20 %, and no sample size mends that.
+Two corrections need a sample with gold labels drawn from the same population:
+
+    Rogan-Gladen   (p + sp - 1) / (se + sp - 1), interval of Lang and Reiczigel (2014): gold sample only for se and sp
+    PPI++          gold mean + lambda (mean of all detections - mean of gold detections), Angelopoulos et al. (2023):
+                   the gold sample must be drawn at random, and then the interval holds whatever the detector does
+
+Notable choices
+- Rows resample through their patterns: a bootstrap of n rows of 11 labels is one multinomial draw over the patterns
+  that occur (at most 2,048), which is the same distribution and takes the same time for a thousand rows or a million.
+- Where a correction is undefined (se + sp <= 1, no gold row, no gold positive or negative) there is a CbtError, never a
+  number.
+- Tests of 55 pairs are corrected by Benjamini and Hochberg (1995): q is the share of false findings one accepts.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from cbtlib import CbtError
+from cbtlib.corpus import TYPES
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A share with its interval and what it rests on: `n` rows seen by the detector, `gold` rows with gold labels."""
+
+    method: str
+    value: float
+    low: float
+    high: float
+    n: int
+    gold: int = 0
+
+
+# ------------------------------------------------------------------ shares
+
+
+def wilson(k: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tuple[Floats, Floats]:
+    """Wilson's (1927) interval of k out of n, elementwise; CbtError unless 0 <= k <= n and n > 0."""
+    k, n = np.asarray(k, float), np.asarray(n, float)
+    if (n <= 0).any() or (k < 0).any() or (k > n).any():
+        raise CbtError("a share needs 0 <= count <= total and a total above 0; there is nothing to divide by")
+    z = stats.norm.ppf(0.5 + confidence / 2)
+    middle = (k + z**2 / 2) / (n + z**2)
+    half = z / (n + z**2) * np.sqrt(k * (n - k) / n + z**2 / 4)
+    return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
+
+
+def shares(labels: ArrayLike, types: Sequence[str] = TYPES, confidence: float = 0.95) -> pd.DataFrame:
+    """Share of rows with each type, and with `any`: columns count, n, share, low, high (Wilson)."""
+    found = _labels(labels, types)
+    counts = np.append(found.sum(0), found.any(1).sum())
+    low, high = wilson(counts, len(found), confidence)
+    table = {"count": counts, "n": len(found), "share": counts / len(found), "low": low, "high": high}
+    return pd.DataFrame(table, index=pd.Index([*types, "any"], name="type"))
+
+
+def bootstrap_shares(labels: ArrayLike, resamples: int = 1000, seed: int = 0) -> Floats:
+    """Shares of every type, of `any`, and the mean number of labels a row, by resample: (resamples, types + 2)."""
+    found = _labels(labels, None)
+    patterns, counts = _patterns(found)
+    draws = np.random.default_rng(seed).multinomial(len(found), counts / len(found), size=resamples)
+    columns = np.column_stack([patterns, patterns.any(1), patterns.sum(1)]).astype(float)
+    return draws @ columns / len(found)
+
+
+def cooccurrence(labels: ArrayLike, types: Sequence[str] = TYPES) -> pd.DataFrame:
+    """Each pair of types: rows with both, rows expected if independent, log odds ratio, p (Fisher, two-sided), q.
+
+    The log odds ratio adds 0.5 to each cell (Haldane 1940), so that it is finite; q is the Benjamini-Hochberg p value.
+    """
+    found = _labels(labels, types).astype(np.int64)
+    both = found.T @ found
+    n, single = len(found), np.diagonal(both)
+    rows = []
+    for i, j in itertools.combinations(range(len(types)), 2):
+        a = both[i, j]
+        b, c = single[i] - a, single[j] - a
+        cells = np.array([[a, b], [c, n - a - b - c]])
+        odds = np.log((cells[0, 0] + 0.5) * (cells[1, 1] + 0.5) / ((cells[0, 1] + 0.5) * (cells[1, 0] + 0.5)))
+        rows.append((types[i], types[j], int(a), single[i] * single[j] / n, odds, stats.fisher_exact(cells).pvalue))
+    table = pd.DataFrame(rows, columns=["a", "b", "both", "expected", "log_odds", "p"])
+    table["q"] = stats.false_discovery_control(table["p"])
+    return table
+
+
+# ------------------------------------------------------------------ corrected shares
+
+
+def naive(detected: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """The share of detections as it stands, with Wilson's interval: right only for a detector without errors."""
+    found = _binary(detected, "detections")
+    low, high = wilson(found.sum(), len(found), confidence)
+    return Estimate("naive", float(found.mean()), float(low), float(high), len(found))
+
+
+def rogan_gladen(detected: ArrayLike, gold: ArrayLike, gold_detected: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """Share corrected by the sensitivity and specificity seen on the gold rows (Rogan and Gladen 1978).
+
+    `detected` (n,) on the rows to estimate; `gold` and `gold_detected` (m,) on other rows. The interval is Lang and
+    Reiczigel's (2014, eq. 5), which holds for small gold samples. CbtError when se + sp <= 1 or a class is empty.
+    """
+    found = _binary(detected, "detections")
+    truth, seen = _pair(gold, gold_detected)
+    positives, negatives = int(truth.sum()), int((~truth).sum())
+    if not positives or not negatives:
+        lacking = "positive" if not positives else "negative"
+        raise CbtError(f"the gold sample has no {lacking} row, so the detector's errors on them are unknown; add some")
+    sensitivity, specificity = seen[truth].mean(), 1 - seen[~truth].mean()
+    if sensitivity + specificity <= 1:
+        raise CbtError(
+            f"sensitivity {sensitivity:.2f} + specificity {specificity:.2f} is not above 1: the detector tells "
+            "nothing, and Rogan-Gladen is undefined"
+        )
+    n, share, z = len(found), found.mean(), stats.norm.ppf(0.5 + confidence / 2)
+    value = (share + specificity - 1) / (sensitivity + specificity - 1)
+    p = (n * share + z**2 / 2) / (n + z**2)
+    se = (positives * sensitivity + 1) / (positives + 2)
+    sp = (negatives * specificity + 1) / (negatives + 2)
+    youden = se + sp - 1
+    if youden <= 0:
+        raise CbtError("sensitivity and specificity rest on too few gold rows to be told from guessing; add gold rows")
+    middle = (p + sp - 1) / youden
+    se_var, sp_var = se * (1 - se) / (positives + 2), sp * (1 - sp) / (negatives + 2)
+    shift = 2 * z**2 * (middle * se_var - (1 - middle) * sp_var)
+    half = z / youden * np.sqrt(p * (1 - p) / (n + z**2) + middle**2 * se_var + (1 - middle) ** 2 * sp_var)
+    low, high = np.clip([middle + shift - half, middle + shift + half], 0, 1)
+    return Estimate("rogan-gladen", float(np.clip(value, 0, 1)), float(low), float(high), n, len(truth))
+
+
+def ppi(detected: ArrayLike, gold: ArrayLike, gold_detected: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """Prediction-powered share (PPI++, Angelopoulos, Duchi and Zrnic 2023, section 6, for a mean).
+
+    `detected` (n,): detections, or probabilities, on rows without gold labels; `gold` and `gold_detected` (m,) on a
+    random sample of the same population. The weight lambda is the one of least variance, within [0, 1].
+    """
+    found = _scores(detected, "detections")
+    truth, seen = _pair(gold, gold_detected, scores=True)
+    n, m = len(found), len(truth)
+    if m < 2:
+        raise CbtError(f"{m} gold row gives no interval; PPI++ needs at least two, and some dozens to be of use")
+    spread = np.var(np.concatenate([found, seen]), ddof=1)
+    weight = 0.0 if spread == 0 else float(np.clip(np.cov(truth, seen)[0, 1] / spread / (1 + m / n), 0, 1))
+    value = truth.mean() + weight * (found.mean() - seen.mean())
+    variance = np.var(truth - weight * seen, ddof=1) / m + weight**2 * np.var(found, ddof=1 if n > 1 else 0) / n
+    half = stats.norm.ppf(0.5 + confidence / 2) * np.sqrt(variance)
+    if variance == 0:  # all gold rows alike: the normal interval would have no width
+        low, high = (float(x) for x in wilson(truth.sum(), m, confidence))
+    else:
+        low, high = np.clip([value - half, value + half], 0, 1)
+    return Estimate("ppi++", float(np.clip(value, 0, 1)), float(low), float(high), n, m)
+
+
+# ------------------------------------------------------------------ checks
+
+
+def _patterns(found: Bools) -> tuple[Bools, NDArray[np.int64]]:
+    """The rows that occur (k, types), and how often each."""
+    codes = found @ (1 << np.arange(found.shape[1], dtype=np.int64))
+    kept, counts = np.unique(codes, return_counts=True)
+    return (kept[:, None] >> np.arange(found.shape[1]) & 1).astype(bool), counts
+
+
+def _labels(labels: ArrayLike, types: Sequence[str] | None) -> Bools:
+    found = np.asarray(labels)
+    if found.ndim != 2 or not len(found):
+        raise CbtError(
+            f"labels must be a table of rows and types with at least one row; these have shape {found.shape}"
+        )
+    if types is not None and found.shape[1] != len(types):
+        raise CbtError(f"labels have {found.shape[1]} columns, and there are {len(types)} types")
+    return _zero_or_one(found, "labels")
+
+
+def _binary(values: ArrayLike, what: str) -> Bools:
+    return _zero_or_one(_scores(values, what), what)
+
+
+def _zero_or_one(values: NDArray, what: str) -> Bools:
+    if not np.isin(values, (0, 1)).all():
+        raise CbtError(f"{what} must be 0 or 1, and a missing one left out; there is {_first_other(values)}")
+    return values.astype(bool)
+
+
+def _first_other(values: NDArray) -> object:
+    return values[~np.isin(values, (0, 1))].flat[0]
+
+
+def _scores(values: ArrayLike, what: str) -> Floats:
+    try:
+        array = np.asarray(values, float).ravel()
+    except (TypeError, ValueError):
+        raise CbtError(f"{what} must be numbers from 0 to 1; a missing one is to be left out and counted") from None
+    if not len(array):
+        raise CbtError(f"there are no {what}: a share of nothing is no number")
+    if not ((array >= 0) & (array <= 1)).all():  # a NaN fails this too
+        raise CbtError(f"{what} must lie within 0 and 1; there is {array[~((array >= 0) & (array <= 1))][0]}")
+    return array
+
+
+def _pair(gold: ArrayLike, seen: ArrayLike, scores: bool = False) -> tuple[NDArray, NDArray]:
+    truth = _binary(gold, "gold labels")
+    found = _scores(seen, "detections on gold rows") if scores else _binary(seen, "detections on gold rows")
+    if len(truth) != len(found):
+        raise CbtError(f"{len(truth)} gold labels and {len(found)} detections on gold rows do not pair up")
+    return truth.astype(float) if scores else truth, found
