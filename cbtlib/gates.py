@@ -227,7 +227,9 @@ def _ngrams(texts: Sequence[str], n: int) -> tuple[NDArray[np.uint64], NDArray[n
 
 @functools.cache
 def _letters() -> NDArray[np.bool_]:
-    return np.array([chr(code).isalnum() for code in range(0x110000)])
+    table = np.zeros(0x110000, bool)
+    table[:0x33480] = [chr(code).isalnum() for code in range(0x33480)]  # no letter is assigned beyond
+    return table
 
 
 def _shown(text: str) -> str:
@@ -253,25 +255,35 @@ def _names(labels: Iterable[str]) -> str:
     return ", ".join(sorted(labels)) or "none"
 
 
-DEFECTS = {
-    "a refusal": re.compile(
-        r"作为一?[个名]?\s*(?:AI|人工智能|语言模型|大模型)|我(?:只)?是一?个?(?:AI|人工智能|语言模型)"
-        r"|(?:抱歉|对不起)[，,]?\s*我(?:不能|无法)|无法(?:提供|回答|满足)(?:您|你)?的?(?:请求|问题|要求)"
-        r"|As an? (?:AI|language model)|I(?:'|’)?m sorry,? but I|I can(?:no|')t (?:help|assist)",
-        re.IGNORECASE,
+DEFECTS: dict[str, tuple[tuple[str, ...], re.Pattern[str]]] = {
+    "a refusal": (
+        ("ai", "人工智能", "语言模型", "大模型", "抱歉", "对不起", "无法", "sorry", "can't", "cannot", "can not"),
+        re.compile(
+            r"作为一?[个名]?\s*(?:ai|人工智能|语言模型|大模型)|我(?:只)?是一?个?(?:ai|人工智能|语言模型)"
+            r"|(?:抱歉|对不起)[，,]?\s*我(?:不能|无法)|无法(?:提供|回答|满足)(?:您|你)?的?(?:请求|问题|要求)"
+            r"|as an? (?:ai|language model)|i(?:'|’)?m sorry,? but i|i can(?:no|')t (?:help|assist)"
+        ),
     ),
-    "an error message": re.compile(
-        r"^\s*(?:ERROR|Error|错误)\b|Error code: \d|Traceback \(most|\bHTTP(?: Error)? [45]\d\d\b|[Rr]ate.?limit|"
-        r"(?:Connection|Timeout|API)\s?Error|RemoteDisconnected|请求(?:超时|失败)|服务器(?:错误|繁忙)"
+    "an error message": (
+        ("error", "错误", "traceback", "http", "rate", "disconnected", "请求", "服务器"),
+        re.compile(
+            r"^\s*(?:error\b|错误[:：])|error code: \d|traceback \(most|\bhttp(?: error)? [45]\d\d\b|rate.?limit"
+            r"|(?:connection|timeout|api)\s?error|remotedisconnected|请求(?:超时|失败)|服务器(?:错误|繁忙)"
+        ),
     ),
-    "HTML": re.compile(
-        r"</?(?:html|body|div|span|br|p|a|table|script)\b[^>]*>|&(?:nbsp|lt|gt|amp|quot);", re.IGNORECASE
+    "HTML": (
+        ("<", "&"),
+        re.compile(r"</?(?:html|body|div|span|br|p|a|table|script)\b[^>]*>|&(?:nbsp|lt|gt|amp|quot);"),
     ),
-    "JSON debris": re.compile(
-        r'[{\[]\s*"\w+"\s*:|"(?:choices|message|content|finish_reason)"\s*:|```|\\u[0-9a-f]{4}|\\n'
+    "JSON debris": (
+        ('"', "`", "\\"),
+        re.compile(r'[{\[]\s*"\w+"\s*:|"(?:choices|message|content|finish_reason)"\s*:|```|\\u[0-9a-f]{4}|\\n'),
     ),
-    "no answer": re.compile(r"^\s*(?:nan|none|null|undefined|n/?a|\[object Object\]|[-—.…。]+)?\s*$", re.IGNORECASE),
 }
+"""What an answer must not hold: words of which one must be there for the pattern to be worth a try, and the pattern.
+
+Both see the answer in lower case. Most answers hold none of the words, which makes the gate ten times as fast."""
+NO_ANSWER = re.compile(r"(?:nan|none|null|undefined|n/?a|\[object object\]|[-—.…。]+)?")
 
 
 def _answers(items: list[_Placed]) -> Iterator[Finding]:
@@ -279,13 +291,16 @@ def _answers(items: list[_Placed]) -> Iterator[Finding]:
         answer = item.sample.answer
         if answer is None:
             continue
-        for name, pattern in DEFECTS.items():
-            if match := pattern.search(answer):
-                yield Finding("answer", item.where, f"the answer holds {name}: {_shown(match[0] or answer)}")
+        lower = answer.strip().lower()
+        if NO_ANSWER.fullmatch(lower):
+            yield Finding("answer", item.where, f"holds no answer: {_shown(answer)}")
+            continue
+        for name, (words, pattern) in DEFECTS.items():
+            if any(word in lower for word in words) and (match := pattern.search(lower)):
+                yield Finding("answer", item.where, f"the answer holds {name}: {_shown(match[0])}")
                 break
         else:
-            end = answer.rstrip()[-1]
-            if end.isalnum() or end in "，、；：（“‘《,;:(":
+            if lower[-1].isalnum() or lower[-1] in "，、；：（“‘《,;:(":
                 yield Finding("answer", item.where, f"the answer breaks off: {_shown(answer.rstrip()[-15:])}")
 
 
@@ -346,9 +361,15 @@ PERSONAL = {
 }
 
 
+_ASCII_RUN = re.compile(r"[\w.@+-]{5}", re.ASCII)
+"""All of these have five such characters in a row, and few Chinese posts have."""
+
+
 def _personal(items: list[_Placed]) -> Iterator[Finding]:
     for item in items:
         text = f"{item.sample.text}\n{item.sample.answer or ''}"
+        if not _ASCII_RUN.search(text):
+            continue
         for name, pattern in PERSONAL.items():
             if pattern.search(text):
                 yield Finding("personal data", item.where, f"holds {name} (not quoted here)")

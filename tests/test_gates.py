@@ -81,6 +81,7 @@ def test_a_reworded_post_is_a_near_duplicate(tmp_path):
         ("```json 你好。```", "JSON debris"),
         ("你好。\\n我理解你。", "JSON debris"),
         ("nan", "no answer"),
+        (" NULL ", "no answer"),
         ("……", "no answer"),
         ("你可以先从一件小事开始，比如", "breaks off"),
         ("你可以先从一件小事开始，", "breaks off"),
