@@ -21,10 +21,13 @@ import csv
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from re._parser import parse  # type: ignore[import-not-found]  # the standard library's own reading of a pattern
+from typing import Any, Literal
 
 from cbtlib import ROOT
 
@@ -55,48 +58,72 @@ class Triage:
 
 # Net spellings that hide a word from filters: 紫砂 and 自鲨 for suicide, zs, 4 for 死.
 _SPELLINGS = (
-    (re.compile(r"自鲨|紫砂(?!壶|杯|锅|泥|茶)|自sha|自殺|(?<![a-z])zs(?![a-z])|自[s杀]"), "自杀"),
-    (re.compile(r"(?<=[想要去])(?:si|4)(?=[了吧呢啊掉，。！!,.\s]|$)|亖|歹匕"), "死"),
+    (re.compile(r"自鲨|紫砂(?!壶|杯|锅|泥|茶)|自sha|自殺|自s|(?<![a-z])zs(?![a-z])"), "自杀"),
+    (re.compile(r"(?<=[想要去])(?:si|4)(?=[了吧呢啊掉，。！\s]|$)|亖|歹匕"), "死"),
     (re.compile(r"割wan|ge腕|割碗(?!筷)"), "割腕"),
     (re.compile(r"遗shu|遗書"), "遗书"),
 )
-# Idioms in which death is only emphasis, taken out before anything is matched.
-_FIGURES = re.compile(
-    r"[累困饿渴热冷气烦笑急羞尬吓堵忙痛疼丑胖穷馋吵闷酸甜美晕苦愁冻晒挤烫腻骂冤憋渴乐土毒坑黑怕惨喜]死"
-    r"|(?:尴尬|难受|丢人|无聊|羡慕|后悔|难看|讨厌|紧张|委屈|着急|麻烦|高兴|开心|担心|恶心|郁闷|内疚)死"
-    r"|[爱恨想]死(?=[你妳他她它家妈爸那这咱])|(?:烦|累|忙|困|难受|疼|紧张|尴尬)(?:得|的|到)(?:我)?(?:都)?(?:要|快|想)死"
-    r"|(?:要|快|差点)(?:被)?[^，。！？；\s]{0,4}(?:累|烦|气|笑|吓|忙|热|饿|困)死|社死|社会性死亡|怕得要死|要死不活|生不如死(?=的?(?:培训|加班|军训))"
-    r"|死(?:线|板|磕|党|宅|机|活|心|角|循环|工资|样|对头|缠|记硬背|记|脑筋|皮赖脸|要面子|气沉沉|胡同|穴|敌|忠|扛|撑|守|盯|抠|倔|鬼|理|规矩|命题|局|结|水|寂|撞|等|拼)"
-    r"|该死|往死里(?:学|干|卷|复习|加班)|慢性自杀|自杀式|职业自杀|政治自杀|跳楼(?:价|机|大甩卖|甩卖|促销)|(?<=[墙顶梁架树板车子])上吊(?=着|灯|扇|顶|挂|牌)"
-    r"|(?:玩|打|看|写|读|演|追)(?:的)?(?:游戏|小说|剧本杀|狼人杀)[^，。！？]{0,8}(?:自杀|自刀|自爆)|自杀(?:率|预防|干预|防范|小队)"
-)
+_GAPS = re.compile(r"(?<=[\u4e00-\u9fff])[ \t*·.、_-]+(?=[\u4e00-\u9fff])")
+_MARKS = str.maketrans(",!?;", "，！？；", "\u200b\u200c\u200d\u2060\ufeff")
 
 
 @dataclass(frozen=True, slots=True)
-class _Rules:
-    figures: re.Pattern[str]
-    any: re.Pattern[str]
-    named: list[tuple[str, Level, re.Pattern[str]]]
-    context: dict[str, re.Pattern[str]]
+class _Rule:
+    """One line of the rules file. Every match holds a character of each set in `needs`."""
+
+    name: str
+    level: str
+    pattern: re.Pattern[str]
+    needs: tuple[frozenset[str], ...]
+
+    def may_match(self, characters: frozenset[str]) -> bool:
+        """False when the pattern cannot match a text of these characters: cheap, and right for almost all posts."""
+        return not any(needed.isdisjoint(characters) for needed in self.needs)
+
+
+class _RuleSet:
+    """Rules that find quickly which few of them a text could match, by a character that each of them needs."""
+
+    def __init__(self, rules: list[_Rule]):
+        self.by_character: dict[str, list[_Rule]] = {}
+        for rule in rules:
+            for character in min(rule.needs, key=len):
+                self.by_character.setdefault(character, []).append(rule)
+
+    def candidates(self, characters: frozenset[str]) -> list[_Rule]:
+        found = (self.by_character[character] for character in characters & self.by_character.keys())
+        return [rule for rule in dict.fromkeys(chain.from_iterable(found)) if rule.may_match(characters)]
 
 
 @cache
-def _rules() -> _Rules:
-    """The patterns of data/crisis_rules.csv: figures of speech, rules by name, and what can lower a match."""
-    groups: dict[tuple[str, str], list[str]] = {}
+def _rules() -> tuple[_RuleSet, _RuleSet, dict[str, re.Pattern[str]]]:
+    """data/crisis_rules.csv: figures of speech, rules, and the contexts that lower a match."""
     with RULES.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            groups.setdefault((row["level"], row["rule"]), []).append(row["pattern"])
-    compiled = {name: re.compile("|".join(patterns)) for name, patterns in groups.items()}
-    named: list[tuple[str, Level, re.Pattern[str]]] = [
-        (rule, level, pattern) for (found, rule), pattern in compiled.items() for level in LEVELS[1:] if found == level
-    ]
-    return _Rules(
-        figures=compiled["none", "figure of speech"],
-        any=re.compile("|".join(pattern.pattern for _, _, pattern in named)),
-        named=named,
-        context={rule: pattern for (level, rule), pattern in compiled.items() if level == "context"},
-    )
+        rows = [(row["rule"], row["level"], row["pattern"]) for row in csv.DictReader(file)]
+    rules = [_Rule(name, level, re.compile(text), tuple(_needs(parse(text)))) for name, level, text in rows]
+    names = {rule.name for rule in rules if rule.level == "context"}
+    context = {name: re.compile("|".join(text for found, _, text in rows if found == name)) for name in names}
+    figures = _RuleSet([rule for rule in rules if rule.level == "none"])
+    return figures, _RuleSet([rule for rule in rules if rule.level in LEVELS[1:]]), context
+
+
+def _needs(parsed: Any) -> Iterator[frozenset[str]]:
+    """Sets of characters of which a match holds at least one each, read off a parsed pattern."""
+    for operation, value in parsed:
+        name = str(operation)
+        if name == "LITERAL":
+            yield frozenset(chr(value))
+        elif name == "IN" and all(str(kind) == "LITERAL" for kind, _ in value):
+            yield frozenset(chr(code) for _, code in value)
+        elif name == "SUBPATTERN":
+            yield from _needs(value[3])
+        elif name == "MAX_REPEAT" and value[0] > 0:
+            yield from _needs(value[2])
+        elif name == "BRANCH":
+            # Whichever branch matches, it brings one of its own needed characters.
+            branches = [min(_needs(branch), key=len, default=frozenset()) for branch in value[1]]
+            if all(branches):
+                yield frozenset[str]().union(*branches)
 
 
 @cache
@@ -117,27 +144,31 @@ _DENIED_TWICE = re.compile(
 
 def normalise(text: str) -> str:
     """One spelling for what is matched: NFKC, lower case, no zero-width characters, net spellings undone."""
-    text = unicodedata.normalize("NFKC", text).lower()
-    text = re.sub(r"[\u200b-\u200f\u2060\ufeff]|(?<=[\u4e00-\u9fff])[ \t*·.、_-]+(?=[\u4e00-\u9fff])", "", text)
+    text = unicodedata.normalize("NFKC", text).lower().translate(_MARKS)
+    text = _GAPS.sub("", text)
     for pattern, plain in _SPELLINGS:
         text = pattern.sub(plain, text)
-    return text.replace(",", "，").replace("!", "！").replace("?", "？").replace(";", "；")
+    return text
 
 
 def triage(text: str) -> Triage:
     """The level of a post (question and description together)."""
-    rules = _rules()
-    plain = rules.figures.sub("〇", normalise(text))
-    if not rules.any.search(plain):
+    figures, rules, context = _rules()
+    plain = normalise(text)
+    characters = frozenset(plain)
+    candidates = [rule for rule in rules.candidates(characters) if rule.pattern.search(plain)]
+    if not candidates:
         return Triage("none")
-    found: dict[str, Level] = {}
-    for name, level, pattern in rules.named:
-        for match in pattern.finditer(plain):
-            lowered: Level = "concern" if level == "crisis" and _is_lowered(plain, match, rules.context) else level
-            if LEVELS.index(lowered) >= LEVELS.index(found.get(name, "none")):
-                found[name] = lowered
-    top = max(found.values(), key=LEVELS.index)
-    return Triage(top, tuple(name for name, level in found.items() if level == top))
+    for figure in figures.candidates(characters):
+        plain = figure.pattern.sub("〇", plain)
+    found: dict[str, int] = {}
+    for rule in sorted(candidates, key=lambda rule: rule.name):
+        for match in rule.pattern.finditer(plain):
+            lowered = rule.level == "crisis" and _is_lowered(plain, match, context)
+            level = LEVELS.index("concern" if lowered else rule.level)  # type: ignore[arg-type]
+            found[rule.name] = max(found.get(rule.name, 0), level)
+    top = max(found.values(), default=0)
+    return Triage(LEVELS[top], tuple(name for name, level in found.items() if level == top))
 
 
 def _is_lowered(text: str, match: re.Match[str], context: dict[str, re.Pattern[str]]) -> bool:
