@@ -1,0 +1,232 @@
+"""Which of the five CBT parts an answer contains: a part, or None, for every sentence; coverage; order.
+
+    analyse(text)        one answer -> Structure(sentences, coverage, order)
+    coverage(texts)      many answers -> table of booleans, one column a part
+
+Notable choices:
+
+- A sentence is judged by its own words (character n-grams and a few cues, logistic regression over the five parts and
+  None). Its place in the letter is not a feature. Line breaks end a sentence and mean nothing more, so an answer in
+  one block and an answer in five paragraphs are read alike.
+- Order enters only as transition probabilities between neighbours (a hidden Markov model, read with Viterbi). They are
+  counted on train letters whole, thinned, shuffled and interrupted, so order is a hint that words can overrule.
+- Coverage needs evidence: a part counts if its presence has a probability of at least CERTAIN over all readings of the
+  letter (forward algorithm); that it would be its turn is not enough.
+- None is learned from what is no answer (posts, shuffled letters, headings). Three things need no learning and are None
+  by rule: text that is hardly Chinese, a sentence that is a loop, a sentence said before.
+- The weights are fitted at first use from data/corpus/train.jsonl and kept in memory: no file beside the corpus that
+  could be stale, and nothing to unpickle.
+"""
+
+import functools
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cbtlib import CbtError, corpus
+from cbtlib.corpus import PARTS
+
+Labelled = list[tuple[str, str | None]]
+"""An answer as sentences with their parts."""
+
+CLASSES = (*PARTS, None)
+NONE = len(PARTS)
+CERTAIN = 0.8
+"""Probability from which a part counts as covered: lower finds parts that are not there, higher loses short endings."""
+
+TITLES = "验证和共情 共情 识别关键思维或信念 关键想法 提出挑战或反思 挑战 提供策略或见解 建议 鼓励与前瞻 鼓励".split()
+_SENTENCE = re.compile("(?:“[^“”\n]{0,120}”|[^。！？!?…\n])*(?:[。！？!?…]+[”’」』）)]*|\n|$)")
+_HAN = re.compile("[\u3400-\u9fff]")
+_LETTER = re.compile(r"[\w{}\[\]<>\":=]")
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """Each sentence with its part or None; which parts are there; the parts as they follow each other, a run once."""
+
+    sentences: Labelled
+    coverage: dict[str, bool]
+    order: list[str]
+
+
+def analyse(text: str) -> Structure:
+    """Read one answer; an empty one has no sentences and covers nothing."""
+    return next(_read([text]))
+
+
+def coverage(texts: Sequence[str]) -> pd.DataFrame:
+    """Which parts each answer covers: (len(texts), 5) booleans, columns PARTS."""
+    if isinstance(texts, str):
+        raise CbtError("coverage wants a list of answers and got one text; use analyse for one, or put it in a list")
+    return pd.DataFrame([found.coverage for found in _read(texts)], columns=list(PARTS), dtype=bool)
+
+
+def sentences(text: str) -> list[str]:
+    """Cut at 。！？… and line breaks, outside of closed quotation marks; nothing but blanks is lost."""
+    return [part for found in _SENTENCE.findall(text) if (part := found.strip())]
+
+
+# ------------------------------------------------------------------ the reader
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """The fitted model. Index 0-4 are the PARTS, 5 is None."""
+
+    vectoriser: object
+    classifier: object
+    prior: NDArray[np.float64]  # (6,) share of each class among the training sentences
+    start: NDArray[np.float64]  # (6,) the class of the first sentence
+    move: NDArray[np.float64]  # (6, 6) from one sentence's class to the next one's
+    end: NDArray[np.float64]  # (6,) the last sentence's class
+
+    def emissions(self, found: list[str]) -> NDArray[np.float64]:
+        """Sentences to likelihoods (n, 6), each row up to a factor: p(words | class) ~ p(class | words) / p(class)."""
+        return self.classifier.predict_proba(_features(self.vectoriser, found)) / self.prior  # type: ignore[attr-defined]
+
+
+def _read(texts: Iterable[str]) -> Iterator[Structure]:
+    cut = []
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            what = "missing (None)" if text is None else f"a {type(text).__name__}, not a text"
+            raise CbtError(f"answer {number} is {what}; count it as an outcome and leave it out")
+        cut.append(sentences(text))
+    judged = list(dict.fromkeys(sentence for found in cut for sentence in found if not _is_noise(sentence)))
+    reader = _reader()
+    rows = dict(zip(judged, reader.emissions(judged), strict=True)) if judged else {}
+    noise = np.eye(NONE + 1)[NONE]
+    for found in cut:
+        said: set[str] = set()
+        emissions = np.empty((len(found), NONE + 1))
+        for place, sentence in enumerate(found):
+            emissions[place] = noise if sentence in said else rows.get(sentence, noise)
+            said.add(sentence)
+        labels = [CLASSES[index] for index in _path(emissions, reader)]
+        present = _present(emissions, reader) >= CERTAIN
+        covered = {part: bool(present[place]) and part in labels for place, part in enumerate(PARTS)}
+        order = [part for part, _ in itertools.groupby(label for label in labels if label)]
+        yield Structure(list(zip(found, labels, strict=True)), covered, order)
+
+
+def _is_noise(sentence: str) -> bool:
+    """None by rule: fewer than two Han characters, or than half of what is no punctuation; or a loop of few characters."""
+    han = _HAN.findall(sentence)
+    return len(han) < max(2, len(_LETTER.findall(sentence)) / 2) or (len(han) >= 24 and len(set(han)) < len(han) / 3)
+
+
+def _path(emissions: NDArray[np.float64], reader: _Reader) -> list[int]:
+    """The most probable class of each sentence, taken together (Viterbi)."""
+    if not len(emissions):
+        return []
+    with np.errstate(divide="ignore"):
+        likelihood, start, move, end = map(np.log, (emissions, reader.start, reader.move, reader.end))
+    score, back = start + likelihood[0], []
+    for row in likelihood[1:]:
+        steps = score[:, None] + move
+        back.append(steps.argmax(axis=0))
+        score = steps.max(axis=0) + row
+    path = [int((score + end).argmax())]
+    for came_from in reversed(back):
+        path.append(int(came_from[path[-1]]))
+    return path[::-1]
+
+
+def _present(emissions: NDArray[np.float64], reader: _Reader) -> NDArray[np.float64]:
+    """Probability (5,) that a part serves at least one sentence: 1 - p(letter, part forbidden) / p(letter)."""
+    # One forward run for each forbidden part and, in the last row, one with none forbidden, side by side: (6, 6).
+    allowed = 1 - np.eye(NONE + 1)
+    allowed[NONE] = 1
+    state, logs = np.ones((NONE + 1, 1)), np.zeros(NONE + 1)
+    for place, row in enumerate(emissions):
+        state = (state @ reader.move if place else reader.start) * row * allowed
+        total = state.sum(axis=1)
+        state, logs = state / total[:, None], logs + np.log(total)
+    if len(emissions):
+        logs += np.log(state @ reader.end)
+    return 1 - np.exp(logs[:NONE] - logs[NONE])
+
+
+def _features(vectoriser: object, found: list[str]):
+    import rjieba
+    from scipy import sparse
+
+    cues = [
+        [
+            sentence.endswith(("？", "?", "？”")),
+            "？" in sentence,
+            "“" in sentence,
+            "：“" in sentence,
+            sentence.count("，") / 5,
+            len(sentence) / 50,
+            "你" in sentence or "您" in sentence,
+            "我" in sentence,
+            # Characters a word, in a dictionary's eyes: few in shuffled text.
+            4 * sum(len(word) > 1 for word in rjieba.cut(sentence)) / len(sentence),
+        ]
+        for sentence in found
+    ]
+    grams = vectoriser.transform(f"^{sentence}$" for sentence in found)  # type: ignore[attr-defined]
+    return sparse.hstack([grams, sparse.csr_matrix(np.array(cues, dtype=float))]).tocsr()
+
+
+# ------------------------------------------------------------------ fitting
+
+
+@functools.cache
+def _reader() -> _Reader:
+    return _fit(corpus.load_split("train"))
+
+
+def _fit(records: Sequence[corpus.Record]) -> _Reader:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    generator = np.random.default_rng(0)
+    letters = [labelled(record.answer) for record in records]
+    strangers = _strangers(records, letters, generator)
+    known = [pair for letter in letters for pair in letter] + [(sentence, None) for sentence in strangers]
+    known = [(sentence, part) for sentence, part in known if not _is_noise(sentence)]
+    found, target = [sentence for sentence, _ in known], np.array([CLASSES.index(part) for _, part in known])
+    vectoriser = TfidfVectorizer(analyzer="char", ngram_range=(1, 2), sublinear_tf=True, min_df=2)
+    vectoriser.fit(f"^{sentence}$" for sentence in found)
+    classifier = LogisticRegression(C=10, solver="saga", tol=2e-3, random_state=0).fit(
+        _features(vectoriser, found), target
+    )
+    prior = np.bincount(target, minlength=NONE + 1) / len(target)
+    start, move = np.ones(NONE + 1), np.ones((NONE + 1, NONE + 2))
+    for letter in letters:
+        for variant in (letter, *_damaged(letter, strangers, generator)):
+            classes = [CLASSES.index(part) for _, part in variant]
+            start[classes[0]] += 1
+            np.add.at(move, (classes, [*classes[1:], NONE + 1]), 1)
+    move /= move.sum(axis=1, keepdims=True)
+    return _Reader(vectoriser, classifier, prior, start / start.sum(), move[:, :-1], move[:, -1])
+
+
+def labelled(answer: dict[str, str]) -> Labelled:
+    """The sentences of an answer whose parts are known."""
+    return [(sentence, part) for part, text in answer.items() for sentence in sentences(text)]
+
+
+def _strangers(records: Sequence[corpus.Record], letters: list[Labelled], generator: np.random.Generator) -> list[str]:
+    """Sentences that serve no part: posts, letters with their characters shuffled, headings."""
+    posts = [sentence for record in records for sentence in sentences(record.post)]
+    whole = [sentence for letter in letters for sentence, _ in letter]
+    shuffled = ["".join(generator.permutation(list(sentence))) for sentence in whole]
+    return posts + shuffled + [f"{title}：" for title in TITLES]
+
+
+def _damaged(letter: Labelled, strangers: list[str], generator: np.random.Generator) -> Iterator[Labelled]:
+    """What else an answer may look like: parts missing, parts out of order, strangers in between."""
+    kept = set(generator.choice(PARTS, generator.integers(1, len(PARTS)), replace=False))
+    yield [pair for pair in letter if pair[1] in kept]
+    places = {part: place for place, part in enumerate(generator.permutation(PARTS))}
+    yield sorted(letter, key=lambda pair: places[pair[1]])
+    cut, length = generator.integers(0, len(letter) + 1), generator.integers(1, 6)
+    yield letter[:cut] + [(str(stranger), None) for stranger in generator.choice(strangers, length)] + letter[cut:]
