@@ -13,6 +13,9 @@ Notable choices:
 """
 
 import csv
+import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -74,6 +77,42 @@ def load(path: Path | str = DEFAULT) -> dict[str, Price]:
 def find(model: str, prices: dict[str, Price]) -> Price | None:
     """The price of a model; None when it is unpriced."""
     return prices.get(model) or prices.get(model.rsplit("/", 1)[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Totals for `total` answers: (expected, low, high) of tokens, and of micro-dollars."""
+
+    sample: int
+    total: int
+    prompt_tokens: tuple[float, float, float]
+    completion_tokens: tuple[float, float, float]
+    cost_micro: tuple[float, float, float]
+
+
+def forecast(usages: Sequence[tuple[int, int]], total: int, price: Price, level: float = 0.95) -> Forecast:
+    """What `total` answers will take, from (prompt, completion) tokens of a sample of at least two.
+
+    A prediction interval: Student's t over both the sample's mean and the scatter of the posts that are still to come.
+    """
+    if len(usages) < 2:
+        raise CbtError(f"a forecast needs two answers with reported usage, the sample has {len(usages)}")
+    from scipy import stats  # slow to import, and only a forecast needs it
+
+    quantile = float(stats.t.ppf((1 + level) / 2, len(usages) - 1))
+
+    def predict(values: list[float]) -> tuple[float, float, float]:
+        expected = total * statistics.fmean(values)
+        half = quantile * total * statistics.stdev(values) * math.sqrt(1 / len(values) + 1 / total)
+        return expected, max(0.0, expected - half), expected + half
+
+    return Forecast(
+        sample=len(usages),
+        total=total,
+        prompt_tokens=predict([float(prompt) for prompt, _ in usages]),
+        completion_tokens=predict([float(completion) for _, completion in usages]),
+        cost_micro=predict([price.pico(*usage) / 10**6 for usage in usages]),
+    )
 
 
 def dollars(micro: int | None) -> str:

@@ -1,0 +1,487 @@
+"""A paid run: nothing lost, nothing paid twice, nothing made up, whatever the endpoint does."""
+
+import contextlib
+import hashlib
+import json
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cbtlib import CbtError, faults, generate, prices, prompts, questions
+from cbtlib.generate import Question, Sampling
+from cbtlib.journal import Journal
+from cbtlib.sending import Traffic
+
+PROMPT = prompts.get("five_parts_json")
+QUICK = Traffic(concurrency=8, attempts=3, deadline=2.0)
+OUTCOME_OF = {
+    "ok": "ok",
+    "rate_limit": "failed",
+    "server_error": "failed",
+    "hang": "failed",
+    "reset": "failed",
+    "cut": "failed",
+    "garbled": "failed",
+    "refusal": "refused",
+    "filtered": "filtered",
+    "filtered_400": "filtered",
+    "length": "truncated",
+    "not_schema": "unparsed",
+    "empty": "unparsed",
+    "no_usage": "ok",
+    "english": "ok",
+    "no_schema_support": "failed",
+}
+ROW = "rehearsal,us,0.50,,2.00,0.5,2026-01-01,a test,\n"
+
+
+def posts(n: int) -> list[Question]:
+    return [Question(f"q{i}", f"第{i}个问题", "这个月一直加班，总觉得自己什么都做不好。") for i in range(n)]
+
+
+@pytest.fixture
+def price_file(tmp_path):
+    path = tmp_path / "prices.csv"
+    path.write_text(",".join(prices.COLUMNS) + "\n" + ROW, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(("fault", "outcome"), OUTCOME_OF.items())
+def test_each_fault_ends_in_its_outcome_and_only_ok_carries_text(fault, outcome, tmp_path):
+    traffic = replace(QUICK, attempts=2, deadline=0.5)
+    with faults.serve(fault, retry_after=0) as server:
+        (answer,) = generate.run(posts(1), PROMPT, server, tmp_path, traffic=traffic)
+    assert answer.outcome == outcome
+    assert bool(answer.text) == bool(answer.parts) == (outcome == "ok")
+    assert (answer.detail == "") == (outcome == "ok")
+    counts = json.loads((tmp_path / "manifest.json").read_text())["outcomes"]
+    assert counts == dict.fromkeys(generate.OUTCOMES, 0) | {outcome: 1}
+
+
+def test_every_fault_of_the_rehearsal_is_tested():
+    assert set(faults.FAULTS) == set(OUTCOME_OF) | {"unauthorised", "not_found", "quota"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "advice"), [("unauthorised", "OPENAI_API_KEY"), ("not_found", "base URL"), ("quota", "top up")]
+)
+def test_what_concerns_every_request_stops_the_run_at_once_with_advice(fault, advice, tmp_path):
+    with faults.serve(fault) as server, pytest.raises(CbtError, match=advice):
+        generate.run(posts(200), PROMPT, server, tmp_path, traffic=QUICK)
+    assert server.requests <= 2 * QUICK.concurrency
+
+
+def test_an_address_where_nobody_listens_is_named(tmp_path):
+    with faults.serve() as server:
+        pass
+    with pytest.raises(CbtError, match="cannot be reached"):
+        generate.run(posts(5), PROMPT, server, tmp_path, traffic=QUICK)
+
+
+def test_passing_faults_are_retried_until_every_question_has_its_answer(tmp_path):
+    kinds = ["rate_limit", "server_error", "reset", "cut", "garbled", "ok"]
+
+    def plan(key: str, attempt: int) -> str:
+        return kinds[int(key[:4], 16) % len(kinds)] if attempt == 0 else "ok"
+
+    with faults.serve(plan, retry_after=0.01) as server:
+        answers = generate.run(posts(60), PROMPT, server, tmp_path, traffic=QUICK)
+    assert [answer.id for answer in answers] == [f"q{i}" for i in range(60)]
+    assert {answer.outcome for answer in answers} == {"ok"}
+    assert set(server.answered.values()) == {1} and server.faults["ok"] == 60
+
+
+def test_a_second_run_sends_nothing_and_writes_the_same_bytes(tmp_path):
+    def products() -> list[bytes]:
+        return [(tmp_path / name).read_bytes() for name in ("answers.jsonl", "manifest.json")]
+
+    with faults.serve() as server:
+        generate.run(posts(20), PROMPT, server, tmp_path)
+        first, sent = products(), server.requests
+        generate.run(posts(20), PROMPT, server, tmp_path)
+    assert (products(), server.requests) == (first, sent)
+
+
+def test_failed_questions_are_asked_again_and_finished_ones_are_not(tmp_path):
+    with faults.serve(lambda key, attempt: "server_error" if int(key[0], 16) % 2 else "ok") as server:
+        first = generate.run(posts(12), PROMPT, server, tmp_path, traffic=replace(QUICK, attempts=1))
+        failed = [answer.id for answer in first if answer.outcome == "failed"]
+        sent, server.plan = server.requests, lambda key, attempt: "ok"
+        second = generate.run(posts(12), PROMPT, server, tmp_path)
+    assert failed and server.requests - sent == len(failed)
+    assert {answer.outcome for answer in second} == {"ok"}
+
+
+def test_equal_posts_are_asked_once_and_both_get_the_answer(tmp_path):
+    twice = [Question("a", "问题", "描述"), Question("b", "问题", "描述")]
+    with faults.serve() as server:
+        answers = generate.run(twice, PROMPT, server, tmp_path)
+    assert server.requests == 1 and [answer.outcome for answer in answers] == ["ok", "ok"]
+
+
+def test_crisis_empty_and_overlong_posts_are_never_sent(tmp_path):
+    hard = [
+        Question("crisis", "我不想活了", "今晚就想结束这一切"),
+        Question("empty", " ", "\n"),
+        Question("long", "长", "字" * 100_000),
+    ]
+    with faults.serve() as server:
+        answers = generate.run(hard, PROMPT, server, tmp_path)
+    assert server.requests == 0
+    assert [answer.outcome for answer in answers] == ["crisis", "failed", "failed"]
+    assert "empty" in answers[1].detail and "100,00" in answers[2].detail
+
+
+def test_odd_characters_reach_the_endpoint_as_data(tmp_path):
+    odd = [Question("emoji", "😭👨‍👩‍👧", "第一行\r\n第二行\x00\x1b[2J \ud800 <|im_end|>")]
+    with faults.serve() as server:
+        (answer,) = generate.run(odd, PROMPT, server, tmp_path)
+    assert answer.outcome == "ok"
+
+
+def test_concurrency_is_bounded_and_drops_when_the_endpoint_pushes_back(tmp_path):
+    with faults.serve(latency=0.02) as server:
+        generate.run(posts(60), PROMPT, server, tmp_path, traffic=replace(QUICK, concurrency=5))
+    assert server.most_active == 5
+
+
+# ------------------------------------------------------------------ money
+
+
+def test_the_ledger_brackets_what_the_server_counted(tmp_path, price_file):
+    kinds = ["ok", "ok", "hang", "reset", "cut", "no_usage", "rate_limit", "server_error"]
+    rng = random.Random(0)
+    with faults.serve(lambda key, attempt: rng.choice(kinds), retry_after=0) as server:
+        summary = generate.generate(
+            posts(40),
+            PROMPT,
+            server,
+            tmp_path,
+            price_file=price_file,
+            traffic=replace(QUICK, deadline=0.5, concurrency=20),
+        )
+    price = prices.load(price_file)["rehearsal"]
+    billed = price.pico(server.prompt_tokens, server.completion_tokens) / 10**6
+    assert summary.spend.lower_micro <= billed <= summary.spend.upper_micro
+    assert summary.spend.unseen > 0 and summary.spend.lower_micro > 0
+
+
+def test_a_budget_is_never_exceeded_and_a_larger_one_goes_on(tmp_path, price_file):
+    options = {"price_file": price_file, "sampling": Sampling(max_tokens=300)}
+    with faults.serve() as server:
+        short = generate.generate(posts(200), PROMPT, server, tmp_path, budget=0.05, **options)
+        price = prices.load(price_file)["rehearsal"]
+        assert price.micro(server.prompt_tokens, server.completion_tokens) <= short.spend.upper_micro <= 50_000
+        assert 0 < short.outcomes["ok"] < 200 and "budget" in short.stopped
+        assert short.outcomes["ok"] + short.outcomes["failed"] == 200
+        assert short.spend.upper_micro > 40_000, "most of the budget can be used"
+        rest = generate.generate(posts(200), PROMPT, server, tmp_path, budget=5.0, **options)
+    assert rest.outcomes["ok"] == 200 and set(server.answered.values()) == {1}
+
+
+def test_an_unpriced_model_is_unpriced_and_cannot_have_a_budget(tmp_path):
+    with faults.serve() as server:
+        summary = generate.generate(posts(2), PROMPT, server, tmp_path)
+        assert summary.spend.lower_micro is None and summary.spend.upper_micro is None
+        assert json.loads((tmp_path / "manifest.json").read_text())["price"] == "unpriced"
+        with pytest.raises(CbtError, match="no price"):
+            generate.generate(posts(2), PROMPT, server, tmp_path, budget=1.0)
+
+
+def test_an_answer_without_usage_has_no_price_and_widens_the_bounds(tmp_path, price_file):
+    with faults.serve("no_usage") as server:
+        (answer,) = generate.run(posts(1), PROMPT, server, tmp_path, price_file=price_file)
+    spend = json.loads((tmp_path / "manifest.json").read_text())["spend"]
+    assert answer.outcome == "ok" and answer.cost_micro is None
+    assert spend["lower_micro"] == 0 < spend["upper_micro"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), max_size=20))
+def test_rounded_costs_never_sum_to_less_than_the_bill(usages):
+    price = next(iter(prices.load().values()))
+    assert sum(price.micro(*usage) for usage in usages) * 10**6 >= sum(price.pico(*usage) for usage in usages)
+
+
+def test_the_price_file_is_dated_sourced_and_strict(tmp_path):
+    rows = prices.load()
+    assert len(rows) >= 5 and all(row.as_of >= "2026" and row.source for row in rows.values())
+    assert prices.find("openai/gpt-4o-mini", rows) is rows["gpt-4o-mini"]
+    assert prices.find("gpt-4o-mini-2", rows) is None
+    for text, message in [("m,p,abc,,1,,d,s,\n", "input"), (ROW + ROW, "second price"), ("m,p,-1,,1,,d,s,\n", "input")]:
+        path = tmp_path / "bad.csv"
+        path.write_text(",".join(prices.COLUMNS) + "\n" + text, encoding="utf-8")
+        with pytest.raises(CbtError, match=message):
+            prices.load(path)
+
+
+def test_a_forecast_from_a_sample_covers_the_total_of_the_whole():
+    rng = random.Random(1)
+    price = prices.load()["gpt-4o-mini"]
+    covered = 0
+    for _ in range(200):
+        usages = [(rng.randint(600, 1400), rng.randint(200, 900)) for _ in range(1000)]
+        total = sum(price.pico(*usage) for usage in usages) / 10**6
+        low, high = prices.forecast(rng.sample(usages, 30), 1000, price).cost_micro[1:]
+        covered += low <= total <= high
+    assert covered >= 180
+
+
+# ------------------------------------------------------------------ journal
+
+CLIENT = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from cbtlib import generate, prompts
+from cbtlib.generate import Question
+from cbtlib.sending import Traffic
+url, out, n = sys.argv[1], sys.argv[2], int(sys.argv[3])
+endpoint = SimpleNamespace(base_url=url, api_key="sk-very-secret-0123456789", model="rehearsal")
+endpoint.name = endpoint.fingerprint = "loopback"
+posts = [Question(f"q{i}", f"第{i}个问题", "这个月一直加班，总觉得自己什么都做不好。") for i in range(n)]
+generate.generate(posts, prompts.get("five_parts_json"), endpoint, out, price_file=sys.argv[4],
+                  traffic=Traffic(concurrency=16, deadline=1.0))
+"""
+
+
+def test_kill_9_at_any_instant_loses_nothing_and_pays_nothing_finished_twice(tmp_path, price_file):
+    n, rng, out = 250, random.Random(3), tmp_path / "out"
+    faulty = {0: "rate_limit", 1: "server_error", 2: "cut", 3: "reset", 4: "garbled"}
+
+    def plan(key: str, attempt: int) -> str:
+        return faulty.get(int(key[:2], 16) % 40, "ok") if attempt == 0 else "ok"
+
+    with faults.serve(plan, latency=0.03, retry_after=0.05) as server:
+        command = [sys.executable, "-c", CLIENT, server.base_url, str(out), str(n), str(price_file)]
+        kills = 0
+        for _ in range(4):
+            process = subprocess.Popen(command)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                seen = server.requests
+                while process.poll() is None and server.requests == seen:
+                    time.sleep(0.01)
+                process.wait(rng.uniform(0.02, 0.3))
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+            elif process.returncode == 0:
+                break
+            process.wait()
+        finished_before = _finished(out / "journal.sqlite")
+        paid_before = dict(server.answered)
+        assert subprocess.run(command, check=False).returncode == 0
+    assert kills >= 2
+    answers = list(generate.read_answers(out / "answers.jsonl"))
+    assert [answer.id for answer in answers] == [f"q{i}" for i in range(n)]
+    assert {answer.outcome for answer in answers} == {"ok"}
+    for key in finished_before:
+        assert server.answered[key] == paid_before[key], "a finished answer was paid again"
+    spend = json.loads((out / "manifest.json").read_text())["spend"]
+    billed = prices.load(price_file)["rehearsal"].pico(server.prompt_tokens, server.completion_tokens) / 10**6
+    assert spend["lower_micro"] <= billed <= spend["upper_micro"]
+    assert b"very-secret" not in b"".join(path.read_bytes() for path in out.iterdir())
+
+
+def _finished(path: Path) -> set[str]:
+    with Journal(path) as journal:
+        return {key.hex() for key in journal.finished()}
+
+
+def test_an_attempt_is_on_disk_before_it_is_sent(tmp_path):
+    seen = []
+
+    def plan(key: str, attempt: int) -> str:
+        # Whatever a kill at this instant would leave: a copy of the files as they are now.
+        copy = tmp_path / f"copy-{key[:8]}"
+        copy.mkdir()
+        for file in (tmp_path / "out").glob("journal.sqlite*"):
+            (copy / file.name).write_bytes(file.read_bytes())
+        with sqlite3.connect(copy / "journal.sqlite") as db:
+            seen.append(
+                db.execute(
+                    "SELECT count(*) FROM attempts WHERE key = ? AND ended IS NULL", (bytes.fromhex(key),)
+                ).fetchone()[0]
+            )
+        return "ok"
+
+    with faults.serve(plan) as server:
+        generate.run(posts(3), PROMPT, server, tmp_path / "out", traffic=replace(QUICK, concurrency=1))
+    assert seen == [1, 1, 1]
+
+
+def test_two_runs_into_one_folder_are_refused(tmp_path):
+    with Journal(tmp_path / "journal.sqlite"), faults.serve() as server, pytest.raises(CbtError, match="in use"):
+        generate.run(posts(1), PROMPT, server, tmp_path)
+
+
+def test_a_journal_of_another_model_is_refused(tmp_path):
+    with faults.serve() as server:
+        generate.run(posts(1), PROMPT, server, tmp_path)
+        server.model = "another"
+        with pytest.raises(CbtError, match="another --out"):
+            generate.run(posts(1), PROMPT, server, tmp_path)
+
+
+def test_a_file_that_is_no_journal_is_refused(tmp_path):
+    (tmp_path / "journal.sqlite").write_bytes(b"not a database" * 100)
+    with faults.serve() as server, pytest.raises(CbtError, match="cannot be used as a journal"):
+        generate.run(posts(1), PROMPT, server, tmp_path)
+
+
+def test_a_full_disk_is_said_and_what_was_there_is_kept(tmp_path):
+    with faults.serve() as server:
+        generate.run(posts(5), PROMPT, server, tmp_path)
+        with Journal(tmp_path / "journal.sqlite") as journal:
+            pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
+            journal._db.execute(f"PRAGMA max_page_count = {pages + 1}")
+            from cbtlib.sending import Sender
+
+            job = generate._Job(PROMPT, server.model, Sampling(), None)
+            with pytest.raises(CbtError, match="free some disk space"):
+                Sender(journal, server, QUICK, job.judge).run(posts(60)[5:], job.request)
+        answers = generate.run(posts(60), PROMPT, server, tmp_path)
+    assert {answer.outcome for answer in answers} == {"ok"}
+
+
+def test_replay_needs_no_endpoint_and_a_changed_request_is_a_miss_that_says_so(tmp_path):
+    with faults.serve() as server:
+        recorded = generate.run(posts(6), PROMPT, server, tmp_path / "a")
+    replayed = generate.run(posts(6), PROMPT, server, tmp_path / "b", replay=tmp_path / "a" / "journal.sqlite")
+    assert replayed == recorded
+    with pytest.raises(CbtError, match=r"6 of the requests are not in .*temperature"):
+        journal = tmp_path / "a" / "journal.sqlite"
+        generate.run(posts(6), PROMPT, server, tmp_path / "c", replay=journal, sampling=Sampling(temperature=0.1))
+    with pytest.raises(CbtError, match="no journal"):
+        generate.run(posts(6), PROMPT, server, tmp_path / "c", replay=tmp_path / "none.sqlite")
+
+
+def test_shards_share_the_work_without_overlap_and_merging_twice_changes_nothing(tmp_path):
+    with faults.serve() as server:
+        parts = [tmp_path / f"part{i}" for i in (1, 2, 3)]
+        for i, part in enumerate(parts, 1):
+            generate.run(posts(30), PROMPT, server, part, shard=(i, 3))
+        assert server.requests == 30
+        assert generate.merge(parts, tmp_path / "all") == 30
+        assert generate.merge(parts, tmp_path / "all") == 0
+        answers = generate.run(posts(30), PROMPT, server, tmp_path / "all")
+    assert server.requests == 30 and {answer.outcome for answer in answers} == {"ok"}
+
+
+def test_a_better_parser_reads_an_old_journal_without_a_call(tmp_path, monkeypatch):
+    with faults.serve("not_schema") as server:
+        (before,) = generate.run(posts(1), PROMPT, server, tmp_path)
+        monkeypatch.setattr(prompts, "parse", lambda text: dict(zip(prompts.PARTS, text.split("\n"), strict=True)))
+        (after,) = generate.run(posts(1), PROMPT, server, tmp_path)
+    assert (before.outcome, after.outcome, server.requests) == ("unparsed", "ok", 1)
+
+
+def test_secrets_are_struck_from_what_an_endpoint_says(tmp_path, capfd):
+    with faults.serve(lambda key, attempt: "ok" if attempt else "unauthorised") as server:
+        server.api_key = "sk-proj-abcdefghijklmnop"
+        with pytest.raises(CbtError) as raised:
+            generate.run(posts(3), PROMPT, server, tmp_path)
+    written = b"".join(path.read_bytes() for path in tmp_path.iterdir()) + "".join(capfd.readouterr()).encode()
+    assert b"abcdefghijklmnop" not in written and "abcdefghijklmnop" not in str(raised.value)
+
+
+# ------------------------------------------------------------------ requests and replies
+
+
+@given(st.text(), st.text())
+def test_the_key_is_the_hash_of_what_is_sent(question, description):
+    body = generate.request_body(Question("x", question, description), PROMPT, "m", Sampling())
+    assert generate.key_of(body) == hashlib.sha256(body).digest()
+    assert json.loads(body)["messages"][0]["content"] == PROMPT.text
+
+
+def test_a_key_changes_with_everything_that_changes_the_answer_and_with_nothing_else():
+    base = Question("x", "问题", "描述")
+
+    def key(question=base, prompt=PROMPT, model="m", sampling=None):
+        return generate.key_of(generate.request_body(question, prompt, model, sampling or Sampling()))
+
+    same = key(replace(base, id="other"))
+    others = [
+        key(replace(base, description="别的")),
+        key(prompt=prompts.get("plain")),
+        key(model="n"),
+        key(sampling=Sampling(seed=1)),
+        key(sampling=Sampling(body={"reasoning_effort": "low"})),
+    ]
+    assert same == key() and len({same, *others}) == 6
+
+
+def test_fields_of_the_body_can_be_replaced_for_models_that_want_it():
+    sampling = Sampling(body={"max_tokens": None, "max_completion_tokens": 500, "temperature": None})
+    body = json.loads(generate.request_body(posts(1)[0], PROMPT, "m", sampling))
+    assert body["max_completion_tokens"] == 500 and not {"max_tokens", "temperature"} & body.keys()
+
+
+@settings(max_examples=200)
+@given(st.integers(100, 599), st.text(max_size=300))
+def test_no_junk_reply_is_ever_an_answer(status, body):
+    outcome, text, parts, _, detail = generate.classify(status, body, PROMPT)
+    assert outcome != "ok" and not text and parts is None and detail
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{}",
+        '{"choices": []}',
+        '{"choices": [{}]}',
+        '{"choices": [null]}',
+        "null",
+        "[]",
+        '{"choices": [{"message": 3}]}',
+    ],
+)
+def test_json_without_an_answer_is_failed(body):
+    assert generate.classify(200, body, PROMPT)[0] == "failed"
+
+
+def test_a_warm_letter_that_says_sorry_is_not_a_refusal():
+    letter = "很抱歉你这一周过得这么难。" + "".join(faults.LETTER) * 2
+    body = json.dumps({"choices": [{"message": {"content": letter}, "finish_reason": "stop"}]})
+    assert generate.classify(200, body, prompts.get("five_parts"))[0] == "ok"
+
+
+# ------------------------------------------------------------------ question files
+
+
+def test_questions_of_jsonl_and_csv_are_the_same(tmp_path):
+    (tmp_path / "q.jsonl").write_text('\ufeff{"id": "a", "question": "问", "description": "述"}\n\n', encoding="utf-8")
+    (tmp_path / "q.csv").write_text("id,question,description\na,问,述\n", encoding="utf-8-sig")
+    expected = [Question("a", "问", "述")]
+    assert questions.read_questions(tmp_path / "q.jsonl") == questions.read_questions(tmp_path / "q.csv") == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"question": "a", "description": ""}\n{"question": ""', "line 2"),
+        ('{"question": "问题", "description": "x"}'.encode("gb18030"), "GB18030"),
+        (
+            b'{"id": 1, "question": "a", "description": "b"}\n{"id": 1, "question": "c", "description": "d"}',
+            "line 1 already",
+        ),
+        (b'{"question": " ", "description": ""}', "no question"),
+        (b'{"question": ["a"], "description": "b"}', "have to be texts"),
+        (b"", "no question in it"),
+        (b"[1, 2]", "not a JSON object"),
+    ],
+)
+def test_a_bad_question_file_is_refused_with_its_line_before_anything_is_sent(tmp_path, content, message):
+    path = tmp_path / "q.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(CbtError, match=message):
+        questions.read_questions(path)
