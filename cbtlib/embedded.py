@@ -16,6 +16,7 @@ Notable choices:
 import json
 import re
 import struct
+import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,7 +49,7 @@ CHAT_TEMPLATE = (
 """A base model has no chat template of its own. This one is a plain page of questions (问) and answers (答), which a
 model trained on web text continues; it may go on with the next question, so stop at "\\n问：" as well as at `<eos>`."""
 
-FORMAT = 1  # counts up when the files made here change, so that an older cache is not used
+FORMAT = 2  # counts up when the files made here change, so that an older cache is not used
 
 HAN = re.compile(
     r"[\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]"
@@ -127,9 +128,7 @@ def _assemble(folder: Path) -> None:
 
 def _trim(folder: Path) -> None:
     source = read(gguf_file("embedded", trimmed=False))
-    kept = closure(
-        source, {i for i, piece in enumerate(source.pieces) if source.kinds[i] == TokenType.NORMAL and wanted(piece)}
-    )
+    kept = closure(source, {i for piece, i in source.ids.items() if wanted(piece, i)})
     tensors = {name: source.raw(name) for name in source.tensors}
     tensors["token_embd.weight"] = tensors["token_embd.weight"][kept]
     write(folder, source, kept, tensors)
@@ -138,9 +137,8 @@ def _trim(folder: Path) -> None:
 def _make_smoke(folder: Path) -> None:
     """Six layers (the sixth one global) of width 64, seeded, over bytes and single Chinese and ASCII characters."""
     source = read(gguf_file("embedded", trimmed=False))
-    kept = closure(
-        source, {i for i, piece in enumerate(source.pieces) if len(piece) == 1 and (piece.isascii() or chinese(piece))}
-    )
+    single = {i for piece, i in source.ids.items() if len(piece) == 1 and (piece.isascii() or chinese(piece))}
+    kept = closure(source, single)
     width, hidden, head, heads, layers = 64, 128, 32, 2, 6
     source.fields |= {
         "general.name": (GGUFValueType.STRING, "Gemma 3 smoke (random weights)"),
@@ -184,9 +182,15 @@ def chinese(piece: str) -> bool:
     return bool(HAN.search(piece) or PUNCTUATION.fullmatch(piece))
 
 
-def wanted(piece: str) -> bool:
-    """Whether trimming keeps a token for its own sake: Chinese, any single character, at most two ASCII characters."""
-    return chinese(piece) or len(piece) == 1 or (piece.isascii() and len(piece.strip()) <= 2)
+def wanted(piece: str, rank: int) -> bool:
+    """Whether trimming keeps a token for its own sake; `rank` is its place in the order of merging.
+
+    Kept are Chinese pieces, single characters but the letters of scripts beyond Latin and Greek (bytes carry those),
+    and ASCII pieces of at most two characters or among the first 4,096 merges: common English words.
+    """
+    if len(piece) == 1:
+        return chinese(piece) or piece < "\u0400" or unicodedata.category(piece)[0] not in "LM"
+    return chinese(piece) or (piece.isascii() and (len(piece.strip()) <= 2 or rank < 4096))
 
 
 def closure(source: "Gguf", wanted_ids: set[int]) -> list[int]:
@@ -219,7 +223,7 @@ def tokenizer_json(source: "Gguf") -> dict[str, Any]:
     """The vocabulary as a `tokenizers` BPE: the merges are all splits, ranked by the score of the merged token."""
     ids = source.ids
     merge_order = sorted(ids.values(), key=lambda i: -source["tokenizer.ggml.scores"][i])
-    special = {TokenType.CONTROL: True, TokenType.USER_DEFINED: False}
+    special = {int(TokenType.CONTROL): True, int(TokenType.USER_DEFINED): False}
     bos = source["tokenizer.ggml.bos_token_id"]
     piece = source.pieces[bos]
     return {
@@ -294,7 +298,7 @@ def read(path: Path) -> Gguf:
 
     def number(form: str) -> Any:
         nonlocal at
-        (value,) = struct.unpack_from("<" + form, data, at)
+        (value,) = struct.unpack_from("<" + form, data.data, at)
         at += struct.calcsize("<" + form)
         return value
 
