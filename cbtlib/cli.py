@@ -179,6 +179,30 @@ def score(
         report.write_json(json_out, found)
 
 
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="folder of the run; the same command continues it")],
+    profile: Annotated[str, typer.Option(help="smoke, embedded, gpu or paper")] = "embedded",
+    data: Annotated[Path | None, typer.Option(help="training records; the book's own when not named")] = None,
+    dev: Annotated[Path | None, typer.Option(help="dev records; the book's own when not named")] = None,
+    model: Annotated[str | None, typer.Option(help="embedded, smoke, a folder or a hub id")] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="name=value of a TrainingConfig field")] = None,
+    plan: Annotated[bool, typer.Option(help="print parameters, memory and minutes; train nothing")] = False,
+) -> None:
+    """Tune a LoRA adapter: loss on answer tokens only, resumable, with a model card."""
+    from cbtlib import corpus, planning, training
+
+    config = training.configure(profile, model, setting or [])
+    rows = corpus.load(data) if data else corpus.load_split("train")
+    dev_rows = corpus.load(dev) if dev else corpus.load_split("dev")
+    if plan:
+        print(planning.plan(rows, dev_rows, config))
+        return
+    result = training.train(rows, dev_rows, config, out)
+    first, last = result.dev_losses[0], result.dev_losses[-1]
+    print(f"{result.adapter}: dev loss {first:.3f} -> {last:.3f} in {result.seconds / 60:.1f} minutes")
+
+
 @ratings_app.command("sheet")
 def ratings_sheet(
     answers: Annotated[list[str], typer.Argument(help="SYSTEM=answers.jsonl, one for each system")],

@@ -32,7 +32,7 @@ class Row(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """`prompt` holds {post}, `end` follows the answer, `special` are tokens the tokenizer must know; `source`: whose."""
+    """`prompt` holds {post}, `end` follows the answer, the tokenizer must know `special`; `source` says whose it is."""
 
     name: str
     prompt: str

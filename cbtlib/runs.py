@@ -1,0 +1,235 @@
+"""The folder of a training run: whose it is, what is finished, what can be continued, and the adapter it leaves.
+
+    training.json    configuration, hashes of the data, and the hash of all that: the run's identity
+    log.jsonl        the curve, an entry a step or dev loss
+    checkpoints/     adapter, optimizer and random state; each with seal.json, the SHA-256 of its files, written last
+    adapter/         PEFT's format, tokenizer, model card
+    result.json      written when all else is there; timing.json holds its clocks
+
+Notable choices: files appear whole (written beside, then renamed), so a kill leaves a state that can be continued. A
+folder never changes hands: another configuration or other data are refused.
+"""
+
+import hashlib
+import json
+import math
+import os
+import resource
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from tqdm.auto import tqdm
+from transformers import TrainerCallback
+
+from cbtlib import CbtError, endpoint, fused
+from cbtlib.embedded import NAMES, NOTICE
+from cbtlib.templates import Row
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Where a finished run left its adapter, its curve, and what it cost."""
+
+    adapter: Path
+    history: list[dict[str, float]]  # one entry a step (loss) or evaluation (dev_loss)
+    trainable: int  # parameters
+    tokens: int  # read in training, without padding
+    seconds: float  # of training, without loading
+    peak_gb: float  # memory of the process
+
+    @property
+    def dev_losses(self) -> list[float]:
+        """Mean negative log-likelihood a dev answer token, before training first (nats)."""
+        return [entry["dev_loss"] for entry in self.history if "dev_loss" in entry]
+
+
+def identity(rows: list[Row], dev_rows: list[Row], config: Any) -> dict[str, Any]:
+    data = {
+        name: hashlib.sha256(json.dumps([[r.post, r.answer_text] for r in part]).encode()).hexdigest()
+        for name, part in (("train", rows), ("dev", dev_rows))
+    }
+    run = {
+        "config": asdict(config),
+        "data": data,
+        "records": {"train": len(rows), "dev": len(dev_rows)},
+    }
+    return run | {"hash": hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()}
+
+
+def claim(out: Path, run: dict[str, Any]) -> None:
+    """Make `out` this run's folder, or refuse when it is another run's."""
+    out.mkdir(parents=True, exist_ok=True)
+    place = out / "training.json"
+    if place.exists():
+        there = json.loads(place.read_text(encoding="utf-8"))
+        if there["hash"] != run["hash"]:
+            old, new = there["config"] | there["data"], run["config"] | run["data"]
+            changed = [f"{key} {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
+            raise CbtError(f"{out} holds another run ({'; '.join(changed)}): take another folder, or remove that one")
+    elif int(os.environ.get("RANK", "0")) == 0:
+        _write(place, json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+
+
+def last_checkpoint(out: Path, run_hash: str) -> str | None:
+    """The newest whole checkpoint; one that a kill left without a seal does not count, a damaged one is refused."""
+    folders = sorted((out / "checkpoints").glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
+    for folder in folders:
+        if not (folder / "seal.json").exists():
+            print(f"cbt: {folder} was being written when its run ended; going on from the one before", file=sys.stderr)
+            continue
+        seal = json.loads((folder / "seal.json").read_text(encoding="utf-8"))
+        if seal["hash"] != run_hash:
+            raise CbtError(f"{folder} belongs to another run: remove it, or take another folder")
+        damaged = [name for name, digest in seal["files"].items() if _sha256(folder / name) != digest]
+        if damaged:
+            raise CbtError(f"{folder} is damaged ({', '.join(damaged)}): remove it to go on from the one before")
+        return str(folder)
+    return None
+
+
+class Journal(TrainerCallback):
+    """Writes the curve after every step, seals checkpoints, shows progress, stops on a loss that is no number."""
+
+    def __init__(self, out: Path, run_hash: str):
+        self.out, self.hash = out, run_hash
+        self.bar: Any = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", disable=None)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update(1)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        loss = (logs or {}).get("loss", (logs or {}).get("eval_loss", 0.0))
+        if not math.isfinite(loss):
+            raise CbtError(
+                f"the loss is {loss} at step {state.global_step}: lower the learning_rate"
+                + (", or take bfloat16 or float32 instead of float16" if args.fp16 else "")
+            )
+        if state.is_world_process_zero:
+            _write(self.out / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in curve(state.log_history)))
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+            _write(folder / "seal.json", json.dumps({"hash": self.hash, "files": files}, indent=1))
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()
+
+
+def curve(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The Trainer's log as entries {step, loss, learning_rate, grad_norm} or {step, dev_loss}, clocks left out."""
+    entries = []
+    for entry in history:
+        if "eval_loss" in entry:
+            entries.append({"step": entry["step"], "dev_loss": entry["eval_loss"]})
+        elif "loss" in entry:
+            entries.append({key: entry[key] for key in ("step", "loss", "learning_rate", "grad_norm") if key in entry})
+    return entries
+
+
+def read_result(out: Path | str) -> TrainingResult:
+    """The result of a finished run in `out`."""
+    out = Path(out)
+    if not (out / "result.json").exists():
+        raise CbtError(f"{out} holds no finished run (no result.json): run `cbt train --out {out}` again to finish it")
+    facts = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    clocks = json.loads((out / "timing.json").read_text(encoding="utf-8"))
+    history = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return TrainingResult(out / "adapter", history, **facts, **clocks)
+
+
+def finish(model: Any, tokenizer: Any, state: Any, run: dict[str, Any], out: Path, seconds: float) -> None:
+    """Write adapter, tokenizer, card and result of a trained peft model; `state` is the Trainer's."""
+    place = out / "adapter.part"
+    shutil.rmtree(place, ignore_errors=True)
+    model.save_pretrained(place, save_embedding_layers=False)
+    tokenizer.save_pretrained(place)
+    (place / "README.md").write_text(model_card(run, curve(state.log_history)), encoding="utf-8")
+    shutil.copyfile(out / "training.json", place / "training.json")
+    shutil.rmtree(out / "adapter", ignore_errors=True)
+    place.rename(out / "adapter")
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    unit = 2**20 if sys.platform != "darwin" else 2**30  # ru_maxrss is in KiB, on macOS in bytes
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    _write(out / "timing.json", json.dumps({"seconds": round(seconds, 1), "peak_gb": round(peak, 2)}))
+    _write(out / "result.json", json.dumps({"trainable": trainable, "tokens": int(state.num_input_tokens_seen)}))
+
+
+def load_adapter(folder: Path | str, model: str | None = None) -> tuple[PeftModel, Any]:
+    """Base model with the adapter of `folder` on it, and its tokenizer. `model` overrides the base named there."""
+    folder = Path(folder)
+    if not (folder / "adapter_config.json").exists():
+        raise CbtError(f"{folder} holds no adapter (no adapter_config.json): train one with `cbt train`")
+    own, peft = folder / "training.json", folder / "adapter_config.json"  # ours names "embedded", peft's a path
+    named = json.loads(own.read_text("utf-8"))["config"]["model"] if own.exists() else ""
+    named = named or json.loads(peft.read_text("utf-8"))["base_model_name_or_path"]
+    base, tokenizer = endpoint.load(model or named)
+    tuned = PeftModel.from_pretrained(base, str(folder))
+    fused.fuse(tuned)
+    return tuned.eval(), tokenizer
+
+
+def model_card(run: dict[str, Any], entries: list[dict[str, float]]) -> str:
+    """README.md of an adapter: what it was made from, how, how it went, and what it must not be used for."""
+    config, data, records = run["config"], run["data"], run["records"]
+    own = config["model"] in NAMES
+    base = "google/gemma-3-270m" if config["model"] == "embedded" else config["model"]
+    dev = [(int(entry["step"]), entry["dev_loss"]) for entry in entries if "dev_loss" in entry]
+    settings = "\n".join(f"| {key} | {value} |" for key, value in config.items())
+    losses = "\n".join(f"| {step} | {loss:.3f} | {math.exp(loss):.1f} |" for step, loss in dev)
+    return f"""---
+base_model: {base}
+library_name: peft
+pipeline_tag: text-generation
+language: zh
+license: {"gemma" if own else "other"}
+---
+
+# A LoRA adapter for five-part CBT answers in Chinese
+
+A research object from *CBT-LLM, reproduced*. It answers one post with validation, the key thought, a challenge, a
+strategy and encouragement. It is not a counsellor: it gives no diagnosis, knows no crisis, makes things up, and nobody
+in distress should be handed its output.
+
+## Base and licence
+
+{NOTICE if own else f"Base model: {base}; its own terms apply to what is made from it."}
+
+## Data
+
+{records["train"]} training records (SHA-256 of posts and answers {data["train"]}) and {records["dev"]} dev records
+({data["dev"]}). The licence of the records applies to what the adapter repeats of them. The book's own corpus is
+invented, written for the book.
+
+## Settings
+
+Loss on answer tokens only; the schedule is a cosine.
+
+| setting | value |
+|---|---|
+{settings}
+
+## Dev loss
+
+| step | nats a token | perplexity |
+|---|---|---|
+{losses}
+"""
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "missing"
