@@ -207,6 +207,9 @@ def _child() -> None:
     params.n_parallel = settings["slots"]
     params.n_ctx = settings["slots"] * settings["context"]
     params.n_gpu_layers = 0
+    for threads in (params.cpuparams, params.cpuparams_batch):
+        # Threads wait for each other at every layer: with one a core, any other program's work stalls them all.
+        threads.n_threads = max(1, (os.cpu_count() or 2) // 2)
     params.chat_template = embedded.CHAT_TEMPLATE
     params.ui = False
     server = xllamacpp.Server(params)
