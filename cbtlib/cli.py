@@ -23,6 +23,10 @@ app.add_typer(corpus_app, name="corpus")
 app.add_typer(distortions_app, name="distortions")
 app.add_typer(ratings_app, name="ratings")
 app.add_typer(safety_app, name="safety")
+generate_app = typer.Typer(
+    invoke_without_command=True, help="Answer questions through an endpoint, resumably and costed."
+)
+app.add_typer(generate_app, name="generate")
 
 
 @app.command()
@@ -259,6 +263,66 @@ def main() -> None:
     except CbtError as error:
         print(f"cbt: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+@generate_app.callback()
+def generate(
+    context: typer.Context,
+    questions: Annotated[Path | None, typer.Option(help="JSONL or CSV with question, description (and id)")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of this run; the same one again goes on")] = None,
+    model: Annotated[str | None, typer.Option(help="model at the endpoint; embedded and smoke are served here")] = None,
+    base_url: Annotated[str | None, typer.Option(help="instead of OPENAI_BASE_URL; the key is OPENAI_API_KEY")] = None,
+    prompt: Annotated[str, typer.Option(help="a file of cbtlib/prompts")] = "five_parts_json",
+    concurrency: Annotated[int, typer.Option(help="requests in flight")] = 8,
+    deadline: Annotated[float, typer.Option(help="seconds an attempt may take")] = 120,
+    attempts: Annotated[int, typer.Option(help="attempts at one question in this run")] = 6,
+    rpm: Annotated[float | None, typer.Option(help="requests a minute")] = None,
+    tpm: Annotated[float | None, typer.Option(help="tokens a minute")] = None,
+    temperature: Annotated[float, typer.Option(help="sampling temperature")] = 0.7,
+    max_tokens: Annotated[int, typer.Option(help="longest answer in tokens")] = 1024,
+    seed: Annotated[int, typer.Option(help="sampling seed")] = 0,
+    body: Annotated[str, typer.Option(help="JSON merged into each request; null removes a field")] = "{}",
+    budget: Annotated[float | None, typer.Option(help="dollars that are never exceeded")] = None,
+    price_file: Annotated[Path | None, typer.Option("--prices", help="instead of data/prices.csv")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="ask a sample, forecast the whole")] = False,
+    sample: Annotated[int, typer.Option(help="questions a dry run asks (they count for the run)")] = 20,
+    shard: Annotated[str | None, typer.Option(help="i/n: the i-th of n parts, by key")] = None,
+    replay: Annotated[Path | None, typer.Option(help="journal to take every reply from")] = None,
+) -> None:
+    """Answer every question once; kill it and give the same command to go on."""
+    if context.invoked_subcommand:
+        return
+    if questions is None or out is None:
+        raise CbtError("cbt generate needs --questions FILE and --out DIR")
+    from cbtlib import commands
+
+    options = {name: value for name, value in context.params.items() if name != "context"}
+    commands.generate(**options)
+
+
+@generate_app.command("merge")
+def generate_merge(
+    folders: Annotated[list[Path], typer.Argument(help="folders of the shards")],
+    out: Annotated[Path, typer.Option(help="folder that gets the union of their journals")],
+) -> None:
+    """Bring the journals of shards together; then run `cbt generate` over all questions into --out."""
+    from cbtlib import generate
+
+    print(f"{generate.merge(folders, out)} attempts taken over into {out}")
+
+
+@safety_app.command("evaluate")
+def safety_evaluate(
+    data: Annotated[Path, typer.Option(help="JSONL, CSV or TSV with a text and a label a row")],
+    text: Annotated[str | None, typer.Option(help="name of the text column")] = None,
+    label: Annotated[str | None, typer.Option(help="name of the label column")] = None,
+    positive: Annotated[list[str] | None, typer.Option(help="label that means crisis; again for more")] = None,
+) -> None:
+    """Measure the crisis triage on labelled posts: recall and precision with intervals. Prints no post."""
+    from cbtlib import safety
+
+    texts, crisis = safety.read_labelled(data, text, label, positive or ())
+    print(safety.evaluate(texts, crisis).round(3).T.to_string(header=False))
 
 
 if __name__ == "__main__":

@@ -81,16 +81,16 @@ def find(model: str, prices: dict[str, Price]) -> Price | None:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Totals for `total` answers: (expected, low, high) of tokens, and of micro-dollars."""
+    """Totals for `total` answers: (expected, low, high) of tokens, and of micro-dollars (None when unpriced)."""
 
     sample: int
     total: int
     prompt_tokens: tuple[float, float, float]
     completion_tokens: tuple[float, float, float]
-    cost_micro: tuple[float, float, float]
+    cost_micro: tuple[float, float, float] | None
 
 
-def forecast(usages: Sequence[tuple[int, int]], total: int, price: Price, level: float = 0.95) -> Forecast:
+def forecast(usages: Sequence[tuple[int, int]], total: int, price: Price | None, level: float = 0.95) -> Forecast:
     """What `total` answers will take, from (prompt, completion) tokens of a sample of at least two.
 
     A prediction interval: Student's t over both the sample's mean and the scatter of the posts that are still to come.
@@ -111,7 +111,7 @@ def forecast(usages: Sequence[tuple[int, int]], total: int, price: Price, level:
         total=total,
         prompt_tokens=predict([float(prompt) for prompt, _ in usages]),
         completion_tokens=predict([float(completion) for _, completion in usages]),
-        cost_micro=predict([price.pico(*usage) / 10**6 for usage in usages]),
+        cost_micro=predict([price.pico(*usage) / 10**6 for usage in usages]) if price else None,
     )
 
 

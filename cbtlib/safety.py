@@ -19,17 +19,21 @@ This is a filter for research data. It is not a clinical instrument and must not
 
 import csv
 import hashlib
+import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
 from re._parser import parse  # type: ignore[import-not-found]  # the standard library's own reading of a pattern
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from cbtlib import ROOT
+from cbtlib import ROOT, CbtError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Level = Literal["none", "concern", "crisis"]
 LEVELS: tuple[Level, ...] = ("none", "concern", "crisis")
@@ -190,3 +194,69 @@ def _is_lowered(text: str, match: re.Match[str], context: dict[str, re.Pattern[s
 def _start(text: str, match: re.Match[str], marks: str) -> int:
     """Where the stretch that holds the match begins, if `marks` end stretches."""
     return max(text.rfind(mark, 0, match.start()) for mark in marks) + 1
+
+
+# ---------------------------------------------------------------- how well that works
+
+
+def evaluate(texts: Sequence[str], crisis: Sequence[bool], judge: Callable[[str], Triage] = triage) -> "pd.DataFrame":
+    """Recall and precision of an alarm on labelled posts, with Wilson 95 % intervals.
+
+    Two rows: an alarm is `crisis`, and an alarm is `concern or crisis`. `false_calm` counts crisis posts without an
+    alarm, `false_alarm` the reverse. A share of nothing is NaN, never 0 or 1.
+    """
+    import pandas as pd
+    from statsmodels.stats.proportion import proportion_confint
+
+    if len(texts) != len(crisis) or not texts:
+        raise CbtError(f"{len(texts)} posts and {len(crisis)} labels: an evaluation needs one label for each post")
+    levels = [judge(text).level for text in texts]
+    rows = []
+    for name, alarms in (("crisis", {"crisis"}), ("concern or crisis", {"crisis", "concern"})):
+        raised = [level in alarms for level in levels]
+        hits = sum(alarm and truth for alarm, truth in zip(raised, crisis, strict=True))
+        row: dict[str, Any] = {"alarm": name, "posts": len(texts), "crisis_posts": sum(crisis)}
+        for measure, total in (("recall", sum(crisis)), ("precision", sum(raised))):
+            low, high = proportion_confint(hits, total, method="wilson") if total else (float("nan"),) * 2
+            row |= {measure: hits / total if total else float("nan"), f"{measure}_low": low, f"{measure}_high": high}
+        rows.append(row | {"false_calm": sum(crisis) - hits, "false_alarm": sum(raised) - hits})
+    return pd.DataFrame(rows)
+
+
+def read_labelled(
+    path: Path | str, text: str | None = None, label: str | None = None, positive: Sequence[str] = ()
+) -> tuple[list[str], list[bool]]:
+    """Posts and crisis labels of a JSONL, CSV or TSV file.
+
+    `text` and `label` name the columns (else the usual names are looked for; a corpus file has question, description
+    and crisis). A label is positive when it is one of `positive`, else when it is true, 1 or crisis.
+    """
+    path = Path(path)
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CbtError(f"cannot read {path} ({error}); give a UTF-8 file with a text and a label a row") from None
+    if path.suffix.lower() in (".csv", ".tsv"):
+        rows: list[Any] = list(csv.DictReader(content.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ","))
+    else:
+        rows = [_json_row(path, number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+    if not rows:
+        raise CbtError(f"{path} holds no posts")
+    names = rows[0].keys()
+    label = label or next((name for name in ("crisis", "label", "level", "risk") if name in names), "")
+    columns = [text] if text else [name for name in ("text", "post", "question", "description") if name in names]
+    if not columns or label not in names:
+        raise CbtError(f"{path} has the columns {', '.join(names)}; say which is the text and which the label")
+    yes = set(positive) or {"true", "1", "crisis"}
+    texts = ["\n".join(str(row.get(name) or "") for name in columns) for row in rows]
+    return texts, [str(row.get(label)).strip().lower() in yes for row in rows]
+
+
+def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise CbtError(f"{path}, line {number}: not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise CbtError(f"{path}, line {number}: not a JSON object")
+    return row

@@ -37,11 +37,16 @@ OVERHEAD = 256
 class Endpoint(Protocol):
     """What is asked of an endpoint; `endpoint.Endpoint` is one. `name` is for people, `fingerprint` for manifests."""
 
-    base_url: str
-    api_key: str
-    model: str
-    name: str
-    fingerprint: str
+    @property
+    def base_url(self) -> str: ...
+    @property
+    def api_key(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)

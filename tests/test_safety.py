@@ -1,0 +1,150 @@
+"""Triage: a false calm is worse than a false alarm, and figures of speech are neither."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cbtlib import CbtError, corpus, safety
+
+# Invented lines, one for each kind of sign and each way of hiding it.
+CRISIS = [
+    "我不想活了",
+    "真的活不下去了，每天都在想怎么结束自己的生命",
+    "我想4了，别拦我",
+    "紫砂的念头越来越强",
+    "自 杀 这两个字天天在脑子里",
+    "要是我消失了，他们会轻松很多吧",
+    "睡过去不醒来就好了",
+    "遗书写好了，放在抽屉里",
+    "站在天台上吹了一个小时的风",
+    "安眠药攒了半瓶了",
+    "昨晚又用刀片划了胳膊",
+    "疼的时候才觉得自己还活着",
+    "他昨晚又喝醉了动手，把我打得鼻子流血",
+    "耳边一直有声音叫我去跳下去",
+    "再这样我就跟他们同归于尽",
+    "我没有一天不想死",
+    "没有勇气活下去",
+    "不是没想过死，是想过很多次",
+]
+LOOKALIKES = [
+    "累死了，加班到凌晨两点",
+    "笑死，我妈把红包发到了工作群",
+    "想死你了，宝贝快回来",
+    "社死现场，我想找个地缝",
+    "这条死线之前交不出来就完了",
+    "墙上吊着一盏灯，晃得眼睛疼",
+    "周年庆跳楼价，我没忍住买了三件",
+    "紫砂壶摔了，爸爸念叨了一个星期",
+    "他这个人就是死脑筋，怎么讲都不听",
+    "打我电话我没接到",
+]
+LOWERED = [
+    "我没想过自杀，就是觉得累",
+    "电影里的主角最后自杀了，我哭了很久",
+    "朋友前年跳楼走了，我到现在都不敢路过那栋楼",
+    "十年前我写过遗书，那时候年轻",
+]
+
+
+@pytest.mark.parametrize("post", CRISIS)
+def test_a_sign_of_crisis_is_never_calm(post):
+    assert safety.triage(post).level == "crisis"
+
+
+@pytest.mark.parametrize("post", LOOKALIKES)
+def test_a_figure_of_speech_is_no_alarm(post):
+    assert safety.triage(post) == safety.Triage("none")
+
+
+@pytest.mark.parametrize("post", LOWERED)
+def test_what_is_denied_past_or_in_a_story_stays_a_concern(post):
+    assert safety.triage(post).level == "concern"
+
+
+@pytest.mark.parametrize("post", CRISIS)
+@given(before=st.text(st.sampled_from("今天天气很好我在家里。，\n 😀"), max_size=20), after=st.text(max_size=20))
+def test_text_around_a_sign_in_other_sentences_does_not_calm_it(post, before, after):
+    assert safety.triage(f"{before}。{post}。{after}").level == "crisis"
+
+
+def test_the_books_ordinary_posts_hardly_raise_an_alarm():
+    posts = [record.post for split in ("train", "dev", "test") for record in corpus.load_split(split)]
+    alarms = sum(safety.triage(post).level == "crisis" for post in posts)
+    assert alarms <= 0.02 * len(posts)
+
+
+def test_the_reason_names_rules_and_quotes_nothing():
+    found = safety.triage("遗书写好了，密码都写在里面")
+    assert found.reasons and not any("遗书" in reason for reason in found.reasons)
+
+
+def test_the_referral_names_the_lines_and_promises_no_hours():
+    assert all(number in safety.REFERRAL for number in ("12356", "110", "120"))
+    assert "24" not in safety.REFERRAL and "一定" not in safety.REFERRAL
+
+
+@given(st.text())
+def test_any_text_has_a_level(text):
+    assert safety.triage(text).level in safety.LEVELS
+
+
+@given(st.sampled_from(CRISIS + LOWERED), st.text(max_size=10))
+def test_the_quick_look_at_characters_hides_no_rule(post, more):
+    """What the character index rules out must not match."""
+    _, rules, _ = safety._rules()
+    plain = safety.normalise(post + more)
+    quick = {id(rule) for rule in rules.candidates(frozenset(plain))}
+    every = {id(rule): rule for found in rules.by_character.values() for rule in found}
+    assert [
+        rule.pattern.pattern for key, rule in every.items() if key not in quick and rule.pattern.search(plain)
+    ] == []
+
+
+def test_evaluation_counts_by_hand():
+    table = safety.evaluate([CRISIS[0], CRISIS[1], LOOKALIKES[0], LOWERED[0]], [True, True, False, True]).set_index(
+        "alarm"
+    )
+    assert table.loc["crisis", ["recall", "precision", "false_calm", "false_alarm"]].tolist() == [2 / 3, 1.0, 1, 0]
+    assert table.loc["concern or crisis", ["recall", "precision", "false_calm"]].tolist() == [1.0, 1.0, 0]
+    row = table.loc["crisis"]
+    assert row["recall_low"] < row["recall"] < row["recall_high"] and row["precision_high"] == 1.0
+
+
+def test_a_share_of_nothing_is_not_a_number():
+    row = safety.evaluate(["天气很好"], [False]).iloc[0]
+    assert math.isnan(row["recall"]) and math.isnan(row["precision"])
+    with pytest.raises(CbtError, match="one label for each"):
+        safety.evaluate(["a"], [])
+
+
+def test_labelled_files_in_three_forms_give_the_same_posts(tmp_path):
+    rows = [{"text": "甲", "label": "1"}, {"text": "乙", "label": "0"}]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    (tmp_path / "a.csv").write_text("text,label\n甲,1\n乙,0\n", encoding="utf-8")
+    (tmp_path / "a.tsv").write_text("text\tlabel\n甲\thigh\n乙\tlow\n", encoding="utf-8")
+    expected = (["甲", "乙"], [True, False])
+    assert safety.read_labelled(tmp_path / "a.jsonl") == safety.read_labelled(tmp_path / "a.csv") == expected
+    assert safety.read_labelled(tmp_path / "a.tsv", positive=["high"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("", "no posts"), ("{", "line 1"), ('{"a": 1}', "say which"), ("[]", "object")]
+)
+def test_a_file_without_posts_or_labels_is_refused(tmp_path, text, message):
+    (tmp_path / "a.jsonl").write_text(text, encoding="utf-8")
+    with pytest.raises(CbtError, match=message):
+        safety.read_labelled(tmp_path / "a.jsonl")
+
+
+def test_the_command_prints_figures_and_no_post(tmp_path):
+    path = tmp_path / "gold.csv"
+    path.write_text(f"text,label\n{CRISIS[0]},1\n{LOOKALIKES[0]},0\n", encoding="utf-8")
+    command = [sys.executable, "-m", "cbtlib", "safety", "evaluate", "--data", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "recall" in done.stdout and "不想活" not in done.stdout
