@@ -1,0 +1,496 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Evaluation: did tuning help?
+#
+# A tuned model and its base write replies to posts that neither has seen. Which replies are better, by how much, and
+# would another dozen posts have given another answer?
+#
+# **You will learn**
+#
+# - what BLEU, chrF and METEOR see in a Chinese letter, and what they are blind to;
+# - why a score without a tokeniser, a number of items and an interval is not a result;
+# - how floors and a ceiling tell you what a score is worth;
+# - how to compare two systems on the same posts, and what happens to answers that are no answers.
+
+# %% [markdown] tags=["banner"]
+# `cbt run notebooks/05_evaluation.py` fills in how this page was made.
+
+# %% [markdown]
+# ## Set-up
+#
+# `metrics` scores and compares, `sampling` lets a model write, `structure` reads which of the five parts a letter has.
+
+# %%
+import html
+import json
+from dataclasses import asdict
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import HTML, Markdown
+from sacrebleu.metrics import BLEU
+
+from cbtlib import corpus, endpoint, figures, metrics, prompts, report, resampling, runs, sampling, structure, templates
+
+# %% [markdown]
+# The defaults below are the embedded profile. Sampling is the expensive part, so it runs on a subset of the test posts.
+
+# %% tags=["parameters"]
+profile: str = "embedded"  # which profile made this page
+results: str = "results"  # where products go
+items: int = 12  # test posts that the models answer, spread over the split; 0 for all
+max_new_tokens: int = 320  # longest reply; a reply that is not done by then is truncated, and not scored
+temperature: float = 0.7  # of sampling
+resamples: int = 1000  # bootstrap resamples and randomisation trials
+seed: int = 0  # of sampling and resampling
+
+# %% [markdown]
+# ## What a metric sees
+#
+# One sentence of a letter, and three others. The first says the same in other words. The second differs by one word and
+# says the opposite. The third could be sent to anybody. Marked is every character that stands in a pair of characters
+# which the reference has too: all that these metrics have to go on.
+
+# %%
+reference = "你说“我总是搞砸”，可是上个月的报告，主管还当众夸过你。"
+worked = {
+    "same meaning": (
+        "你觉得自己每次都弄糟，但四月份那份材料，领导在会上表扬过你。",
+        "You feel you ruin everything, but …",
+    ),
+    "opposite": ("你说“我总是搞砸”，可是上个月的报告，主管还当众骂过你。", "… your boss even scolded you in public."),
+    "to anybody": ("人生总有起伏，相信自己，一切都会好起来的。", "Life has ups and downs, believe in yourself, …"),
+}
+
+
+def marked(text: str, against: str) -> str:
+    """The text as HTML, with the characters marked that stand in a shared bigram."""
+    shared = [text[i : i + 2] in against for i in range(len(text) - 1)]
+    hit = [any(shared[max(0, i - 1) : i + 1]) for i in range(len(text))]
+    return "".join(f"<mark>{html.escape(c)}</mark>" if h else html.escape(c) for c, h in zip(text, hit, strict=True))
+
+
+gloss = "You say “I always mess up”, yet last month your boss praised your report in public."
+rows = [f"<p lang='zh'><b>reference</b> {reference}</p><p class='zh-gloss'>{gloss}</p>"]
+rows += [
+    f"<p lang='zh'><b>{k}</b> {marked(t, reference)}</p><p class='zh-gloss'>{g}</p>" for k, (t, g) in worked.items()
+]
+HTML("<div class='zh-block'>" + "".join(rows) + "</div>")
+
+# %% [markdown]
+# The opposite wins, by a wide margin. Overlap metrics measure wording. They can tell a model that writes in the style
+# of the corpus from one that does not; they cannot tell kindness from cruelty.
+
+# %%
+page = report.Page("05_evaluation", profile, results)
+pairs = {
+    kind: {name: s.items[0] for name, (s, _) in metrics.measure([text], [[reference]]).items()}
+    for kind, (text, _) in worked.items()
+}
+page.table(
+    "worked_pairs", pd.DataFrame(pairs).T, caption="One reference, three candidates (BLEU and chrF 0-100, METEOR 0-1)"
+)
+
+# %% [markdown]
+# ## The tokeniser alone moves BLEU
+#
+# BLEU counts runs of up to four *tokens*. Chinese is written without spaces, so everything depends on who cuts. Here
+# the same two texts, each test letter against the letter to another post, are scored with five tokenisers.
+
+# %%
+test = [record for record in corpus.load_split("test") if not record.crisis]
+letters = [record.answer_text for record in test]
+others = letters[1:] + letters[:1]
+by_tokeniser = {
+    cut: BLEU(tokenize=cut, force=True).corpus_score(others, [letters]).score
+    for cut in ("13a", "intl", "none", "char", "zh")
+}
+page.number(
+    "bleu_default_tokeniser",
+    by_tokeniser["13a"],
+    what="BLEU of shuffled letters, sacrebleu's default tokeniser",
+    n=len(test),
+)
+page.number("bleu_zh_tokeniser", by_tokeniser["zh"], what="the same letters, tokeniser zh", n=len(test))
+page.table(
+    "tokenisers",
+    pd.DataFrame({"BLEU": by_tokeniser}).rename_axis("tokeniser"),
+    caption="One pair of texts, five values of BLEU",
+)
+
+# %% [markdown]
+# With the default tokeniser BLEU is {glue:text}`bleu_default_tokeniser:.2f`, with `zh` it is
+# {glue:text}`bleu_zh_tokeniser:.2f`: nothing about the texts has changed. This is why every value below has a
+# **signature**, and why a BLEU without one cannot be compared with anything.
+#
+# ## The gate before the score
+#
+# A model that has seen the test letters will write them. So before anything is scored, the test texts are looked up in
+# the training split: exact copies, and near duplicates by character 5-grams. A leak raises an error here, and the score
+# of a leaked test is never printed without saying so in its signature.
+
+# %%
+train = [text for record in corpus.load_split("train") for text in (record.post, record.answer_text)]
+leaks = metrics.leaks(train, [text for record in test for text in (record.post, record.answer_text)])
+page.number(
+    "leaks", len(leaks), what="pairs of a test text and a training text that are the same or nearly", n=2 * len(test)
+)
+f"{len(leaks)} leaks among {2 * len(test)} test texts and {len(train)} training texts"
+
+# %% [markdown]
+# ## Systems, floors and a ceiling
+#
+# A score of 25 says nothing by itself. Three **floors** show what no skill at all earns: sending the post back, sending
+# one generic letter to everybody, and sending each person the letter written to somebody else. The **ceiling** is a
+# second letter by another hand to the same post, where the corpus has one: no metric can ask for more than two good
+# writers have in common.
+
+# %%
+step = max(1, len(test) // items) if items else 1
+posts = test[::step][: items or None]
+generic = (
+    "谢谢你愿意把这些说出来，这并不容易。每个人都会遇到低谷，你的感受是可以理解的。有时候我们会把事情想得太糟，"
+    "你可以问问自己，事情真的有那么严重吗？不妨写下自己的想法，或者找朋友聊一聊，每天做一点让自己放松的事。"
+    "相信只要一步一步走下去，一切都会慢慢好起来的，加油。"
+)
+answers: dict[str, dict[str, tuple[str, str]]] = {
+    "floor: copy the post": {record.id: ("ok", record.post) for record in posts},
+    "floor: generic letter": {record.id: ("ok", generic) for record in posts},
+    "floor: another's letter": {
+        record.id: ("ok", other.answer_text) for record, other in zip(posts, posts[1:] + posts[:1], strict=True)
+    },
+}
+ceiling = {record.id: ("ok", record.second_answer_text) for record in posts if record.second_answer}
+page.number("posts", len(posts), what="test posts that every system answers")
+pd.Series({"posts": len(posts), "with a second letter": len(ceiling)})
+
+# %% [markdown]
+# The model under test is the adapter of the chapter on training, on its base. The base gets two chances. *Zero-shot* it
+# sees the post in the form that the tuned model was trained on. *Few-shot* it sees one worked example first, because a
+# base model continues text and follows no instructions. A base model does not know when to stop either, so it gets a
+# rule: a zero-shot letter ends at an empty line, a few-shot letter at the mark `【` that opens the next example.
+
+# %%
+adapter = page.product("04_lora_training", "adapter/adapter_model.safetensors").parent
+config = json.loads((adapter / "training.json").read_text("utf-8"))["config"]
+base, tokenizer = endpoint.load(config["model"])
+template = templates.adopt(config["template"], tokenizer)
+example = prompts.get("few_shot")
+asked = [templates.render(record.post, template) for record in posts]
+shown = [(tokenizer.bos_token or "") + example.request(r.question, r.description)["prompt"] for r in posts]
+
+
+pieces = tokenizer.batch_decode([[number] for number in range(len(tokenizer))])
+blank_line, next_example = ([i for i, piece in enumerate(pieces) if mark in piece] for mark in ("\n\n", "【"))
+settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+drawn = {
+    "base, zero-shot": sampling.sample(base, tokenizer, asked, **settings, stop=blank_line),
+    "base, few-shot": sampling.sample(base, tokenizer, shown, **settings, stop=next_example),
+}
+
+# %% [markdown]
+# The tuned model gets the same posts, the same settings and the end mark it was trained with.
+
+# %%
+del base
+tuned, tokenizer = runs.load_adapter(adapter)
+drawn["LoRA-tuned"] = sampling.sample(tuned, tokenizer, asked, **settings, stop=templates.stop_ids(template, tokenizer))
+del tuned
+for system, texts in drawn.items():
+    answers[system] = {
+        record.id: ("truncated" if one.truncated else "ok", one.text) for record, one in zip(posts, texts, strict=True)
+    }
+if ceiling:
+    answers["ceiling: second letter"] = ceiling
+lines = [
+    {"id": item, "system": system, "outcome": outcome, "text": text}
+    for system, given in answers.items()
+    for item, (outcome, text) in given.items()
+]
+product = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+_ = (page.dir / "answers.jsonl").write_text(product, "utf-8")
+
+# %% [markdown]
+# ## What became of the answers
+#
+# A reply that ran into the token limit is cut in the middle of a thought. It is not a bad letter, it is no letter, and
+# scoring it would punish or flatter its system for our limit. So it is counted here and appears in no mean below. Where
+# a system ends most of its replies this way, the count *is* its result.
+
+# %%
+counts = pd.concat(
+    [
+        page.outcomes(system, {o: sum(one == o for one, _ in given.values()) for o in report.OUTCOMES})
+        for system, given in answers.items()
+    ]
+)
+page.table("outcomes", counts, caption="Outcomes of each system's replies; only ok is scored")
+
+# %% [markdown]
+# Two replies to the same post, as they came.
+
+# %%
+first = posts[0]
+for system in ("base, few-shot", "LoRA-tuned"):
+    outcome, text = answers[system][first.id]
+    display(figures.chinese(text[:400], f"{system}: {outcome}", title=first.question))
+
+# %% [markdown]
+# ## The scores
+#
+# Every value is computed over the posts that its system answered. The interval is a bootstrap over posts: draw as many
+# posts again, with replacement, a thousand times, and keep the middle 95 % of the scores. `parts` counts how many of
+# the five CBT parts `cbtlib.structure` finds in a reply.
+
+# %%
+gold = {record.id: record for record in posts}
+wanted = ("bleu", "chrf", "meteor_char", "meteor_word", "parts", "length", "repetition", "copied", "distinct_2")
+scores: dict[str, dict[str, metrics.Score]] = {}
+for system, given in answers.items():
+    kept = [item for item, (outcome, _) in given.items() if outcome == "ok"]
+    if kept:
+        found = metrics.score(
+            [given[item][1] for item in kept],
+            [[gold[item].answer_text for item in kept]],
+            sources=[gold[item].post for item in kept],
+            metrics=wanted, training=train, resamples=resamples, seed=seed,
+        )  # fmt: skip
+        scores[system] = {score.name: score for score in found}
+rows = {s: {"n": of["bleu"].n, **{m: one.value for m, one in of.items()}} for s, of in scores.items()}
+page.table("scores", pd.DataFrame(rows).T.reindex(answers), caption="Scores; a dash is a system without one ok reply")
+
+# %% [markdown]
+# The numbers that other pages cite, with their intervals.
+
+# %%
+kinds = {
+    "copy": "floor: copy the post",
+    "generic": "floor: generic letter",
+    "shuffled": "floor: another's letter",
+    "zero_shot": "base, zero-shot",
+    "few_shot": "base, few-shot",
+    "tuned": "LoRA-tuned",
+    "ceiling": "ceiling: second letter",
+}
+panels = {"bleu": "BLEU", "chrf": "chrF", "meteor_char": "METEOR (characters)", "parts": "CBT parts of 5"}
+for kind, system in kinds.items():
+    for metric in panels if system in scores else ():
+        one = scores[system][metric]
+        bounds = {"low": one.low, "high": one.high} if np.isfinite(one.low) else {}
+        page.number(f"{metric}_{kind}", one.value, n=one.n, what=f"{metric} of {system}", **bounds)
+
+# %% [markdown]
+# And all of them at a glance.
+
+# %%
+data = pd.DataFrame(
+    [{"system": system, **asdict(one)} for system, found in scores.items() for one in found.values()]
+).drop(columns="signature")
+figure, axes = plt.subplots(1, 4, figsize=(11, 0.45 * len(answers) + 1.4), sharey=True)
+for axis, (metric, title) in zip(axes, panels.items(), strict=True):
+    for place, system in enumerate(answers):
+        if system in scores:
+            one, color = scores[system][metric], figures.COLORS[{"f": 0, "c": 2}.get(system[0], 5)]
+            axis.plot([one.low, one.high], [place, place], color=color, linewidth=2)
+            axis.plot(one.value, place, "o", color=color)
+    axis.set(title=title, yticks=range(len(answers)), yticklabels=list(answers), xlim=(0, None))
+axes[0].invert_yaxis()
+best = max(scores, key=lambda system: scores[system]["chrf"].value)
+figures.show(
+    figure, page, "forest", data=data,
+    alt=f"Dot and interval of four metrics for {len(scores)} systems; the highest chrF belongs to {best}.",
+    caption=f"Floors, base, tuned model and ceiling on {len(posts)} test posts, with 95 % bootstrap intervals.",
+)  # fmt: skip
+
+# %% [markdown]
+# A metric that puts a floor above a model is reported as it is: look where *another's letter* stands. A letter of
+# the same corpus, sent to the wrong person, has the right words, the right length and all five parts. What it lacks is
+# that person, and overlap with one reference hardly sees that.
+#
+# Each value has its signature. These are the tuned model's, or those of the first floor where it has no ok reply.
+
+# %%
+chosen = scores.get("LoRA-tuned", next(iter(scores.values())))
+page.table(
+    "signatures", pd.DataFrame({"signature": {m: one.signature for m, one in chosen.items()}}), caption="Signatures"
+)
+
+# %% [markdown]
+# ## Tuned against base, on the same posts
+#
+# Two intervals that overlap do not mean that two systems are alike: some posts are harder for both. So the comparison
+# is **paired**. The difference is computed on the posts that both systems answered, its interval from resampling those
+# posts, and its p value from swapping the two systems' replies post by post (approximate randomisation). There are
+# several metrics and two baselines, so p values are corrected (Holm): of twenty true nulls, one would else be news.
+
+# %%
+tested = {"bleu": "bleu_gain", "chrf": "chrf_gain", "meteor_char": "meteor_gain", "parts": "structure_gain"}
+differences: list[metrics.Difference] = []
+for rival in ("base, zero-shot", "base, few-shot", "floor: generic letter"):
+    shared, _ = metrics.outcomes({name: answers[name] for name in ("LoRA-tuned", rival)})
+    if len(shared) > 1:
+        texts = {name: [answers[name][item][1] for item in shared] for name in ("LoRA-tuned", rival)}
+        gold_texts = [[gold[item].answer_text for item in shared]]
+        differences += metrics.compare(
+            texts, gold_texts, base=rival, metrics=list(tested), resamples=resamples, seed=seed
+        )
+
+# %% [markdown]
+# All of these comparisons are one family for the correction.
+
+# %%
+adjusted = resampling.holm([one.p for one in differences])
+columns = ["base", "metric", "difference", "low", "high", "p", "p (Holm)", "posts"]
+table = pd.DataFrame(
+    [
+        (one.base, one.name, one.value, one.low, one.high, one.p, p, one.n)
+        for one, p in zip(differences, adjusted, strict=True)
+    ],
+    columns=columns,
+)
+page.table("differences", table.set_index("base"), caption="LoRA-tuned minus base on the posts that both answered")
+
+# %% [markdown]
+# The claims page reads the gains over the few-shot base, which is the stronger of the two baselines. When it ended
+# fewer than two replies that the tuned model ended too, there is no gain to report, and the claims page says *not run*.
+
+# %%
+gains = [(one, p) for one, p in zip(differences, adjusted, strict=True) if one.base == "base, few-shot"]
+for one, _ in gains:
+    what = f"{one.name}, LoRA-tuned minus few-shot base, on the same posts"
+    page.number(tested[one.name], one.value, low=one.low, high=one.high, n=one.n, what=what)
+sure = [f"{one.name} by {one.value:+.2f}" for one, p in gains if p < 0.05]
+if not gains:
+    verdict = "Too few posts were answered by both systems to compare them."
+elif sure:
+    verdict = f"On {gains[0][0].n} posts, the tuned model differs from the few-shot base in {', '.join(sure)}."
+else:
+    verdict = f"On {gains[0][0].n} posts, no difference from the few-shot base survives the correction."
+Markdown(verdict)
+
+# %% [markdown]
+# ## Which parts are there?
+#
+# `parts` is a mean. The table opens it up: the share of replies in which each of the five parts was found. The reader
+# that finds them is a classifier with errors of its own, measured where it is introduced.
+
+# %%
+shares = {
+    system: structure.coverage([text for outcome, text in given.values() if outcome == "ok"]).mean()
+    for system, given in answers.items()
+    if system in scores
+}
+page.table("parts", pd.DataFrame(shares).T, caption="Share of ok replies in which each part was found")
+
+# %% [markdown]
+# ## How many posts are enough?
+#
+# The paper's human evaluation has 100 samples, this page has {glue:text}`posts:.0f` posts. How wide is an interval at a
+# given number? Take the letters of the whole test split, each against the one for another post, and pretend that they
+# were many more by drawing from them.
+
+# %%
+(statistics, _) = metrics.measure(others, [letters], metrics=["chrf"])["chrf"]
+generator = np.random.default_rng(seed)
+widths = {}
+for size in (10, 20, 40, 80, 100, 200, 400):
+    rows = statistics.rows[generator.integers(0, len(test), size)]
+    ((low, high),) = resampling.intervals([resampling.Statistics(rows, statistics.formula)], resamples, seed=seed)
+    widths[size] = (high - low) / 2
+page.number("half_width_80", widths[80], what="half the width of a 95 % interval of chrF at 80 posts")
+figure, axis = plt.subplots()
+axis.plot(list(widths), list(widths.values()), "o-")
+axis.set(
+    xscale="log", yscale="log", xlabel="posts", ylabel="± chrF (95 %)", title="Four times the posts, half the width"
+)
+figures.show(
+    figure, page, "widths", data=pd.DataFrame({"half width": widths}).rename_axis("posts"),
+    alt=f"The half width of the interval falls from {widths[10]:.1f} chrF at 10 posts to {widths[400]:.1f} at 400.",
+    caption="Half the width of the 95 % interval of chrF against the number of posts.",
+)  # fmt: skip
+
+# %% [markdown]
+# At 80 posts one system's chrF is known to ± {glue:text}`half_width_80:.2f`. A gain smaller than that, printed without
+# an interval, is a coin that fell on one side.
+
+# %%
+page.save()
+
+# %% [markdown]
+# ## Summary
+#
+# - Overlap metrics measure wording: a reply with the opposite meaning can beat a faithful one.
+# - For Chinese, the tokeniser decides the value of BLEU. Print the signature.
+# - Floors and ceilings make a score readable; look at what a letter to the wrong person earns.
+# - Replies that are no replies are counted, not scored. Systems are compared where both answered, post by post, with
+#   an interval and a corrected p value.
+#
+# ## Exercises
+#
+# **1.** An evaluator stores a failed request as an empty string and scores it. What happens to the chrF of a perfect
+# system when one of four requests fails? Compute it, and compare with leaving the item out.
+
+# %% tags=["solution", "hide-input"]
+four = letters[:4]
+stored = metrics.score(["", *four[1:]], [four], metrics=["chrf"])[0]
+left_out = metrics.score(four[1:], [four[1:]], metrics=["chrf"])[0]
+assert left_out.value == 100 and stored.value < 95 and "empties:1" in stored.signature
+stored.value, left_out.value
+
+# %% [markdown]
+# **2.** Put the training letters of three test posts into the training texts and score again. What does `metrics.score`
+# do, and what stands in the signature if you insist?
+
+# %% tags=["solution", "hide-input"]
+leaked = [*train, *letters[:3]]
+try:
+    metrics.score(letters, [letters], training=leaked)
+    raise AssertionError("the gate was open")
+except metrics.LeakError as error:
+    message = str(error)
+insisted = metrics.score(letters, [letters], training=leaked, allow_leak=True, metrics=["chrf"])[0]
+assert f"leak:ALLOWED-3-of-{len(letters)}" in insisted.signature
+message
+
+# %% [markdown]
+# **3.** Shuffle the *sentences* of each letter and score it against the letter itself. Which of BLEU, chrF and METEOR
+# notices most, which least? Why?
+
+# %% tags=["solution", "hide-input"]
+mixed = ["".join(np.random.default_rng(1).permutation(structure.sentences(text))) for text in letters]
+found = {score.name: score.value for score in metrics.score(mixed, [letters])}
+assert found["bleu"] > 80 and found["chrf"] > 80, "n-grams inside a sentence do not notice order between sentences"
+assert found["meteor_char"] < 1
+found
+
+# %% [markdown]
+# **4.** How many of twenty comparisons of a system with itself, on fresh random halves, come out below p = 0.05 without
+# correction, and how many with Holm's?
+
+# %% tags=["solution", "hide-input"]
+values = statistics.items
+p_values = []
+for trial in range(20):
+    order = np.random.default_rng(trial).permutation(len(values) // 2 * 2).reshape(2, -1)
+    one, two = (resampling.Statistics.mean(values[half]) for half in order)
+    p_values.append(resampling.randomisation(one, two, 500, trial))
+assert (resampling.holm(p_values) < 0.05).sum() <= (np.array(p_values) < 0.05).sum() <= 5
+(np.array(p_values) < 0.05).sum(), (resampling.holm(p_values) < 0.05).sum()
+
+# %% [markdown]
+# ## Next
+#
+# No metric on this page has read a letter. [The next chapter](06_human_evaluation) lets people do that, blindly, and
+# asks whether they agree.
