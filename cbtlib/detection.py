@@ -1,0 +1,170 @@
+"""How good a detector is: precision, recall, F1 and AUC per type with intervals, averages, calibration, comparisons.
+
+Notable choices
+- F1 is a ratio of sums over posts (2 tp over 2 tp + fp + fn), so that one paired bootstrap over posts serves every
+  type, every average and the difference of two detectors.
+- A type with fewer than `least` positives is listed and left out of one of two macro averages; both are given.
+- An interval whose resamples leave a value undefined (no positive drawn, none predicted) counts that value as 0, as
+  scikit-learn's zero_division does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from cbtlib import CbtError
+from cbtlib.resampling import Statistics, bootstrap, interval
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """`table`: one row a type and an average, with columns value columns and low, high of F1; `ece` per type."""
+
+    table: pd.DataFrame
+    ece: pd.Series
+
+
+def evaluate(
+    gold: ArrayLike,
+    predicted: ArrayLike,
+    types: Sequence[str],
+    scores: ArrayLike | None = None,
+    least: int = 6,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Result:
+    """Score labels (posts, types) against gold; `scores`, when given, are probabilities and add AUC and ECE.
+
+    Rows: the types, `any`, `micro`, `macro` (all types), `macro, supported` (types with >= `least` positives),
+    `weighted`. CbtError for unequal shapes, no posts, or scores that are no probabilities.
+    """
+    truth, found = _tables(gold, predicted, types)
+    truth, found = _with_any(truth), _with_any(found)
+    columns = [*types, "any"]
+    support = truth.sum(0)
+    statistics = {name: _f1(truth[:, [j]], found[:, [j]]) for j, name in enumerate(columns)}
+    statistics["micro"] = _f1(truth[:, :-1], found[:, :-1])
+    kept = np.flatnonzero(support[:-1] >= least)
+    statistics["macro"] = _macro(truth[:, :-1], found[:, :-1], np.ones(len(types)))
+    if len(kept):
+        statistics["macro, supported"] = _macro(truth[:, kept], found[:, kept], np.ones(len(kept)))
+    statistics["weighted"] = _macro(truth[:, :-1], found[:, :-1], support[:-1].astype(float))
+    draws = bootstrap(list(statistics.values()), resamples, seed)
+    hits, called = (truth & found).sum(0), found.sum(0)
+    rows = []
+    for k, (name, statistic) in enumerate(statistics.items()):
+        low, high = interval(draws[:, k])
+        row = {"type": name, "f1": statistic.value, "low": low, "high": high}
+        if name in columns:
+            j = columns.index(name)
+            row |= {"support": support[j], "precision": _part(hits[j], called[j]), "recall": _part(hits[j], support[j])}
+        rows.append(row)
+    table = pd.DataFrame(rows).set_index("type")
+    ece = pd.Series(dtype=float)
+    if scores is not None:
+        values = _probabilities(scores, found.shape)
+        table["auc"] = pd.Series({name: auc(truth[:, j], values[:, j]) for j, name in enumerate(columns)})
+        ece = pd.Series({name: calibration_error(truth[:, j], values[:, j]) for j, name in enumerate(columns)})
+    return Result(table, ece)
+
+
+def difference(
+    gold: ArrayLike, one: ArrayLike, two: ArrayLike, types: Sequence[str], resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """F1 of detector `one` minus that of `two` on the same posts (any, micro, macro), with paired intervals."""
+    truth, first = _tables(gold, one, types)
+    _, second = _tables(gold, two, types)
+    rows = []
+    weights = np.ones(len(types))
+    for name, make in (
+        ("any", lambda found: _f1(_with_any(truth)[:, -1:], _with_any(found)[:, -1:])),
+        ("micro", lambda found: _f1(truth, found)),
+        ("macro", lambda found: _macro(truth, found, weights)),
+    ):
+        pair = [make(first), make(second)]
+        draws = bootstrap(pair, resamples, seed)
+        low, high = interval(draws[:, 0] - draws[:, 1])
+        rows.append({"average": name, "difference": pair[0].value - pair[1].value, "low": low, "high": high})
+    return pd.DataFrame(rows).set_index("average")
+
+
+def confusion(gold: ArrayLike, predicted: ArrayLike, types: Sequence[str]) -> pd.DataFrame:
+    """Posts in which gold type (row) was missed and type (column) called falsely: what is taken for what."""
+    truth, found = _tables(gold, predicted, types)
+    missed, false = (truth & ~found).astype(int), (found & ~truth).astype(int)
+    return pd.DataFrame(missed.T @ false, index=pd.Index(types, name="missed"), columns=pd.Index(types, name="called"))
+
+
+def auc(gold: ArrayLike, scores: ArrayLike) -> float:
+    """Chance that a positive scores above a negative, ties half (Mann-Whitney); NaN when one class is empty."""
+    from scipy.stats import rankdata
+
+    truth = np.asarray(gold, bool)
+    positives = int(truth.sum())
+    if not 0 < positives < len(truth):
+        return float("nan")
+    ranks = rankdata(np.asarray(scores, float))[truth].sum()
+    return float((ranks - positives * (positives + 1) / 2) / (positives * (len(truth) - positives)))
+
+
+def calibration_error(gold: ArrayLike, scores: ArrayLike, bins: int = 10) -> float:
+    """Expected calibration error: mean distance of score and share of positives over equal-width bins, by size."""
+    truth, values = np.asarray(gold, float), np.asarray(scores, float)
+    bin_ = np.minimum((values * bins).astype(int), bins - 1)
+    gaps = np.abs(np.bincount(bin_, truth - values, bins))
+    return float(gaps.sum() / len(truth))
+
+
+# ------------------------------------------------------------------ F1 as sums
+
+
+def _f1(truth: Bools, found: Bools) -> Statistics:
+    hits = 2.0 * (truth & found).sum(1)
+    return Statistics(np.stack([hits, truth.sum(1) + found.sum(1)], 1).astype(float), _ratio)
+
+
+def _ratio(sums: Floats) -> Floats:
+    return sums[..., 0] / np.maximum(sums[..., 1], 1)
+
+
+def _macro(truth: Bools, found: Bools, weights: Floats) -> Statistics:
+    width = truth.shape[1]
+    rows = np.concatenate([2.0 * (truth & found), truth.astype(float) + found], 1)
+
+    def formula(sums: Floats) -> Floats:
+        return (sums[..., :width] / np.maximum(sums[..., width:], 1)) @ (weights / max(weights.sum(), 1))
+
+    return Statistics(rows, formula)
+
+
+def _part(count: int, total: int) -> float:
+    return float(count / total) if total else 0.0
+
+
+def _with_any(labels: Bools) -> Bools:
+    return np.column_stack([labels, labels.any(1)])
+
+
+def _tables(gold: ArrayLike, predicted: ArrayLike, types: Sequence[str]) -> tuple[Bools, Bools]:
+    truth, found = np.asarray(gold), np.asarray(predicted)
+    if truth.shape != found.shape or truth.ndim != 2 or truth.shape[1] != len(types) or not len(truth):
+        raise CbtError(f"gold {truth.shape} and predicted {found.shape} must both be (posts, {len(types)}), with posts")
+    for name, table in (("gold", truth), ("predicted", found)):
+        if not np.isin(table, (0, 1)).all():
+            raise CbtError(f"{name} labels must be 0 or 1; leave posts without labels out and print their number")
+    return truth.astype(bool), found.astype(bool)
+
+
+def _probabilities(scores: ArrayLike, shape: tuple[int, ...]) -> Floats:
+    values = np.asarray(scores, float)
+    if values.shape != shape:
+        raise CbtError(f"scores have shape {values.shape}, not {shape} (types and any)")
+    if not ((values >= 0) & (values <= 1)).all():  # a NaN fails this too
+        raise CbtError("scores must be probabilities within 0 and 1, none of them missing")
+    return values
