@@ -305,8 +305,10 @@ for axis, (metric, title) in zip(axes, panels.items(), strict=True):
             one, color = scores[system][metric], figures.COLORS[{"f": 0, "c": 2}.get(system[0], 5)]
             axis.plot([one.low, one.high], [place, place], color=color, linewidth=2)
             axis.plot(one.value, place, "o", color=color)
+        else:
+            axis.text(0, place, " no reply to score", va="center", color="#666666", fontsize=9)
     axis.set(title=title, yticks=range(len(answers)), yticklabels=list(answers), xlim=(0, None))
-axes[0].invert_yaxis()
+axes[0].set_ylim(len(answers) - 0.5, -0.5)
 best = max(scores, key=lambda system: scores[system]["chrf"].value)
 figures.show(
     figure, page, "forest", data=data,

@@ -1,0 +1,338 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Human evaluation: whose opinion, and do they agree?
+#
+# The paper had people rate a hundred replies for relevance, CBT structure and helpfulness. How would you do that so
+# that somebody else could believe it?
+#
+# **You will learn**
+#
+# - how to make a rating form that does not tell the rater which system wrote what;
+# - what Krippendorff's alpha, kappa and Gwet's AC measure, and when they contradict each other;
+# - how to put an interval around a mean of ratings when both posts and raters are a sample;
+# - how many posts and raters it takes to see a difference of 0.1, 0.2 or 0.3.
+
+# %% [markdown] tags=["banner"]
+# `cbt run notebooks/06_human_evaluation.py` fills in how this page was made.
+
+# %% [markdown]
+# ```{warning}
+# **No human has rated anything on this page.** The forms are real and so is the analysis, but the scores come from
+# *simulated* raters whose opinions are numbers that we chose. They teach the method and say nothing about any system.
+# ```
+#
+# ## Set-up
+#
+# `forms` makes the sheets and reads them back, `ratings` analyses them, `agreement` holds the coefficients.
+
+# %%
+import html
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import HTML
+
+from cbtlib import agreement, corpus, figures, forms, ratings, report, resampling
+
+# %% [markdown]
+# The replies are those of the chapter on evaluation.
+
+# %% tags=["parameters"]
+profile: str = "embedded"  # which profile made this page
+results: str = "results"  # where products go
+raters: int = 3  # simulated raters
+resamples: int = 1000  # bootstrap resamples
+seed: int = 0  # of codes, orders, simulated raters and resampling
+
+# %% [markdown]
+# ## Three questions, with anchors
+#
+# A score means what its anchor says. Without anchors, "1 of 2" is a mood; with an example for each score, two raters
+# have at least read the same sentence. The three criteria and the range 0-2 are the paper's. Its wording is not known
+# to us, so the anchors are ours.
+
+# %%
+page = report.Page("06_human_evaluation", profile, results)
+anchors = pd.DataFrame(
+    [
+        {"criterion": f"{one.en} {one.zh}", "score": score, "anchor": anchor.text, "example": anchor.example}
+        for one in forms.CRITERIA
+        for score, anchor in zip(forms.SCORES, one.anchors, strict=True)
+    ]
+)
+page.table("anchors", anchors.set_index("criterion"), caption="What a rater reads next to each score")
+
+# %% [markdown]
+# ## A form that keeps its secret
+#
+# `forms.make` takes posts and answers and writes one form for each rater, as a web page that works offline, as CSV,
+# and as an import file for Label Studio. Replies carry codes. Which system wrote which reply stands in `key.json`,
+# and that file stays with you. Each rater gets an own order. Only replies with outcome *ok* are shown: a reply that
+# was cut off is not a bad letter.
+
+# %%
+source = page.product("05_evaluation", "answers.jsonl")
+lines = pd.read_json(source, lines=True, dtype=False)
+posts = {record.id: record.post for record in corpus.load_split("test") if not record.crisis}
+left_out = "floor: copy the post"  # nobody needs to rate a post against itself
+answers = {
+    system: {row["id"]: (row["outcome"], row["text"]) for row in group.to_dict("records")}
+    for system, group in lines.groupby("system", sort=False)
+    if system != left_out
+}
+names = [f"rater-{number}" for number in range(1, raters + 1)]
+folder = page.dir / "forms"
+key = forms.make(posts, answers, names, folder, seed)
+outcomes = pd.concat([page.outcomes(system, counts) for system, counts in key["outcomes"].items()])
+page.number("replies", len(key["codes"]), what="replies with outcome ok, on every form")
+page.table("outcomes", outcomes, caption="Replies by outcome; only ok reaches a rater")
+
+# %% [markdown]
+# This is the form, with {glue:text}`replies:.0f` replies. Try it: keys 0, 1, 2 score the framed question, arrows move.
+# Inside this book it forgets when you leave; opened as a file it keeps its state and saves JSON or CSV.
+
+# %%
+form = (folder / f"form_{names[0]}.html").read_text("utf-8")
+frame = f'srcdoc="{html.escape(form)}" sandbox="allow-scripts allow-downloads" title="Rating form" loading="lazy"'
+HTML(f'<iframe {frame} style="width: 100%; height: 42rem; border: 1px solid #ccc"></iframe>')
+
+# %% [markdown]
+# The same from the command line, for your own systems:
+#
+# ```
+# cbt ratings sheet base=base/answers.jsonl tuned=tuned/answers.jsonl --posts data/corpus/test.jsonl \
+#     --rater ann --rater bo --out sheet
+# cbt ratings analyse sheet/back_ann.json sheet/back_bo.csv --key sheet/key.json --json ratings.json
+# ```
+#
+# ## Simulated raters
+#
+# Now the forms would go out, and weeks later some come back. We simulate that. Each system gets a quality **that we
+# invent**, each post an ease, each rater a severity and a private noise; a score is their sum, rounded to 0, 1 or 2.
+# One rating in twenty is forgotten. Systems take their invented qualities in the order of their names, so that nobody
+# reads a result into them.
+
+# %%
+generator = np.random.default_rng(seed)
+quality = dict(zip(sorted(answers), np.linspace(0.6, 1.4, len(answers)), strict=True))
+ease = {item: generator.normal(0, 0.35) for item in posts}
+severity = {name: generator.normal(0, 0.25) for name in names}
+
+
+def opinion(rater: str, code: str) -> str:
+    """A simulated score as a rater would type it; empty when forgotten."""
+    place = key["codes"][code]
+    latent = quality[place["system"]] + ease[place["item"]] + severity[rater] + generator.normal(0, 0.4)
+    return "" if generator.random() < 0.05 else str(int(np.clip(np.rint(latent), 0, 2)))
+
+
+returned = []
+for name in names:
+    filled = pd.read_csv(folder / f"form_{name}.csv", dtype=str, keep_default_na=False)
+    for criterion in forms.CRITERIA:
+        filled[criterion.id] = [opinion(name, code) for code in filled["code"]]
+    returned.append(folder / f"simulated_{name}.csv")
+    filled.to_csv(returned[-1], index=False)
+
+# %% [markdown]
+# What came back is read like any file from outside: a score that is not 0, 1 or 2, a reply rated twice or a file of
+# another sheet is an error with its row. A blank stays missing.
+
+# %%
+table = forms.read(returned, key)
+analysis = ratings.analyse(table, resamples=resamples, seed=seed)
+blank = len(key["codes"]) * raters * len(forms.CRITERIA) - len(table)
+page.number("simulated_ratings", len(table), what="simulated scores given")
+page.number("simulated_blank", blank, what="simulated scores forgotten")
+page.table("means", analysis.means.set_index("criterion"), caption="Means of the SIMULATED ratings")
+
+# %% [markdown]
+# The intervals resample posts *and* raters: {glue:text}`simulated_ratings:.0f` scores are not that many independent
+# opinions. They come from a few people about a few posts, and another few people would have been harsher or kinder.
+
+# %%
+criterion = forms.CRITERIA[0].id
+means = analysis.means[analysis.means["criterion"] == criterion].reset_index(drop=True)
+figure, axis = plt.subplots(figsize=(7.2, 0.5 * len(means) + 1.4))
+axis.hlines(means.index, means["low"], means["high"], linewidth=2)
+axis.plot(means["mean"], means.index, "o")
+axis.set(yticks=means.index, yticklabels=means["system"], xlim=(0, 2), ylim=(len(means) - 0.5, -0.5))
+axis.set(xlabel=f"{criterion}, 0-2", title="Simulated ratings, not an opinion of anybody")
+figures.show(
+    figure, page, "means_figure", data=means,
+    alt=f"Mean simulated {criterion} of {len(means)} systems with 95 % intervals on a scale from 0 to 2.",
+    caption=f"Means of simulated {criterion} scores; 95 % intervals over posts and raters.",
+)  # fmt: skip
+
+# %% [markdown]
+# ## Do they agree?
+#
+# Two raters who toss coins agree half of the time. Every coefficient therefore sets the agreement seen against the
+# agreement expected, and they differ in what they expect. *Krippendorff's alpha* (here ordinal: 0 against 2 counts
+# more than 0 against 1) takes any number of raters and missing scores. *Cohen's kappa* is for two raters, *Fleiss'
+# kappa* for several. *Gwet's AC* was made for the case in which nearly everybody gives the same score.
+
+# %%
+shown = analysis.agreement[~analysis.agreement["coefficient"].str.startswith("Cohen")]
+for row in shown[shown["coefficient"].str.startswith("Kripp")].to_dict("records"):
+    if np.isfinite([row["value"], row["low"], row["high"]]).all():
+        what = f"Krippendorff's alpha of simulated raters, {row['criterion']}"
+        page.number(f"alpha_simulated_{row['criterion']}", row["value"], low=row["low"], high=row["high"], what=what)
+page.table("agreement", shown.set_index("criterion"), caption="Agreement of the SIMULATED raters, intervals over posts")
+
+# %% [markdown]
+# Below 0.667 Krippendorff advises against even tentative conclusions. `ratings.analyse` says so, and whatever else a
+# reader of the numbers must know, in its notes.
+
+# %%
+page.table("notes", pd.DataFrame({"note": analysis.notes}), caption="Notes of the analysis")
+
+# %% [markdown]
+# ### A paradox worth knowing
+#
+# A hundred replies, two raters. They agree on 91 of them. In the first case both scores are about as frequent, in the
+# second nearly everything is a 2, as when all systems are good at what is asked.
+
+# %%
+balanced = np.array([(0, 0)] * 45 + [(2, 2)] * 46 + [(0, 2)] * 5 + [(2, 0)] * 4, float)
+skewed = np.array([(0, 0)] * 1 + [(2, 2)] * 90 + [(0, 2)] * 5 + [(2, 0)] * 4, float)
+paradox = {
+    name: {
+        "agreement": np.mean(scores[:, 0] == scores[:, 1]),
+        "Cohen's kappa": agreement.cohen_kappa(*scores.T, categories=3).value,
+        "Krippendorff's alpha": agreement.krippendorff_alpha(scores, 3).value,
+        "Gwet's AC2": agreement.gwet_ac(scores, 3).value,
+    }
+    for name, scores in {"balanced": balanced, "skewed": skewed}.items()
+}
+page.number(
+    "paradox_kappa", paradox["skewed"]["Cohen's kappa"], what="kappa of two raters who agree on 91 of 100 skewed scores"
+)
+page.number("paradox_ac", paradox["skewed"]["Gwet's AC2"], what="Gwet's AC2 of the same scores")
+page.table("paradox", pd.DataFrame(paradox).T, caption="The same 91 agreements, very different coefficients")
+
+# %% [markdown]
+# Kappa falls to {glue:text}`paradox_kappa:.2f` while AC2 says {glue:text}`paradox_ac:.2f`. Neither is wrong. Kappa asks
+# whether the raters can *tell replies apart*, and where there is nothing to tell apart it has nothing to say. AC asks
+# how often they would *give the same score*. Report both, and the distribution of scores.
+#
+# ## Who is harsh?
+#
+# A rater's bias is the own score minus the mean of the others on the same replies. A bias does no harm to a
+# comparison of systems, as long as every rater rates all of them; it does when each system has raters of its own.
+
+# %%
+bias = analysis.raters[analysis.raters["criterion"] == criterion].set_index("rater").drop(columns="criterion")
+bias["severity we simulated"] = [severity[name] - np.mean(list(severity.values())) for name in bias.index]
+page.table("bias", bias, caption=f"Bias of the SIMULATED raters in {criterion}")
+
+# %% [markdown]
+# ## Differences between systems
+#
+# Paired again: the same rater on the same post. The interval resamples posts and raters, the p value swaps systems
+# post by post, and it is corrected for the number of pairs.
+
+# %%
+differences = analysis.differences[analysis.differences["criterion"] == criterion].drop(columns="criterion")
+page.table("differences", differences.set_index("system"), caption=f"Differences in SIMULATED {criterion}")
+
+# %% [markdown]
+# ## How many posts, how many raters?
+#
+# Before anybody is paid, ask what the study could show. The spread of these (simulated) ratings has two parts: posts on
+# which one system really is better than on others, and the noise of a single rating. More raters average out the second
+# only. The table gives the chance to find a true difference with a 5 % test.
+
+# %%
+first, last = sorted(table["system"].unique())[:: table["system"].nunique() - 1]
+power = ratings.power(table, last, first, criterion)
+page.table(
+    "power",
+    power.set_index(["difference", "raters"]),
+    caption="Power for 25 to 400 posts, were the spread as simulated",
+)
+
+# %% [markdown]
+# A hundred posts and one rater, as is often done, can miss a difference of 0.1 more often than find it. Look at the row
+# before you trust an absence.
+
+# %%
+page.save()
+
+# %% [markdown]
+# ## Summary
+#
+# - Blind the rater, randomise the order, keep the key, and rate only what is a reply.
+# - Anchors with examples make a score mean something; criteria are reported apart.
+# - Missing is missing. An interval of a mean of ratings has to respect posts and raters.
+# - Give an agreement coefficient with its interval and the distribution of scores: none of them tells it all.
+#
+# ## Exercises
+#
+# **1.** Make one rater answer at random. How do alpha and the means of the systems change?
+
+# %% tags=["solution", "hide-input"]
+drunk = table.copy()
+his = drunk["rater"] == names[0]
+drunk.loc[his, "score"] = np.random.default_rng(1).integers(0, 3, his.sum())
+after = ratings.analyse(drunk, resamples=200, seed=seed)
+alphas = [
+    one.agreement.query("coefficient.str.startswith('Kripp') and criterion == @criterion")["value"].item()
+    for one in (analysis, after)
+]
+assert alphas[1] < alphas[0]
+alphas
+
+# %% [markdown]
+# **2.** Fill the forgotten ratings with 0, as a spreadsheet does when nobody looks. Which way do the means move?
+
+# %% tags=["solution", "hide-input"]
+whole = pd.MultiIndex.from_product([table[name].unique() for name in ("rater", "item", "system", "criterion")])
+whole.names = ["rater", "item", "system", "criterion"]
+kept = table.set_index(whole.names)["score"].reindex(whole)
+rated = [tuple(place.values()) for place in key["codes"].values()]
+kept = kept[[(system, item) in rated for _, item, system, _ in kept.index]]
+assert kept.fillna(0).mean() < kept.mean()
+kept.mean(), kept.fillna(0).mean()
+
+# %% [markdown]
+# **3.** Two raters who never disagree and only ever give 2: what are alpha, kappa and AC2, and why?
+
+# %% tags=["solution", "hide-input"]
+same = np.full((20, 2), 2.0)
+values = [
+    coefficient(same, 3).value
+    for coefficient in (agreement.krippendorff_alpha, agreement.fleiss_kappa, agreement.gwet_ac)
+]
+assert np.isnan(values[0]) and np.isnan(values[1]) and values[2] == 1
+values
+
+# %% [markdown]
+# **4.** Resample only posts instead of posts and raters. Are the intervals of the means narrower? Which question does
+# the narrower one answer?
+
+# %% tags=["solution", "hide-input"]
+cube = table[table["criterion"] == criterion].pivot_table(index="item", columns=["system", "rater"], values="score")
+system = means["system"][0]
+rows = cube[system]
+sums = np.column_stack([rows.sum(axis=1), rows.notna().sum(axis=1)])
+((low, high),) = resampling.intervals([resampling.Statistics(sums)], resamples, seed=seed)
+assert high - low <= means["high"][0] - means["low"][0] + 0.05
+{"posts only": high - low, "posts and raters": means["high"][0] - means["low"][0]}
+
+# %% [markdown]
+# ## Next
+#
+# That was the last chapter. [The claims page](claims) sets what this book measured against what the paper claims.
