@@ -42,10 +42,11 @@ for page, spec in run.PAGES.items():
             f"{RESULTS}/{PROFILE}/{page}/run.json",
             [update(f"{RESULTS}/{PROFILE}/{page}/{name}") for name in sorted(needed)],
         params:
+            page=page,  # the shell line is formatted when the job runs, long after this loop
             fingerprint=run.fingerprint(page, PROFILE),
         threads: workflow.cores
         shell:
-            f"{sys.executable} -m cbtlib run notebooks/{page}.py --profile {PROFILE} --results {RESULTS}"
+            "{sys.executable} -m cbtlib run notebooks/{params.page}.py --profile {PROFILE} --results {RESULTS}"
 
 
 rule site:
@@ -56,4 +57,4 @@ rule site:
     params:
         fingerprint=book.fingerprint(),
     shell:
-        f"{sys.executable} -m cbtlib.book {PROFILE} {RESULTS}"
+        "{sys.executable} -m cbtlib.book {PROFILE} {RESULTS}"

@@ -55,7 +55,8 @@ def build(profile: str, results: str = "results") -> None:
         if not target.exists() or target.read_bytes() != source.read_bytes():  # keeps Sphinx from reading it again
             shutil.copyfile(source, target)
     print("building the book …", flush=True)
-    command = [sys.executable, "-m", "jupyter_book", "build", ".", "-W", "-n", "--keep-going", "-q"]
+    builder = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
+    command = [sys.executable, "-c", builder, "build", ".", "-W", "-n", "--keep-going", "-q"]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     if done.returncode:
         HTML.joinpath("index.html").unlink(missing_ok=True)
