@@ -59,7 +59,7 @@ def build(profile: str, results: str = "results") -> None:
     command = [sys.executable, "-c", builder, "build", ".", "-W", "-n", "--keep-going", "-q"]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     if done.returncode:
-        HTML.joinpath("index.html").unlink(missing_ok=True)
+        shutil.rmtree(ROOT / "_build")  # Sphinx would not repeat the warnings of pages it has already read
         lines = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
         raise CbtError("the book does not build cleanly:\n" + "\n".join(lines or done.stderr.splitlines()[-15:]))
 

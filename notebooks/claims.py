@@ -84,8 +84,8 @@ cost.style.format("{:.1f}").set_caption("Cost of each page on the machine named 
 
 # %%
 page.number("pages", len(cost), what="chapters run")
-glue("minutes", round(cost["minutes"].sum(), 1), display=False)
-glue("peak_memory_gb", cost["peak memory (GB)"].max(), display=False)
+glue("minutes", float(cost["minutes"].sum()), display=False)
+glue("peak_memory_gb", float(cost["peak memory (GB)"].max()), display=False)
 page.save()
 
 # %% [markdown]
@@ -94,7 +94,7 @@ page.save()
 # - {glue:text}`claims_direction_holds` claims hold in direction, {glue:text}`claims_reproduced` are reproduced in
 #   value, {glue:text}`claims_differs` differ, {glue:text}`claims_not_comparable` cannot be compared and
 #   {glue:text}`claims_not_run` were not run by this profile.
-# - The chapters took {glue:text}`minutes` minutes and at most {glue:text}`peak_memory_gb` GB of memory.
+# - The chapters took {glue:text}`minutes:.1f` minutes and at most {glue:text}`peak_memory_gb:.1f` GB of memory.
 #
 # ## Next
 #
