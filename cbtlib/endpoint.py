@@ -54,7 +54,9 @@ def load(model: str = "embedded", dtype: str | None = None, trimmed: bool = True
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # it would stand on every page of the book
     source = str(embedded.model_dir(model, trimmed)) if model in embedded.NAMES else model
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
