@@ -1,0 +1,131 @@
+"""How right `structure` is: on gold letters whole and damaged, and on model answers labelled by hand.
+
+    evaluate(records)     letters that the reader was not fitted to, as written and damaged in known ways
+    agreement(answers)    any answers with labelled sentences
+    hand_labels()         model answers labelled by hand, {source: answers}, for `agreement`
+
+Notable choices:
+
+- Every sentence of a gold letter has its label for nothing, since the parts are separate fields.
+- A gold letter has one paragraph for each part, so a reader that used line breaks would be measured on nothing. This one
+  does not, and is shown a line break after every sentence.
+- Damage tells whether coverage looks at the words: with one part left out, `coverage invented` is how often the absent
+  part is claimed all the same.
+- Answers are resampled, not sentences: those of one answer stand or fall together.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cbtlib import ROOT, CbtError, corpus
+from cbtlib.corpus import PARTS
+from cbtlib.resampling import Statistics, intervals, ratio
+from cbtlib.structure import CLASSES, Labelled, labelled, read, runs, sentences
+
+LABELS = ROOT / "data" / "structure_labels.jsonl"
+
+
+def evaluate(records: Sequence[corpus.Record], resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """`agreement` on the gold letters of records (index: case, measure), as written and damaged in known ways.
+
+    Cases: whole; one part left out (each in turn); parts in random order; another letter glued on; the post in place of
+    an answer; characters shuffled. Raises CbtError for a letter that the reader was trained on.
+    """
+    train = {record.answer_text for record in corpus.load_split("train")}
+    if seen := [record.id for record in records if record.answer_text in train]:
+        raise CbtError(f"record {seen[0]} is in the train split; a reader is not measured on letters it was fitted to")
+    generator = np.random.default_rng(seed)
+    letters = [labelled(record.answer) for record in records]
+    orders = [{part: place for place, part in enumerate(generator.permutation(PARTS))} for _ in letters]
+    cases: dict[str, list[Labelled]] = {
+        "whole": letters,
+        "one part left out": [[p for p in letter if p[1] != part] for part in PARTS for letter in letters],
+        "parts shuffled": [sorted(x, key=lambda p: o[p[1]]) for x, o in zip(letters, orders, strict=True)],
+        "two letters glued": [one + two for one, two in zip(letters, letters[1:] + letters[:1], strict=True)],
+        "the post": [[(sentence, None) for sentence in sentences(record.post)] for record in records],
+        "characters shuffled": [
+            [(cut, None) for sentence, _ in letter for cut in sentences("".join(generator.permutation([*sentence])))]
+            for letter in letters
+        ],
+    }
+    tables = {}
+    for case, answers in cases.items():
+        versions = _counts(answers).reshape(-1, len(records), _WIDTH)  # of one letter: resampled together
+        tables[case] = _table(versions.sum(axis=0), resamples, seed)
+    return pd.concat(tables, names=["case", "measure"])
+
+
+def agreement(answers: Sequence[Labelled], resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """How far `analyse` agrees with labelled answers; the answers are resampled for the intervals.
+
+    Columns value, low, high, n (what a measure counts). Measures: `macro-F1` over the labels that occur; F1, precision
+    and recall of each; `coverage`, agreement over answers x parts, split into `coverage found` (share of the parts that
+    are there) and `coverage invented` (share of those that are not); `order`: the parts follow each other as labelled.
+    """
+    return _table(_counts(answers), resamples, seed)
+
+
+def hand_labels(path: Path = LABELS) -> dict[str, list[Labelled]]:
+    """Model answers labelled by hand, by source: lines {"source", "id" of the post, "sentences": [[text, part or null]]}."""
+    answers: dict[str, list[Labelled]] = {}
+    for line, item in corpus.read_objects(path):
+        if isinstance(item, corpus.Problem):
+            raise corpus.CorpusError(path, [item])
+        answer = [(text, part) for text, part in item["sentences"]]
+        if stray := [part for _, part in answer if part not in CLASSES]:
+            raise CbtError(f"{path}, line {line}: {stray[0]!r} is no part; use {', '.join(PARTS)} or null")
+        answers.setdefault(item["source"], []).append(answer)
+    return answers
+
+
+_WIDTH = len(CLASSES) ** 2 + 5
+
+
+def _counts(answers: Sequence[Labelled]) -> NDArray[np.float64]:
+    """For each answer (n, _WIDTH): sentences by label and reading, parts by being there and being found, order right."""
+    confusion, parts = np.zeros((len(answers), len(CLASSES), len(CLASSES))), np.zeros((len(answers), 2, 2))
+    order = np.zeros((len(answers), 1))
+    texts = ["\n".join(sentence for sentence, _ in answer) for answer in answers]
+    for number, (answer, found) in enumerate(zip(answers, read(texts), strict=True)):
+        if [sentence for sentence, _ in answer] != [sentence for sentence, _ in found.sentences]:
+            raise CbtError(
+                f"labelled answer {number + 1} is not cut as `sentences` cuts it; label the sentences it gives"
+            )
+        gold = [part for _, part in answer]
+        for label, (_, reading) in zip(gold, found.sentences, strict=True):
+            confusion[number, CLASSES.index(label), CLASSES.index(reading)] += 1
+        for part, covered in found.coverage.items():
+            parts[number, int(part in gold), int(covered)] += 1
+        order[number] = found.order == runs(gold)
+    return np.concatenate([confusion.reshape(len(answers), -1), parts.reshape(len(answers), -1), order], axis=1)
+
+
+def _table(counts: NDArray[np.float64], resamples: int, seed: int) -> pd.DataFrame:
+    confusion = counts[:, :-5].reshape(-1, len(CLASSES), len(CLASSES))
+    given, got, both = confusion.sum(axis=2), confusion.sum(axis=1), confusion.diagonal(axis1=1, axis2=2)
+    left, invented, missed, found = counts[:, -5:-1].T
+    occur = [index for index in range(len(CLASSES)) if given[:, index].any()]
+    shares: dict[str, tuple[Any, Any]] = {}
+    for index in occur:
+        name = CLASSES[index] or "none"
+        shares[f"F1 {name}"] = 2 * both[:, index], given[:, index] + got[:, index]
+        shares[f"precision {name}"] = both[:, index], got[:, index]
+        shares[f"recall {name}"] = both[:, index], given[:, index]
+    every = left + invented + missed + found
+    shares["coverage"] = left + found, every
+    shares["coverage found"] = found, missed + found
+    shares["coverage invented"] = invented, left + invented
+    shares["order"] = counts[:, -1], every / len(PARTS)
+    rows = {name: np.stack(pair, axis=1) for name, pair in shares.items() if pair[1].any()}
+    f1 = np.concatenate([rows[name] for name in rows if name.startswith("F1")], axis=1)
+    measures = {"macro-F1": Statistics(f1, lambda sums: ratio(sums.reshape(*sums.shape[:-1], -1, 2)).mean(axis=-1))}
+    measures |= {name: Statistics(pair) for name, pair in rows.items()}
+    table = pd.DataFrame(intervals([*measures.values()], resamples, seed=seed), list(measures), ["low", "high"])
+    table.insert(0, "value", [measure.value for measure in measures.values()])
+    table["n"] = [int(given.sum()), *(int(pair[:, 1].sum()) for pair in rows.values())]
+    return table.rename_axis("measure")
