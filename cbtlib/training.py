@@ -28,7 +28,7 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainingArguments, set_seed
 
 from cbtlib import CbtError, endpoint, fused, runs, templates
 from cbtlib.embedded import NAMES
@@ -66,7 +66,14 @@ class TrainingConfig:
 
 PROFILES = {
     "smoke": TrainingConfig(
-        model="smoke", max_steps=4, batch_size=2, accumulation=2, learning_rate=1e-2, dropout=0.0, evaluate_every=2
+        model="smoke",
+        max_steps=4,
+        batch_size=2,
+        accumulation=2,
+        learning_rate=1e-2,
+        dropout=0.0,
+        evaluate_every=2,
+        max_length=2048,
     ),
     # Measured on two cores without bf16 arithmetic: see the chapter on training for what was chosen and why.
     "embedded": TrainingConfig(
@@ -121,14 +128,15 @@ def train(rows: Iterable[Row], dev_rows: Iterable[Row], config: TrainingConfig, 
     checkpoint = runs.last_checkpoint(out, identity["hash"])
     trainer = AnswerTrainer(
         model=add_lora(model, config),
-        args=arguments(config, out / "checkpoints", len(data)),
+        args=arguments(config, out / "checkpoints", len(data), resuming=checkpoint is not None),
         train_dataset=data,  # type: ignore[arg-type]
         eval_dataset=dev,  # type: ignore[arg-type]
         data_collator=Collator(tokenizer.pad_token_id),
         processing_class=tokenizer,
         callbacks=[runs.Journal(out, identity["hash"])],
     )
-    trainer.remove_callback(ProgressCallback)
+    for chatter in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(chatter)
     if config.patience:
         trainer.add_callback(EarlyStoppingCallback(config.patience))
     if not trainer.is_fsdp_enabled:  # sharded weights are only whole inside their own module's forward
@@ -173,7 +181,7 @@ def add_lora(model: nn.Module, config: TrainingConfig) -> PeftModel:
         return get_peft_model(model, settings)  # type: ignore[arg-type]
 
 
-def arguments(config: TrainingConfig, folder: Path, records: int) -> TrainingArguments:
+def arguments(config: TrainingConfig, folder: Path, records: int, resuming: bool = False) -> TrainingArguments:
     """The Trainer's arguments for a configuration."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     an_epoch = math.ceil(records / (config.batch_size * config.accumulation * processes))
@@ -198,7 +206,7 @@ def arguments(config: TrainingConfig, folder: Path, records: int) -> TrainingArg
         use_cpu=config.device == "cpu" or not torch.cuda.is_available(),
         eval_strategy="steps",
         eval_steps=every,
-        eval_on_start=True,
+        eval_on_start=not resuming,  # the curve has it already
         save_strategy="steps",
         save_steps=every,
         save_total_limit=config.keep,

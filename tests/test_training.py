@@ -1,0 +1,378 @@
+"""Training: which tokens carry loss; shortcuts change no number; finished work is kept; mistakes are named."""
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import AutoPeftModelForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from typer.testing import CliRunner
+
+from cbtlib import ROOT, CbtError, cli, endpoint, fused, runs, sampling, templates, training
+from cbtlib.templates import IGNORED
+
+PROMPTABLE = ("gemma", "llama-chinese", "alpaca-chinese", "chat")
+"""Templates without tokens of their own, which any tokenizer can take."""
+
+CONFIG = replace(training.PROFILES["smoke"], max_length=200)
+
+
+@dataclass(frozen=True)
+class Pair:
+    id: str
+    post: str
+    answer_text: str
+    split: str = "train"
+
+
+ROWS = [
+    Pair(f"p{i}", f"第{i}次考试又没考好，我是不是很笨？" + "唉" * i, f"我听见你很难过。\n一次考试说明不了什么{i}。")
+    for i in range(8)
+]
+DEV = [Pair(f"d{i}", f"室友不理我了{i}", f"这一定不好受{i}。\n她也许只是累了。") for i in range(3)]
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return endpoint.load("smoke")[1]
+
+
+@pytest.fixture
+def model():
+    return endpoint.load("smoke", "float32")[0]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """One finished smoke run."""
+    out = tmp_path_factory.mktemp("run")
+    return out, training.train(ROWS, DEV, CONFIG, out)
+
+
+# ------------------------------------------------------------------------------------------- what carries loss
+
+chinese = st.text(st.sampled_from("我你不想考试累了。，？\n 12ab…“”"), min_size=1, max_size=40).filter(str.strip)
+
+
+@settings(deadline=None, max_examples=25)
+@given(post=chinese, answer=chinese, name=st.sampled_from(PROMPTABLE))
+def test_loss_falls_on_the_answer_and_its_end_and_nowhere_else(tokenizer, post, answer, name):
+    template = templates.adopt(name, tokenizer)
+    (row,) = templates.encode([Pair("x", post, answer)], tokenizer, template, 4096)
+    learned = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
+    assert tokenizer.decode(learned) == answer.strip() + template.end
+    assert tokenizer.decode(row["input_ids"]) == templates.render(post, template) + answer.strip() + template.end
+    assert learned[-1] in templates.stop_ids(template, tokenizer)
+    assert row["labels"].index(learned[0]) == len(row["labels"]) - len(learned), "one border, prompt before answer"
+
+
+def test_the_chat_template_of_a_tokenizer_is_taken_apart_exactly(tokenizer):
+    template = templates.adopt("chat", tokenizer)
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "睡不着"}], tokenize=False, add_generation_prompt=True
+    )
+    assert templates.render("睡不着", template) == asked
+
+
+def test_answer_logits_and_no_mask_give_the_loss_of_full_logits_with_a_mask(model, tokenizer):
+    rows = templates.encode(ROWS, tokenizer, templates.adopt("gemma", tokenizer), 200)
+    batch = training.Collator(tokenizer.pad_token_id)(rows)
+    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+    assert lengths.min() < lengths.max(), "the batch must have padding to prove anything"
+    mask = (torch.arange(lengths.max()) < lengths[:, None]).long()
+    full = model(**batch, attention_mask=mask).loss
+    count = (batch["labels"] != IGNORED).sum()
+    assert (training.answer_nll(model, **batch) / count).item() == pytest.approx(full.item(), rel=1e-5)
+    assert training.mean_nll(model, rows, training.Collator(tokenizer.pad_token_id), 3) == pytest.approx(
+        full.item(), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_fused_layer_computes_what_peft_computes(tokenizer, autocast):
+    rows = templates.encode(ROWS[:3], tokenizer, templates.adopt("gemma", tokenizer), 200)
+    batch = training.Collator(tokenizer.pad_token_id)(rows)
+    seen = []
+    for fuse in (False, True):
+        torch.manual_seed(0)
+        lora = training.add_lora(endpoint.load("smoke", "float32")[0], replace(CONFIG, rslora=True))
+        for name, parameter in lora.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)  # B starts at zero, where everything agrees
+        assert not fuse or fused.fuse(lora) == 6 * 7
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = training.answer_nll(lora, **batch)
+        loss.backward()
+        gradients = torch.cat([p.grad.flatten() for p in lora.parameters() if p.requires_grad])
+        seen.append((loss.item(), gradients))
+    (loss, gradient), (fused_loss, fused_gradient) = seen
+    assert fused_loss == pytest.approx(loss, rel=1e-2 if autocast else 1e-5)
+    cosine = torch.nn.functional.cosine_similarity(gradient, fused_gradient, dim=0)
+    assert cosine > (0.99 if autocast else 0.99999)
+    if not autocast:
+        torch.testing.assert_close(fused_gradient, gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_fused_layers_still_obey_disabled_adapters(model, tokenizer):
+    ids = torch.tensor([tokenizer("你好，我睡不着")["input_ids"]])
+    before = model(ids).logits.detach().clone()
+    lora = training.add_lora(model, CONFIG)
+    for name, parameter in lora.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    fused.fuse(lora)
+    assert not torch.allclose(lora(ids).logits, before, atol=1e-3)
+    with lora.disable_adapter():
+        torch.testing.assert_close(lora(ids).logits, before)
+
+
+# ------------------------------------------------------------------------------------------- a run and its folder
+
+
+def test_a_run_lowers_the_loss_and_leaves_an_adapter_that_loads_without_us(finished, tokenizer):
+    _, result = finished
+    losses = result.dev_losses
+    assert losses[-1] < losses[0]
+    assert [entry["step"] for entry in result.history if "loss" in entry] == [1, 2, 3, 4]
+    assert result.trainable == 49_152
+    assert {path.suffix for path in result.adapter.iterdir()} <= {".json", ".safetensors", ".md", ".jinja"}
+    stranger = AutoPeftModelForCausalLM.from_pretrained(result.adapter)
+    ours, _ = runs.load_adapter(result.adapter)
+    ids = torch.tensor([tokenizer("你好")["input_ids"]])
+    torch.testing.assert_close(stranger(ids).logits, ours(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_the_card_names_data_settings_losses_and_limits(finished):
+    out, result = finished
+    card = (result.adapter / "README.md").read_text("utf-8")
+    facts = json.loads((out / "training.json").read_text("utf-8"))
+    assert facts["data"]["train"] in card and facts["data"]["dev"] in card
+    assert f"{result.dev_losses[-1]:.3f}" in card and "not a counsellor" in card and "Gemma Terms of Use" in card
+    assert str(Path.home()) not in card
+
+
+def test_a_finished_run_returns_at_once_and_another_configuration_is_refused(finished, monkeypatch):
+    out, result = finished
+    monkeypatch.setattr(endpoint, "load", lambda *_: pytest.fail("a finished run loads no model"))
+    assert training.train(ROWS, DEV, CONFIG, out) == result
+    with pytest.raises(CbtError, match=r"holds another run \(rank 8 -> 4\)"):
+        training.train(ROWS, DEV, replace(CONFIG, rank=4), out)
+    with pytest.raises(CbtError, match="train "):
+        training.train(ROWS[1:], DEV, CONFIG, out)
+    assert runs.read_result(out) == result
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from test_training import CONFIG, DEV, ROWS
+from cbtlib import runs, training
+step = runs.Journal.on_step_begin
+def die(self, args, state, control, **kwargs):
+    if state.global_step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+runs.Journal.on_step_begin = die
+training.train(ROWS, DEV, CONFIG, {out!r})
+"""
+
+
+def test_a_killed_run_goes_on_to_the_curve_of_an_undisturbed_one(finished, tmp_path, monkeypatch):
+    _, whole = finished
+    code = KILLED.format(tests=str(Path(__file__).parent), out=str(tmp_path))
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    assert not (tmp_path / "result.json").exists()
+    # A later checkpoint that was being written when the run died does not count.
+    (tmp_path / "checkpoints" / "checkpoint-3").mkdir()
+    result = training.train(ROWS, DEV, CONFIG, tmp_path)
+    assert [e["step"] for e in result.history] == [e["step"] for e in whole.history]
+    for mine, theirs in zip(result.history, whole.history, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)
+
+
+def test_a_damaged_or_foreign_checkpoint_is_named_and_refused(finished, tmp_path):
+    out, _ = finished
+    for change in ("damage", "foreign"):
+        place = tmp_path / change
+        folder = place / "checkpoints" / "checkpoint-2"
+        folder.mkdir(parents=True)
+        for path in (out / "checkpoints" / "checkpoint-2").iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+        if change == "damage":
+            weights = folder / "adapter_model.safetensors"
+            weights.write_bytes(weights.read_bytes()[:-100])
+        else:
+            (folder / "seal.json").write_text('{"hash": "other", "files": {}}')
+        with pytest.raises(CbtError, match=r"checkpoint-2.*(adapter_model.safetensors|another run)"):
+            training.train(ROWS, DEV, CONFIG, place)
+
+
+# ------------------------------------------------------------------------------------------- mistakes
+
+BAD_CONFIGS = [
+    (replace(CONFIG, max_length=30), r"\d of 8 records are longer than max_length=30: \d+ tokens.*raise max_length to"),
+    (replace(CONFIG, targets="q_proj,W_pack"), "no linear layer is called W_pack: this model has .*q_proj"),
+    (replace(CONFIG, template="klingon"), "no template 'klingon'"),
+    (replace(CONFIG, template="qwen"), r"needs the tokens <\|im_start\|>"),
+    (replace(CONFIG, template="baichuan"), "needs the tokens <reserved_102>"),
+    (replace(CONFIG, learning_rate=math.inf, max_steps=3), "the loss is nan.*lower the learning_rate"),
+]
+
+
+@pytest.mark.parametrize(("config", "message"), BAD_CONFIGS)
+def test_a_configuration_that_cannot_work_is_one_sentence(config, message, tmp_path):
+    with pytest.raises(CbtError, match=message):
+        training.train(ROWS, DEV, config, tmp_path)
+    assert not (tmp_path / "adapter").exists() and not (tmp_path / "result.json").exists()
+
+
+BAD_ROWS = [
+    ([], DEV, "no training records"),
+    (ROWS, [], "no dev records"),
+    ([*ROWS, DEV[0]], DEV, "1 posts are in the training and in the dev records"),
+    ([*ROWS, replace(DEV[0], split="test")], DEV[1:], "1 training records are not of the split 'train', d0"),
+    ([*ROWS, Pair("empty", "我很累", "  ")], DEV, "record empty has no answer"),
+    ([*ROWS, Pair("spells", "我很累<eos>", "好")], DEV, "record spells spells the special token '<eos>'"),
+]
+
+
+@pytest.mark.parametrize(("rows", "dev", "message"), BAD_ROWS)
+def test_rows_that_must_not_be_trained_on_are_named(rows, dev, message, tmp_path):
+    with pytest.raises(CbtError, match=re.escape(message)):
+        training.train(rows, dev, CONFIG, tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+def test_cuda_without_cuda_and_a_folder_without_weights(tmp_path):
+    with pytest.raises(CbtError, match="no CUDA device"):
+        training.train(ROWS, DEV, replace(CONFIG, device="cuda"), tmp_path / "run")
+    with pytest.raises(CbtError, match="holds no weights"):
+        training.train(ROWS, DEV, replace(CONFIG, model=str(tmp_path)), tmp_path / "run")
+    with pytest.raises(CbtError, match="holds no adapter"):
+        runs.load_adapter(tmp_path)
+    with pytest.raises(CbtError, match="holds no finished run"):
+        runs.read_result(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("rank=x", "rank is a int"),
+        ("ranks=4", "write name=value"),
+        ("rank", "write name=value"),
+        ("dora=1", "true or false"),
+    ],
+)
+def test_settings_of_the_command_line_are_checked(setting, message):
+    with pytest.raises(CbtError, match=message):
+        training.configure("smoke", settings=[setting])
+    assert training.configure("smoke", "embedded", ["rank=4", "dora=true"]) == replace(
+        training.PROFILES["smoke"], model="embedded", rank=4, dora=True
+    )
+
+
+# ------------------------------------------------------------------------------------------- sampling
+
+
+def test_samples_come_in_the_order_of_the_prompts_seeded_and_say_when_cut_off(model, tokenizer):
+    prompts = ["短", "一个长一些的开头，句子还没有完", "中等的开头"]
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    first = sampling.sample(model, tokenizer, prompts, max_new_tokens=6, batch_size=2, seed=1)
+    assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers are untouched"
+    assert first == sampling.sample(model, tokenizer, prompts, max_new_tokens=6, batch_size=2, seed=1)
+    assert first != sampling.sample(model, tokenizer, prompts, max_new_tokens=6, batch_size=2, seed=2)
+    swapped = sampling.sample(model, tokenizer, prompts[::-1], max_new_tokens=6, batch_size=2, seed=1)
+    assert swapped == first[::-1]
+
+
+def test_a_text_that_ends_is_whole_and_one_that_meets_the_limit_is_truncated(model, tokenizer):
+    ids = tokenizer("好", add_special_tokens=False)["input_ids"]
+
+    def speak(input_ids, max_new_tokens, **_):
+        ended = ids + [tokenizer.eos_token_id] + [tokenizer.pad_token_id] * (max_new_tokens - 2)
+        tails = torch.tensor([ended, ids * max_new_tokens])
+        return torch.cat([input_ids, tails[: len(input_ids)]], dim=1)
+
+    model.generate = speak
+    whole, cut = sampling.sample(model, tokenizer, ["a", "b"], max_new_tokens=4)
+    assert whole == sampling.Sample("好", truncated=False)
+    assert cut == sampling.Sample("好好好好", truncated=True)
+
+
+# ------------------------------------------------------------------------------------------- other backbones, processes
+
+TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings_of", "template", "targets"),
+    [
+        (LlamaForCausalLM, LlamaConfig, "llama-chinese", "all-linear"),
+        (LlamaForCausalLM, LlamaConfig, "alpaca-chinese", "q_proj,v_proj"),
+        (Qwen2ForCausalLM, Qwen2Config, "qwen", "all-linear"),
+    ],
+)
+def test_a_random_backbone_goes_the_whole_way(kind, settings_of, template, targets, tokenizer, tmp_path):
+    base = tmp_path / "base"
+    own = endpoint.load("smoke")[1]
+    own.add_special_tokens({"additional_special_tokens": list(templates.TEMPLATES[template].special)})
+    kind(settings_of(vocab_size=len(own), num_key_value_heads=2, **TINY)).save_pretrained(base)
+    own.save_pretrained(base)
+    config = replace(CONFIG, model=str(base), template=template, targets=targets, max_steps=1)
+    result = training.train(ROWS[:4], DEV, config, tmp_path / "run")
+    tuned, names = runs.load_adapter(result.adapter)
+    prompt = templates.render("我很累", templates.adopt(template, names))
+    (sample,) = sampling.sample(
+        tuned, names, [prompt], max_new_tokens=3, stop=templates.stop_ids(templates.adopt(template, names), names)
+    )
+    assert isinstance(sample.text, str) and math.isfinite(result.dev_losses[-1])
+
+
+def test_two_processes_give_the_parameters_of_one(tmp_path):
+    # A step covers all eight rows, so that both runs see the same rows in it.
+    config = replace(CONFIG, batch_size=2, accumulation=4, max_steps=2)
+    one = training.train(ROWS, DEV, config, tmp_path / "one")
+    code = f"""
+import sys
+from dataclasses import replace
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_training import CONFIG, DEV, ROWS
+from cbtlib import training
+training.train(ROWS, DEV, replace(CONFIG, batch_size=2, accumulation=2, max_steps=2), {str(tmp_path / "two")!r})
+"""
+    script = tmp_path / "ddp.py"
+    script.write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    from safetensors.torch import load_file
+
+    mine, theirs = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two"))
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        torch.testing.assert_close(theirs[name], mine[name], rtol=1e-3, atol=1e-5)
+    assert runs.read_result(tmp_path / "two").dev_losses == pytest.approx(one.dev_losses, rel=1e-4)
+
+
+def test_the_command_trains_the_smoke_model(tmp_path):
+    rows = tmp_path / "train.jsonl"
+    source = (ROOT / "data/corpus/train.jsonl").read_text("utf-8").splitlines()
+    rows.write_text("\n".join(source[:4]) + "\n", "utf-8")
+    dev = tmp_path / "dev.jsonl"
+    dev.write_text("\n".join((ROOT / "data/corpus/dev.jsonl").read_text("utf-8").splitlines()[:2]) + "\n", "utf-8")
+    options = ["train", "--profile", "smoke", "--data", str(rows), "--dev", str(dev), "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(cli.app, [*options, "--set", "max_steps=1", "--set", "max_length=2000"])
+    assert done.exit_code == 0, done.output + str(done.exception)
+    assert re.search(r"adapter: dev loss [\d.]+ -> [\d.]+ in", done.output)
