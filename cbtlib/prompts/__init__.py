@@ -68,7 +68,7 @@ class Prompt:
     def request(self, question: str, description: str) -> dict[str, Any]:
         """The part of the request body that this prompt decides: messages or prompt, stop marks, schema."""
         if self.kind == "completion":
-            body: dict[str, Any] = {"prompt": self._continuation(question, description), "stop": ["【"]}
+            body: dict[str, Any] = {"prompt": self._continuation(question, description), "stop": ["\n【"]}
             return body | {"json_schema": SCHEMA} if self.output == "json" else body
         body = {"messages": self.messages(question, description)}
         if self.output == "json":
