@@ -7,8 +7,8 @@
 Notable choices:
 
 - Every sentence of a gold letter has its label for nothing, since the parts are separate fields.
-- A gold letter has one paragraph for each part, so a reader that used line breaks would be measured on nothing. This one
-  does not, and is shown a line break after every sentence.
+- A gold letter has one paragraph for each part, so a reader that used line breaks would be measured on nothing. This
+  one does not, and is shown a line break after every sentence.
 - Damage tells whether coverage looks at the words: with one part left out, `coverage invented` is how often the absent
   part is claimed all the same.
 - Answers are resampled, not sentences: those of one answer stand or fall together.
@@ -71,7 +71,7 @@ def agreement(answers: Sequence[Labelled], resamples: int = 1000, seed: int = 0)
 
 
 def hand_labels(path: Path = LABELS) -> dict[str, list[Labelled]]:
-    """Model answers labelled by hand, by source: lines {"source", "id" of the post, "sentences": [[text, part or null]]}."""
+    """Model answers labelled by hand, by source; a line: {"source", "id" (post), "sentences": [[text, part/null]]}."""
     answers: dict[str, list[Labelled]] = {}
     for line, item in corpus.read_objects(path):
         if isinstance(item, corpus.Problem):
@@ -87,7 +87,7 @@ _WIDTH = len(CLASSES) ** 2 + 5
 
 
 def _counts(answers: Sequence[Labelled]) -> NDArray[np.float64]:
-    """For each answer (n, _WIDTH): sentences by label and reading, parts by being there and being found, order right."""
+    """For each answer (n, _WIDTH): sentences by label and reading, parts by being there and found, order right."""
     confusion, parts = np.zeros((len(answers), len(CLASSES), len(CLASSES))), np.zeros((len(answers), 2, 2))
     order = np.zeros((len(answers), 1))
     texts = ["\n".join(sentence for sentence, _ in answer) for answer in answers]
