@@ -54,7 +54,8 @@ def wilson(k: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tuple[Floats
     z = stats.norm.ppf(0.5 + confidence / 2)
     middle = (k + z**2 / 2) / (n + z**2)
     half = z / (n + z**2) * np.sqrt(k * (n - k) / n + z**2 / 4)
-    return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
+    # the ends are exact, so that a count of 0 lies within its own interval in floating point too
+    return np.where(k == 0, 0.0, middle - half), np.where(k == n, 1.0, middle + half)
 
 
 def shares(labels: ArrayLike, types: Sequence[str] = TYPES, confidence: float = 0.95) -> pd.DataFrame:
