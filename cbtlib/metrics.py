@@ -49,6 +49,7 @@ class Metric:
     measure: Callable[[Texts], Statistics]
     signature: str
     needs: Literal["references", "sources", ""] = "references"
+    model: bool = False  # it loads a model, so it runs only when named
 
 
 def _parts(texts: Texts) -> Statistics:
@@ -65,6 +66,13 @@ def _named(texts: Texts) -> Statistics:
     return Statistics.mean([bool(distortions.extract(text)) for text in texts.hypotheses])
 
 
+def _bertscore(texts: Texts) -> Statistics:
+    """BERTScore on the embedded model, layer 9 of 18: the layer that a linear probe reads best."""
+    from cbtlib import bertscore
+
+    return bertscore.bertscore(texts, bertscore.encoder("embedded", 9))
+
+
 _SACREBLEU = f"sacrebleu:{version('sacrebleu')}"
 _METEOR = "match:exact|alpha:0.9|beta:3|gamma:0.5|case:lower"
 METRICS: dict[str, Metric] = {
@@ -79,6 +87,11 @@ METRICS: dict[str, Metric] = {
     "parts": Metric(_parts, "of:5|by:cbtlib.structure", ""),
     "named": Metric(_named, "by:cbtlib.distortions|negated:no", ""),
     "load": Metric(surface.load, "by:sentence", ""),
+    "bertscore": Metric(
+        _bertscore,
+        f"model:embedded|layer:9|idf:no|specials:no|rescaled:no|transformers:{version('transformers')}",
+        model=True,
+    ),
 }
 OVERLAP = ("bleu", "chrf", "meteor_char", "meteor_word")
 

@@ -70,7 +70,10 @@ def score(
     for side in [*systems.values(), *golds[1:]]:
         _same_items(side, golds[0])
     posts = golds[0].posts
-    wanted = list(names) or [n for n, m in metrics.METRICS.items() if m.needs != "sources" or posts]
+    light = [
+        name for name, metric in metrics.METRICS.items() if not metric.model and (metric.needs != "sources" or posts)
+    ]
+    wanted = list(names) or light
     trained = None
     if training:
         sides = [read(path) for path in training]

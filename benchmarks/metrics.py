@@ -1,0 +1,154 @@
+"""Evaluation at the paper's size: BLEU, chrF and METEOR with intervals, BERTScore, and whether intervals cover.
+
+    python benchmarks/metrics.py [--quick] [--json OUT]
+
+Letters are put together from sentences of the book's corpus. The peers run in the same process on the same pairs:
+sacrebleu (its own statistics), METEOR by nested loops (nltk's algorithm; nltk itself is not a dependency) and BERTScore
+pair by pair. Values must agree to 1e-9. Peers are timed on a slice of the pairs; ratios are of medians of three runs.
+"""
+
+import argparse
+import itertools
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from sacrebleu.metrics import BLEU, CHRF
+
+from cbtlib import agreement, corpus, metrics, resampling, surface
+from cbtlib.resampling import Statistics
+
+PAIRS = 22_327  # the paper's data set
+CHARACTERS = 600
+
+
+def letters(count: int, seed: int) -> list[str]:
+    """Letters of CHARACTERS characters from shuffled sentences of the training answers."""
+    pool = [s + "。" for r in corpus.load_split("train") for s in r.answer_text.replace("\n", "").split("。") if s]
+    generator = np.random.default_rng(seed)
+    longest = 2 * CHARACTERS // min(20, statistics.median(map(len, pool)))
+    return ["".join(pool[i] for i in generator.integers(0, len(pool), int(longest)))[:CHARACTERS] for _ in range(count)]
+
+
+def nested_loop_meteor(hypothesis: str, reference: str) -> float:
+    """METEOR on characters, aligned by nested loops over what is still free, from the end."""
+    one, two = list(enumerate(hypothesis)), list(enumerate(reference))
+    links = []
+    for i in range(len(one) - 1, -1, -1):
+        for j in range(len(two) - 1, -1, -1):
+            if one[i][1] == two[j][1]:
+                links.append((one[i][0], two[j][0]))
+                one.pop(i)
+                two.pop(j)
+                break
+    if not links:
+        return 0.0
+    links.sort()
+    chunks = 1 + sum((b[0] - a[0], b[1] - a[1]) != (1, 1) for a, b in itertools.pairwise(links))
+    precision, recall = len(links) / len(hypothesis), len(links) / len(reference)
+    return precision * recall / (0.9 * precision + 0.1 * recall) * (1 - 0.5 * (chunks / len(links)) ** 3)
+
+
+def seconds(work: Callable[[], object], repeats: int = 3) -> float:
+    """Median seconds of a few runs."""
+    taken = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def overlap_metrics(pairs: int, peers: int) -> dict[str, float]:
+    """Our three metrics with intervals on all pairs; each peer on the first `peers` of them."""
+    hypotheses, references = letters(pairs, 1), letters(pairs, 2)
+    names = ["bleu", "chrf", "meteor_char"]
+    whole = seconds(lambda: metrics.score(hypotheses, [references], metrics=names, resamples=1000), 1)
+    few, gold = hypotheses[:peers], references[:peers]
+    values: dict[str, float] = {}
+    ours, theirs = {}, {}
+    for name in names:
+        ours[name] = seconds(lambda name=name: metrics.measure(few, [gold], metrics=[name]))
+        values[name] = metrics.measure(few, [gold], metrics=[name])[name][0].value
+    for name, make in (("bleu", lambda: BLEU(tokenize="zh")), ("chrf", lambda: CHRF(word_order=0))):
+        # a fresh metric each time: sacrebleu keeps tokenised lines
+        theirs[name] = seconds(lambda make=make: make()._extract_corpus_statistics(few, [gold]))
+        assert abs(make().corpus_score(few, [gold]).score - values[name]) < 1e-9, name
+    slow: list[float] = []
+    theirs["meteor_char"] = seconds(lambda: slow.extend(map(nested_loop_meteor, few, gold)), 1)
+    assert np.abs(surface.meteor(surface.Texts(few, [gold]), "character").items - slow).max() < 1e-9
+    found = {"pairs": pairs, "BLEU + chrF + METEOR with 1,000 resamples, s": whole}
+    return found | {f"{name}, times faster than the peer": theirs[name] / ours[name] for name in names}
+
+
+def bertscore(pairs: int) -> dict[str, float]:
+    """Encoding speed on the embedded model, and the ratio to encoding pair by pair."""
+    from cbtlib import bertscore as module
+    from cbtlib import endpoint
+
+    model, tokenizer = endpoint.load("embedded")
+    gold = letters(max(2, pairs // 4), 3)  # several systems answer the same posts
+    texts = surface.Texts(letters(pairs, 4), [[gold[i % len(gold)] for i in range(pairs)]])
+
+    def batched() -> int:
+        encoder = module.Encoder(model, tokenizer, 9, "embedded")
+        module.bertscore(texts, encoder)
+        return sum(map(len, encoder.tokens.values()))
+
+    def pair_by_pair() -> None:
+        for hypothesis, reference in zip(texts.hypotheses, texts.references[0], strict=True):
+            module.bertscore(
+                surface.Texts([hypothesis], [[reference]]), module.Encoder(model, tokenizer, 18, "embedded")
+            )
+
+    tokens, ours = batched(), seconds(batched)
+    return {
+        "BERTScore, tokens/s": tokens / ours,
+        "BERTScore, times faster than pair by pair": seconds(pair_by_pair, 1) / ours,
+    }
+
+
+def coverage(trials: int, items: int = 100) -> dict[str, float]:
+    """Share of 95 % intervals from `items` items that hold the value of the population they were drawn from."""
+    hypotheses, references = letters(3000, 5), letters(3000, 6)
+    population = {name: s for name, (s, _) in metrics.measure(hypotheses, [references]).items()}
+    generator = np.random.default_rng(7)
+    quality = generator.normal(1, 0.6, (3000, 1))
+    scores = np.clip(np.rint(quality + generator.normal(0, 0.5, (3000, 3))), 0, 2)
+    scores[generator.random(scores.shape) < 0.05] = np.nan
+    population["Krippendorff's alpha"] = agreement.krippendorff_alpha(scores, 3)
+    held = dict.fromkeys(population, 0)
+    for trial in range(trials):
+        drawn = generator.integers(0, 3000, items)
+        samples = [Statistics(s.rows[drawn], s.formula) for s in population.values()]
+        bounds = resampling.intervals(samples, 1000, seed=trial)
+        for (name, whole), (low, high) in zip(population.items(), bounds, strict=True):
+            held[name] += low <= whole.value <= high
+    return {f"coverage of 95 % intervals, {name}": count / trials for name, count in held.items()}
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small sizes: does it run, not how fast is it")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the numbers here")
+    chosen = parser.parse_args()
+    found = overlap_metrics(300 if chosen.quick else PAIRS, 20 if chosen.quick else 200)
+    found["peak memory so far, GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**30 if sys.platform == "darwin" else 2**20
+    )
+    found |= coverage(20 if chosen.quick else 1000)
+    found |= bertscore(4 if chosen.quick else 64)
+    for name, value in found.items():
+        print(f"{name:60} {value:12,.3f}")
+    if chosen.json:
+        chosen.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
