@@ -266,7 +266,7 @@ for system in ("base, few-shot", "LoRA-tuned"):
 # Every value is computed over the posts that its system answered. The interval is a bootstrap over posts: draw as many
 # posts again, with replacement, a thousand times, and keep the middle 95 % of the scores. `parts` counts how many of
 # the five CBT parts `cbtlib.structure` finds in a reply.
-
+#
 # BERTScore compares no characters but what a model makes of them: each token of the reply is matched to the most
 # similar token of the reference, by the cosine of their states in one layer of the base model, and the other way
 # round. Its values crowd together near the top, so only differences mean something. **BLEURT** is the fifth metric of
@@ -282,18 +282,7 @@ metrics.METRICS["bertscore"] = bertscore.metric(bertscore.Encoder(base, tokenize
 
 # %%
 gold = {record.id: record for record in posts}
-wanted = (
-    "bertscore",
-    "bleu",
-    "chrf",
-    "meteor_char",
-    "meteor_word",
-    "parts",
-    "length",
-    "repetition",
-    "copied",
-    "distinct_2",
-)
+wanted = (*metrics.OVERLAP, "bertscore", "parts", "length", "repetition", "copied", "distinct_2")
 scores: dict[str, dict[str, metrics.Score]] = {}
 for system, given in answers.items():
     kept = [item for item, (outcome, _) in given.items() if outcome == "ok"]
