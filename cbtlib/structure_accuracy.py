@@ -9,12 +9,14 @@ Notable choices:
 - Every sentence of a gold letter has its label for nothing, since the parts are separate fields.
 - A gold letter has one paragraph for each part, so a reader that used line breaks would be measured on nothing. This
   one does not, and is shown a line break after every sentence.
+- The floor is a reader that looks at the place of a sentence and at no word. On whole letters it is hard to beat,
+  because their parts come in order and in like lengths; but it claims every part of any text.
 - Damage tells whether coverage looks at the words: with one part left out, `coverage invented` is how often the absent
   part is claimed all the same.
 - Answers are resampled, not sentences: those of one answer stand or fall together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,13 @@ from numpy.typing import NDArray
 from cbtlib import ROOT, CbtError, corpus
 from cbtlib.corpus import PARTS
 from cbtlib.resampling import Statistics, intervals, ratio
-from cbtlib.structure import CLASSES, Labelled, labelled, read, runs, sentences
+from cbtlib.structure import CLASSES, Labelled, Structure, labelled, read, runs, sentences
 
 LABELS = ROOT / "data" / "structure_labels.jsonl"
 
 
 def evaluate(records: Sequence[corpus.Record], resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """`agreement` on the gold letters of records (index: case, measure), as written and damaged in known ways.
+    """`agreement` on the gold letters of records (index: case, measure), and in column `floor` that of place alone.
 
     Cases: whole; one part left out (each in turn); parts in random order; another letter glued on; the post in place of
     an answer; characters shuffled. Raises CbtError for a letter that the reader was trained on.
@@ -55,8 +57,13 @@ def evaluate(records: Sequence[corpus.Record], resamples: int = 1000, seed: int 
     }
     tables = {}
     for case, answers in cases.items():
-        versions = _counts(answers).reshape(-1, len(records), _WIDTH)  # of one letter: resampled together
-        tables[case] = _table(versions.sum(axis=0), resamples, seed)
+        texts = ["\n".join(sentence for sentence, _ in answer) for answer in answers]
+        # Versions of one letter are resampled together, so their counts are added up.
+        counts, floor = (
+            _counts(answers, readings).reshape(-1, len(records), _WIDTH).sum(axis=0)
+            for readings in (read(texts), by_place(texts))
+        )
+        tables[case] = _table(counts, resamples, seed).assign(floor=_table(floor, resamples, seed).value)
     return pd.concat(tables, names=["case", "measure"])
 
 
@@ -67,7 +74,22 @@ def agreement(answers: Sequence[Labelled], resamples: int = 1000, seed: int = 0)
     and recall of each; `coverage`, agreement over answers x parts, split into `coverage found` (share of the parts that
     are there) and `coverage invented` (share of those that are not); `order`: the parts follow each other as labelled.
     """
-    return _table(_counts(answers), resamples, seed)
+    texts = ["\n".join(sentence for sentence, _ in answer) for answer in answers]
+    return _table(_counts(answers, read(texts)), resamples, seed)
+
+
+def by_place(texts: Sequence[str]) -> Iterator[Structure]:
+    """Readings that give each sentence the part most train letters have at its place, whatever it says."""
+    votes = np.zeros((15, len(PARTS)))
+    for record in corpus.load_split("train"):
+        answer = labelled(record.answer)
+        for place, (_, part) in enumerate(answer):
+            votes[place * len(votes) // len(answer), PARTS.index(part)] += 1
+    usual = [PARTS[index] for index in votes.argmax(axis=1)]
+    for text in texts:
+        cut = sentences(text)
+        parts = [usual[place * len(usual) // len(cut)] for place in range(len(cut))]
+        yield Structure(list(zip(cut, parts, strict=True)), {part: part in parts for part in PARTS}, runs(parts))
 
 
 def hand_labels(path: Path = LABELS) -> dict[str, list[Labelled]]:
@@ -86,12 +108,11 @@ def hand_labels(path: Path = LABELS) -> dict[str, list[Labelled]]:
 _WIDTH = len(CLASSES) ** 2 + 5
 
 
-def _counts(answers: Sequence[Labelled]) -> NDArray[np.float64]:
+def _counts(answers: Sequence[Labelled], readings: Iterable[Structure]) -> NDArray[np.float64]:
     """For each answer (n, _WIDTH): sentences by label and reading, parts by being there and found, order right."""
     confusion, parts = np.zeros((len(answers), len(CLASSES), len(CLASSES))), np.zeros((len(answers), 2, 2))
     order = np.zeros((len(answers), 1))
-    texts = ["\n".join(sentence for sentence, _ in answer) for answer in answers]
-    for number, (answer, found) in enumerate(zip(answers, read(texts), strict=True)):
+    for number, (answer, found) in enumerate(zip(answers, readings, strict=True)):
         if [sentence for sentence, _ in answer] != [sentence for sentence, _ in found.sentences]:
             raise CbtError(
                 f"labelled answer {number + 1} is not cut as `sentences` cuts it; label the sentences it gives"
