@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 
 from cbtlib import CbtError, gates, surface
-from cbtlib.resampling import Statistics, bootstrap, holm, interval, intervals, randomisation
+from cbtlib.resampling import Statistics, bca, bootstrap, holm, intervals, randomisation
 from cbtlib.surface import References, Texts
 
 Normalisation = Literal["none", "NFKC"]
@@ -165,7 +165,7 @@ def score(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> list[Score]:
-    """Score one system, a `Score` for each metric, with percentile bootstrap intervals over items.
+    """Score one system, a `Score` for each metric, with BCa bootstrap intervals over items.
 
     `training` holds the texts trained on: when references or sources are among them, LeakError, unless `allow_leak`,
     which the signature then says. Without `training` it says `leak:unchecked`.
@@ -173,7 +173,7 @@ def score(
     gate = leak_gate(training, [*sources, *(text for one in references for text in one if text)], allow_leak)
     measured = measure(hypotheses, references, metrics=metrics, sources=sources, normalise=normalise)
     bounds = intervals([statistics for statistics, _ in measured.values()], resamples, confidence, seed)
-    made = f"{gate}|ci:{confidence:g}-bootstrap-{resamples}-seed-{seed}"
+    made = f"{gate}|ci:{confidence:g}-bca-{resamples}-seed-{seed}"
     return [
         Score(name, statistics.value, low, high, len(hypotheses), f"{name}|{signature}|{made}")
         for (name, (statistics, signature)), (low, high) in zip(measured.items(), bounds, strict=True)
@@ -236,8 +236,9 @@ def compare(
         p_values = [randomisation(statistics[one], statistics[two], resamples, seed) for one, two in pairs]
         for (one, two), p, p_holm in zip(pairs, p_values, holm(p_values), strict=True):
             n = len(systems[one])
-            low, high = interval(values[one] - values[two], confidence) if n > 1 else (np.nan, np.nan)
             difference = statistics[one].value - statistics[two].value
+            jackknife = statistics[one].jackknife - statistics[two].jackknife
+            low, high = bca(values[one] - values[two], difference, jackknife, confidence) if n > 1 else (np.nan, np.nan)
             differences.append(Difference(metric, one, two, difference, low, high, p, float(p_holm), n))
     return differences
 

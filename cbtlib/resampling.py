@@ -5,7 +5,9 @@ then one row of counts times that matrix, so that a thousand resamples of all me
 
 Notable choices:
 - All statistics passed together see the same resamples: differences between systems are paired by item.
-- Percentile intervals. One item, or a value that some resample leaves undefined, has no interval: NaN, never a guess.
+- Intervals are bias-corrected and accelerated (BCa, Efron 1987): percentiles cover too little for BLEU at n = 100.
+  The jackknife that it needs is one subtraction of rows from sums.
+- One item, or a value that some resample leaves undefined, has no interval: NaN, never a guess.
 - p values add one to count and trials (Davison and Hinkley 1997, eq. 4.11), so none is ever zero.
 """
 
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, ndtri
 
 from cbtlib import CbtError
 
@@ -48,6 +51,11 @@ class Statistics:
         return float(self.formula(self.rows.sum(axis=0)))
 
     @property
+    def jackknife(self) -> Floats:
+        """The value over all items but one, for each item (n,)."""
+        return self.formula(self.rows.sum(axis=0) - self.rows)
+
+    @property
     def items(self) -> Floats:
         """The value of every item alone (n,)."""
         return self.formula(self.rows)
@@ -75,13 +83,30 @@ def interval(values: Floats, confidence: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def bca(values: Floats, estimate: float, jackknife: Floats, confidence: float = 0.95) -> tuple[float, float]:
+    """BCa interval from bootstrap values (resamples,), the estimate, and leave-one-out values (n,)."""
+    if not (np.isfinite(values).all() and np.isfinite(jackknife).all() and np.isfinite(estimate)):
+        return np.nan, np.nan
+    slack = 1e-12 * max(1.0, abs(estimate))
+    below = np.mean(values < estimate - slack) + np.mean(np.abs(values - estimate) <= slack) / 2
+    # an estimate outside all its resamples would shift the interval by infinity
+    bias = ndtri(np.clip(below, 1 / (len(values) + 1), 1 - 1 / (len(values) + 1)))
+    influence = jackknife.mean() - jackknife
+    spread = (influence**2).sum() ** 1.5
+    acceleration = (influence**3).sum() / (6 * spread) if spread > 0 else 0.0
+    shift = bias + ndtri(np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
+    low, high = np.quantile(values, ndtr(bias + shift / (1 - acceleration * shift)))
+    return float(low), float(high)
+
+
 def intervals(
     statistics: Sequence[Statistics], resamples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> list[tuple[float, float]]:
-    """A bootstrap interval for each of the statistics; (NaN, NaN) for all when there is only one item."""
+    """A BCa interval for each of the statistics; (NaN, NaN) for all when there is only one item."""
     if _items(statistics) < 2:
         return [(np.nan, np.nan)] * len(statistics)
-    return [interval(column, confidence) for column in bootstrap(statistics, resamples, seed).T]
+    values = bootstrap(statistics, resamples, seed).T
+    return [bca(column, one.value, one.jackknife, confidence) for column, one in zip(values, statistics, strict=True)]
 
 
 def randomisation(one: Statistics, two: Statistics, trials: int = 1000, seed: int = 0) -> float:

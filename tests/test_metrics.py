@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import sacrebleu
+import scipy.stats
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU, CHRF
@@ -162,7 +163,7 @@ def test_a_signature_tells_two_settings_apart():
     texts = ["我很好", "不太好"]
     signatures = {metrics.score(texts, [texts], metrics=["bleu"], seed=seed)[0].signature for seed in (0, 1)}
     assert len(signatures) == 2
-    assert all(re.search(r"nrefs:1\|norm:none\|empty:0\|empties:0\|.*ci:0.95-bootstrap-1000", s) for s in signatures)
+    assert all(re.search(r"nrefs:1\|norm:none\|empty:0\|empties:0\|.*ci:0.95-bca-1000", s) for s in signatures)
 
 
 def test_bootstrap_equals_resampling_the_texts_themselves():
@@ -171,6 +172,21 @@ def test_bootstrap_equals_resampling_the_texts_themselves():
     drawn = np.random.default_rng(0).integers(0, 6, (20, 6))
     slow = [float(surface.bleu_formula(statistics.rows[rows].sum(axis=0))) for rows in drawn]
     assert resampling.bootstrap([statistics], 20, seed=0)[:, 0] == pytest.approx(slow)
+
+
+@relaxed
+@given(st.lists(st.integers(0, 20).map(float), min_size=3, max_size=20).filter(lambda values: len(set(values)) > 1))
+def test_intervals_are_scipys_bca(values):
+    theirs = scipy.stats.bootstrap(
+        (np.array(values),), np.mean, n_resamples=2000, method="BCa", random_state=np.random.default_rng(0)
+    ).confidence_interval
+    ((low, high),) = resampling.intervals([Statistics.mean(values)], 2000)
+    spread = np.std(values) / np.sqrt(len(values))
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.3 * spread)
+
+
+def test_values_that_never_vary_have_an_interval_without_width():
+    assert resampling.intervals([Statistics.mean([3.0, 3.0, 3.0])]) == [(3, 3)]
 
 
 def test_systems_that_answer_alike_do_not_differ_and_a_better_one_does():
