@@ -119,16 +119,21 @@ def corpus_check(
 @corpus_app.command("quality")
 def corpus_quality(
     paths: Annotated[list[Path] | None, typer.Argument(help="files; the book's own corpus when none is named")] = None,
-    card: Annotated[Path | None, typer.Option(help="Markdown file whose statistics to renew")] = None,
 ) -> None:
     """Measure lengths, labels, variety and how far each letter answers its own post."""
     from cbtlib import corpus, quality
 
     records = [record for path in paths or corpus.own_files() for record in corpus.load(path)]
-    text = quality.card(records)
-    print(text)
-    if card:
-        quality.write_card(card, text)
+    print(quality.card(records))
+
+
+@corpus_app.command("card")
+def corpus_card() -> None:
+    """Renew what is computed in the data card, the Croissant file and the checksums of the book's own corpus."""
+    from cbtlib import ROOT, datacard
+
+    for path in datacard.renew(ROOT / "data"):
+        print(path)
 
 
 @corpus_app.command("export")

@@ -14,7 +14,6 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from cbtlib import CbtError, gates
 from cbtlib.corpus import SPLITS, TOPICS, TYPES, Record
@@ -124,19 +123,6 @@ def card(records: Sequence[Record]) -> str:
         sizes = [sum(x.split == split for x in records) for split in splits]
         lines.append("| *records* | " + " | ".join(map(str, [*sizes, sum(sizes)])) + " |")
     return "\n".join(lines)
-
-
-MARKS = ("<!-- statistics: written by `cbt corpus quality --card` -->", "<!-- end of statistics -->")
-
-
-def write_card(path: Path, text: str) -> None:
-    """Put `text` between the two marks of a Markdown file; CbtError when it has not both."""
-    old = path.read_text(encoding="utf-8")
-    before, mark, rest = old.partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
-    if not mark or not end:
-        raise CbtError(f"{path} has no place for the statistics: it needs the lines {MARKS[0]} and {MARKS[1]}")
-    path.write_text(f"{before}{mark}\n\n{text}\n\n{end}{after}", encoding="utf-8", newline="\n")
 
 
 _TITLES = {

@@ -109,6 +109,7 @@ figure, axis = plt.subplots(figsize=(7.2, 4.6))
 error = [ordered["share"] - ordered["low"], ordered["high"] - ordered["share"]]
 axis.barh([f"{names[kind]} {chinese[kind]}" for kind in ordered.index], ordered["share"], xerr=error, capsize=3)
 axis.set(xlabel="share of posts", title="Distortions in the gold corpus")
+axis.xaxis.set_major_locator(plt.MultipleLocator(0.05))
 axis.xaxis.set_major_formatter("{x:.0%}")
 top, bottom = ordered.index[-1], ordered.index[0]
 figures.show(

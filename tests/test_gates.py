@@ -223,16 +223,6 @@ def test_quality_sees_stock_phrases_and_missing_quotes():
         quality.measure([record(0)])
 
 
-def test_the_card_is_renewed_between_its_marks_only(tmp_path):
-    path = tmp_path / "card.md"
-    path.write_text(f"before\n{quality.MARKS[0]}\nold\n{quality.MARKS[1]}\nafter\n", encoding="utf-8")
-    quality.write_card(path, "new")
-    quality.write_card(path, "newer")
-    assert path.read_text(encoding="utf-8") == f"before\n{quality.MARKS[0]}\n\nnewer\n\n{quality.MARKS[1]}\nafter\n"
-    with pytest.raises(CbtError, match="no place"):
-        quality.write_card(path.with_name("x.md") if path.with_name("x.md").write_text("x") else path, "y")
-
-
 def test_exports_keep_the_text_and_leave_crisis_out(tmp_path):
     crisis = record(5, split="crisis", crisis=True, answer={"referral": "请联系身边的人。"})
     records = [record(0), record(1, split="test"), crisis]
