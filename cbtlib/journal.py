@@ -250,8 +250,8 @@ def _explain(error: sqlite3.Error, path: Path) -> str:
     return f"{path} cannot be used as a journal: {text}; give a folder of an earlier run, or a new one"
 
 
-def strike(text: str, secrets: tuple[str, ...]) -> str:
-    """`text` with secrets (given ones, and what looks like one) replaced by [secret]."""
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "[secret]")
+def strike(text: str, key: str) -> str:
+    """`text` with `key`, and what looks like a key, replaced by [secret]. A short key is a placeholder, no secret."""
+    if len(key) >= 8:
+        text = text.replace(key, "[secret]")
     return re.sub(r"(?i)\b(bearer\s+|sk-|api[-_]?key[\"'=:\s]+)[\w.*-]{6,}", r"\1[secret]", text)

@@ -177,7 +177,8 @@ class Sender:
             body = f"connection broke: {type(error).__name__} {error}"
         finally:
             self.throttle.leave()
-        body = strike(body, (self.endpoint.api_key,))
+        if status != 200:  # an answer is kept as it came; what is no answer may quote the key
+            body = strike(body, self.endpoint.api_key)
         if status:
             outcome, detail, prompt_tokens, completion_tokens = self.judge(status, body)
         else:

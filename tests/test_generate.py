@@ -393,6 +393,14 @@ def test_secrets_are_struck_from_what_an_endpoint_says(tmp_path, capfd):
     assert b"abcdefghijklmnop" not in written and "abcdefghijklmnop" not in str(raised.value)
 
 
+@pytest.mark.parametrize("placeholder", ["k", "EMPTY", "none"])
+def test_the_placeholder_key_of_a_local_server_does_not_eat_letters_of_answers(tmp_path, placeholder):
+    with faults.serve() as server:
+        server.api_key = placeholder
+        (answer,) = generate.run(posts(1), PROMPT, server, tmp_path)
+    assert answer.text == "\n".join(faults.LETTER) and answer.prompt_tokens
+
+
 # ------------------------------------------------------------------ requests and replies
 
 

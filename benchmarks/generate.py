@@ -1,0 +1,251 @@
+"""Generation against a loopback endpoint: throughput, faults with kills, and a resume of a million rows.
+
+    python benchmarks/generate.py [--quick] [--json OUT]
+
+Three measurements. Ours and the peer run against the same server, in the same process tree, one after the other; the
+ideal is N x latency / concurrency.
+
+- *throughput*: N requests at concurrency 64 with 50 ms latency; ours (triage, journal and ledger included) beside a
+  plain script: `AsyncOpenAI` (no retries of its own), a semaphore, one `asyncio.gather`, answers kept in memory.
+- *faults*: 5 % 429, 3 % 500, 2 % hangs, 2 % cut replies, 1 % resets and, in the full run, 10 kills with SIGKILL at
+  random instants. Answers, duplicates, errors in the data, and whether the ledger brackets the server's own count.
+- *resume*: a million rows of which 99.9 % are in the journal: seconds and memory until the rest could be sent.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import multiprocessing
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from cbtlib import faults, generate, prices, prompts
+from cbtlib.generate import Question
+from cbtlib.journal import Journal
+from cbtlib.sending import Traffic
+
+PROMPT = prompts.get("five_parts_json")
+POST = "这个月一直加班，领导在会上又点了我的名字，我总觉得自己什么都做不好，回家也不想说话。"
+PRICES = ",".join(prices.COLUMNS) + "\nrehearsal,us,0.50,,2.00,,2026-01-01,benchmark,\n"
+
+
+class Posts:
+    """N posts that exist only while they are looked at, as rows of a file would."""
+
+    def __init__(self, n: int):
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[Question]:
+        return (Question(f"q{i}", f"第{i}个问题：{i * 7919 % 100003}", POST) for i in range(self.n))
+
+
+def plan_of(seed: int):
+    """Faults by share, on first attempts: 5 % 429, 3 % 500, 2 % hang, 2 % cut, 1 % reset."""
+    kinds = ["rate_limit"] * 5 + ["server_error"] * 3 + ["hang"] * 2 + ["cut"] * 2 + ["reset"] + ["ok"] * 87
+
+    def plan(key: str, attempt: int) -> str:
+        return kinds[random.Random(f"{seed}{key}").randrange(100)] if attempt == 0 else "ok"
+
+    return plan
+
+
+def serve(pipe: Any, latency: float) -> None:
+    """A server in a process of its own; says where it is, then waits to be told to stop."""
+    with faults.serve("ok", latency=latency) as server:
+        pipe.send(server.base_url)
+        pipe.recv()
+
+
+def ours(url: str, n: int, concurrency: int, out: str) -> None:
+    """Our run, in a process of its own so that its memory can be measured."""
+    endpoint = SimpleNamespace(base_url=url, api_key="k", model="rehearsal", name="rehearsal", fingerprint="bench")
+    summary = generate.generate(Posts(n), PROMPT, endpoint, out, traffic=Traffic(concurrency=concurrency))
+    assert summary.outcomes["ok"] == n, summary
+
+
+def plain(url: str, n: int, concurrency: int, out: str) -> None:
+    """The script one would write: gather over everything, a semaphore, answers in a list."""
+    from openai import AsyncOpenAI
+
+    async def main() -> None:
+        client = AsyncOpenAI(api_key="k", base_url=url, max_retries=0)
+        gate = asyncio.Semaphore(concurrency)
+
+        async def one(post: Question) -> str:
+            async with gate:
+                body = PROMPT.request(post.question, post.description)
+                reply = await client.chat.completions.create(
+                    model="rehearsal", max_tokens=1024, temperature=0.7, **body
+                )
+                return reply.choices[0].message.content or ""
+
+        texts = await asyncio.gather(*(one(post) for post in Posts(n)))
+        assert len(texts) == n and all(texts)
+        Path(out, "answers.json").write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
+
+    asyncio.run(main())
+
+
+def measured(work, *arguments: Any) -> tuple[float, float]:
+    """Seconds and peak resident MB of a function in a fresh process."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("spawn").Process(target=_timed, args=(sender, work, arguments))
+    process.start()
+    sender.close()  # so that a child that dies is an EOFError here, not a wait for ever
+    found = receiver.recv()
+    process.join()
+    return found
+
+
+def _timed(pipe: Any, work, arguments: tuple[Any, ...]) -> None:
+    began = time.perf_counter()
+    work(*arguments)
+    pipe.send((time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+
+
+def throughput(n: int, n_plain: int, concurrency: int = 64, latency: float = 0.05) -> list[dict[str, Any]]:
+    """Rows for ours and for the plain script, each as a share of the ideal for its own number of requests."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    server = context.Process(target=serve, args=(there, latency))
+    server.start()
+    url = here.recv()
+    rows = []
+    for name, work, count in (("ours, journalled", ours, n), ("gather + semaphore", plain, n_plain)):
+        with tempfile.TemporaryDirectory() as out:
+            seconds, megabytes = measured(work, url, count, concurrency, out)
+        ideal = count * latency / concurrency
+        row = {"run": name, "requests": count, "seconds": seconds, "ideal": ideal}
+        rows.append(row | {"share_of_ideal": ideal / seconds, "peak_mb": megabytes})
+    here.send("stop")
+    server.join()
+    return rows
+
+
+CLIENT = "import sys; sys.path.insert(0, sys.argv[5]); import generate as b; b.client(*sys.argv[1:5])"
+
+
+def client(url: str, out: str, n: str, price_file: str) -> None:
+    """The command that is killed and given again."""
+    endpoint = SimpleNamespace(base_url=url, api_key="sk-secret", model="rehearsal", name="rehearsal", fingerprint="f")
+    traffic = Traffic(concurrency=64, deadline=2.0)
+    generate.generate(Posts(int(n)), PROMPT, endpoint, out, traffic=traffic, price_file=price_file)
+
+
+def fault_run(n: int, kills: int, seed: int = 0) -> dict[str, Any]:
+    """The run with faults and kills; counts on both sides."""
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder, faults.serve(plan_of(seed), latency=0.05, retry_after=0.2) as server:
+        out, price_file = Path(folder, "out"), Path(folder, "prices.csv")
+        price_file.write_text(PRICES, encoding="utf-8")
+        here = str(Path(__file__).parent)
+        command = [sys.executable, "-c", CLIENT, server.base_url, str(out), str(n), str(price_file), here]
+        killed = 0
+        paid_twice = 0
+        while True:
+            seen, process = server.requests, subprocess.Popen(command)
+            while process.poll() is None and server.requests == seen:
+                time.sleep(0.01)
+            if killed < kills:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(rng.uniform(0.1, max(0.3, n * 0.05 / 64 / kills)))
+            if killed < kills and process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                killed += 1
+                with Journal(out / "journal.sqlite") as journal:
+                    done = {key.hex(): server.answered[key.hex()] for key in journal.finished()}
+                continue
+            assert process.wait() == 0
+            break
+        if killed:
+            paid_twice = sum(server.answered[key] > count for key, count in done.items())
+        answers = list(generate.read_answers(out / "answers.jsonl"))
+        spend = json.loads((out / "manifest.json").read_text("utf-8"))["spend"]
+        billed = prices.load(price_file)["rehearsal"].pico(server.prompt_tokens, server.completion_tokens) / 10**6
+    return {
+        "requests": n,
+        "kills": killed,
+        "faults": {name: count for name, count in sorted(server.faults.items()) if name != "ok"},
+        "answered": sum(answer.outcome == "ok" for answer in answers) / n,
+        "duplicates": len(answers) - len({answer.id for answer in answers}),
+        "errors_in_data": sum(answer.text != "\n".join(faults.LETTER) for answer in answers if answer.outcome == "ok"),
+        "finished_answers_paid_again": paid_twice,
+        "lower_bound": spend["lower_micro"] / 10**6,
+        "server_count": billed / 10**6,
+        "upper_bound": spend["upper_micro"] / 10**6,
+        "bounds_hold": spend["lower_micro"] <= billed <= spend["upper_micro"],
+    }
+
+
+def resume(n: int, share: float = 0.999) -> dict[str, Any]:
+    """Plan n rows of which `share` is in the journal."""
+    with tempfile.TemporaryDirectory() as folder:
+        _fill(Path(folder), n, share)
+        seconds, megabytes = measured(_plan, folder, n)
+        left = int(Path(folder, "left").read_text())
+    return {"rows": n, "left": left, "seconds": seconds, "peak_mb": megabytes}
+
+
+def _job() -> Any:
+    return generate._Job(PROMPT, "rehearsal", generate.Sampling(), None)
+
+
+def _fill(folder: Path, n: int, share: float) -> None:
+    job, done = _job(), int(n * share)
+    with Journal(folder / "journal.sqlite") as journal:
+        job.claim(journal)
+        keys = ((job.key(post), float(i)) for i, post in enumerate(Posts(done)))
+        statement = (
+            "INSERT INTO attempts (key, sent, prompt_bound, completion_bound, ended, status, body, outcome) "
+            "VALUES (?, ?, 1, 1, 1, 200, '', 'ok')"
+        )
+        journal._db.execute("BEGIN")
+        journal._db.executemany(statement, keys)
+        journal._db.execute("COMMIT")
+
+
+def _plan(folder: str, n: int) -> None:
+    with Journal(Path(folder, "journal.sqlite")) as journal:
+        todo, _ = generate._plan(Posts(n), _job(), journal)
+    Path(folder, "left").write_text(str(len(todo)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a twentieth of the size")
+    parser.add_argument("--json", type=Path, help="write the results here")
+    quick = parser.parse_args().quick
+    results: dict[str, Any] = {"throughput": throughput(1500 if quick else 22_327, 500 if quick else 22_327)}
+    for row in results["throughput"]:
+        print("{run:20} {requests:6} requests {seconds:7.1f} s  {share_of_ideal:5.0%} of ideal".format(**row), end="")
+        print(f"  peak {row['peak_mb']:.0f} MB")
+    results["faults"] = fault_run(500 if quick else 22_327, 2 if quick else 10)
+    print("\nfaults and kills")
+    for name, value in results["faults"].items():
+        print(f"  {name:28} {value}")
+    results["resume"] = resume(50_000 if quick else 1_000_000)
+    print(
+        "\nresume: {rows:,} rows, {left} to send, ready after {seconds:.1f} s, peak {peak_mb:.0f} MB".format(
+            **results["resume"]
+        )
+    )
+    if path := parser.parse_args().json:
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
