@@ -127,6 +127,37 @@ def corpus_quality(
     print(quality.card(records))
 
 
+@distortions_app.command("benchmark")
+def distortions_benchmark(
+    train: Annotated[Path, typer.Option(help="labelled file to learn from")],
+    test: Annotated[
+        Path | None, typer.Option(help="labelled file to score on; without it, five parts of --train")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="folder for tables and the detector")] = Path("results/distortions"),
+    format: Annotated[str, typer.Option(help="records, socialcd3k, cogdis, cbt-bench, c2d2, csv or auto")] = "auto",
+    detector: Annotated[str, typer.Option(help="characters, hidden (embedded model) or extract")] = "characters",
+    seed: Annotated[int, typer.Option(help="of folds and resamples")] = 0,
+) -> None:
+    """Train a detector on gold labels and score it, per type and averaged, with intervals."""
+    from cbtlib import labelling
+
+    print(labelling.benchmark(train, test, out, format, detector, seed).round(3).to_string())
+    print(out)
+
+
+@distortions_app.command("label")
+def distortions_label(
+    path: Annotated[Path, typer.Argument(help="posts: any format of the book, or plain text, one a line")],
+    detector: Annotated[Path, typer.Option(help="folder of a saved detector")],
+    out: Annotated[Path, typer.Option(help="JSON Lines file to write")] = Path("labels.jsonl"),
+    format: Annotated[str, typer.Option(help="form of the file")] = "auto",
+) -> None:
+    """Label posts with a saved detector."""
+    from cbtlib import labelling
+
+    print(f"{labelling.label(path, detector, out, format)} posts labelled; {out}")
+
+
 @corpus_app.command("card")
 def corpus_card() -> None:
     """Renew what is computed in the data card, the Croissant file and the checksums of the book's own corpus."""
@@ -190,7 +221,7 @@ def score(
 
 @app.command()
 def train(
-    out: Annotated[Path, typer.Option(help="folder of the run; the same command continues it")],
+    out: Annotated[Path, typer.Option(help="folder of the run; the same command continues it")] = Path("results/train"),
     profile: Annotated[str, typer.Option(help="smoke, embedded, gpu or paper")] = "embedded",
     data: Annotated[Path | None, typer.Option(help="training records; the book's own when not named")] = None,
     dev: Annotated[Path | None, typer.Option(help="dev records; the book's own when not named")] = None,

@@ -76,9 +76,7 @@ PROFILES = {
         max_length=2048,
     ),
     # Measured on two cores without bf16 arithmetic: see the chapter on training for what was chosen and why.
-    "embedded": TrainingConfig(
-        max_steps=30, batch_size=1, learning_rate=1e-3, dropout=0.0, evaluate_every=10, keep=3, max_length=768
-    ),
+    "embedded": TrainingConfig(max_steps=16, batch_size=1, learning_rate=1e-3, dropout=0.0, evaluate_every=8),
     "gpu": TrainingConfig(
         model="Qwen/Qwen2.5-0.5B", template="chat", batch_size=8, learning_rate=1e-4, dropout=0.0, max_length=2048
     ),
@@ -114,7 +112,7 @@ def train(rows: Iterable[Row], dev_rows: Iterable[Row], config: TrainingConfig, 
     `cbtlib.runs` says what is in that folder. Raises CbtError, before the model is loaded where that is possible.
     """
     rows, dev_rows, out = list(rows), list(dev_rows), Path(out)
-    _check(rows, dev_rows, config)
+    check(rows, dev_rows, config)
     identity = runs.identity(rows, dev_rows, config)
     runs.claim(out, identity)
     if (out / "result.json").exists():
@@ -293,7 +291,8 @@ class Collator:
         }
 
 
-def _check(rows: list[Row], dev_rows: list[Row], config: TrainingConfig) -> None:
+def check(rows: list[Row], dev_rows: list[Row], config: TrainingConfig) -> None:
+    """Raise CbtError for what is wrong with rows or configuration, as far as it shows without the model."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise CbtError("device is 'cuda' and PyTorch finds no CUDA device here: take device 'cpu' or 'auto'")
     if config.template not in templates.TEMPLATES:

@@ -1,0 +1,154 @@
+"""What a training run will take, before it starts: parameters, memory, tokens, minutes, and whether it can fit.
+
+Notable choices:
+- The model is built on PyTorch's meta device: shapes without weights, so a 7B plan takes seconds and no memory.
+- Each figure has its formula or source in the table; a rate that was not measured here is called an assumption.
+- Minutes on this machine come from a measured matmul rate and the share of it that training reached in
+  `benchmarks/training.py` (SHARE); they are an estimate and say so.
+"""
+
+import math
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+
+from cbtlib import CbtError, embedded, endpoint, templates, training
+from cbtlib.templates import IGNORED, Row
+
+SHARE = 0.4
+"""Of the matmul rate that LoRA training is assumed to reach; benchmarks/training.py measures it for this machine."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A card: memory in GB, dense 16-bit TFLOP/s by its datasheet."""
+
+    name: str
+    memory: float
+    tflops: float
+    source: str
+
+
+GPUS = (
+    Gpu("V100-32G", 32, 125, "NVIDIA V100 datasheet, tensor cores, fp16"),
+    Gpu("A100-80G", 80, 312, "NVIDIA A100 datasheet, bf16 dense"),
+    Gpu("H100-80G", 80, 989, "NVIDIA H100 SXM datasheet, bf16 dense"),
+)
+
+BACKBONES = {
+    # Published configurations: hidden, intermediate, layers, vocabulary.
+    "LLaMA-Chinese-7B": (4096, 11008, 32, 32_000),
+    "Alpaca-Chinese-7B": (4096, 11008, 32, 49_954),
+    "Qwen-7B": (4096, 11008, 32, 151_936),
+    "Baichuan-7B": (4096, 11008, 32, 64_000),
+}
+"""The paper's four; all are dense decoders with three MLP matrices, so one formula fits them. Vocabulary sizes are those
+of the published config.json files as we know them; they move the sums by a few per cent."""
+
+
+def memory_gb(
+    weights: float,
+    trainable: float,
+    tokens: int,
+    width: int,
+    layers: int,
+    vocabulary: int,
+    each: int,
+    checkpointing: bool,
+) -> float:
+    """GB at the peak, for `tokens` at once and `each` bytes a number: weights, adapter, activations, logits.
+
+    Adapter: 16 B a parameter (fp32 copy, gradient, Adam's two). Activations: 34 B x width a token and layer at 16 bit
+    (Korthikanti et al. 2022, arXiv 2205.05198, without the attention matrix); with checkpointing 2 B x width a layer,
+    and one layer whole. Logits: 8 B (fp32, and their gradient), as if every token carried loss.
+    """
+    kept = layers + 17 if checkpointing else 17 * layers
+    return (weights * each + trainable * 16 + tokens * (kept * width * each + vocabulary * 8)) / 1e9
+
+
+def plan(rows: list[Row], dev_rows: list[Row], config: training.TrainingConfig) -> str:
+    """The plan as text. Raises CbtError when the run cannot fit into this machine's memory."""
+    training.check(rows, dev_rows, config)
+    if config.model not in embedded.NAMES:
+        return backbones(rows, config)
+    _, tokenizer = endpoint.load(config.model)
+    data = templates.encode(rows, tokenizer, templates.adopt(config.template, tokenizer), config.max_length)
+    tokens = sum(len(row["input_ids"]) for row in data)
+    learned = sum(label != IGNORED for row in data for label in row["labels"])
+    model, settings = _shape(embedded.model_dir(config.model))
+    frozen = sum(p.numel() for p in model.parameters())
+    lora = training.add_lora(model, config)
+    trainable = sum(p.numel() for p in lora.parameters() if p.requires_grad)
+    body = frozen - settings.vocab_size * settings.hidden_size
+    dtype = getattr(torch, endpoint.best_dtype() if config.precision == "auto" else config.precision)
+    longest = max(len(row["input_ids"]) for row in data) * config.batch_size
+    need = memory_gb(
+        frozen, trainable, longest, settings.hidden_size, settings.num_hidden_layers, settings.vocab_size,
+        dtype.itemsize, config.gradient_checkpointing,
+    )  # fmt: skip
+    have = psutil.virtual_memory().total / 1e9
+    if need > have:
+        raise CbtError(
+            f"the run needs about {need:.1f} GB and this machine has {have:.1f} GB: take a smaller batch_size"
+        )
+    epoch = 4 * body * tokens + 4 * settings.vocab_size * settings.hidden_size * learned
+    a_step = config.batch_size * config.accumulation
+    steps = config.max_steps or math.ceil(len(data) / a_step) * config.epochs
+    minutes = epoch * steps * a_step / len(data) / (_matmul_rate(dtype) * SHARE) / 60
+    lines = [
+        f"model              {config.model}: {frozen:,} parameters, frozen",
+        f"trainable          {trainable:,} ({trainable / frozen:.2%}): rank x (inputs + outputs), over the layers",
+        f"data               {len(data)} records, {tokens:,} tokens an epoch, {learned:,} of them with loss",
+        f"steps              {steps:g} of {a_step} records = {steps * a_step / len(data):.2f} epochs",
+        f"memory             {need:.1f} GB of {have:.1f}: weights + 16 B a trainable parameter + activations",
+        f"time               about {minutes:.1f} minutes here: 4 FLOPs a weight and token, at {SHARE:.0%} of the matmul"
+        f" rate measured just now ({_matmul_rate(dtype) / 1e9:.0f} GFLOP/s, {dtype}); without dev losses and sampling",
+    ]
+    return "\n".join(lines)
+
+
+def backbones(rows: list[Row], config: training.TrainingConfig) -> str:
+    """The four 7B backbones on three kinds of GPU, one GPU each, as a table with its assumptions below."""
+    characters = sum(len(row.post) + len(row.answer_text) for row in rows)
+    batch_tokens, checkpointing = config.batch_size * config.max_length, config.gradient_checkpointing
+    lines = [f"{'backbone':18} {'parameters':>10} {'GPU':9} {'memory':>8} {'fits':>5} {'minutes an epoch':>17}"]
+    for name, (width, inner, layers, vocabulary) in BACKBONES.items():
+        body = layers * (4 * width**2 + 3 * width * inner)
+        weights = body + 2 * vocabulary * width
+        trainable = layers * config.rank * (4 * 2 * width + 3 * (width + inner))
+        for gpu in GPUS:
+            need = memory_gb(weights, trainable, batch_tokens, width, layers, vocabulary, 2, checkpointing)
+            work = (6 if checkpointing else 4) * body + 4 * vocabulary * width
+            minutes = work * characters / (gpu.tflops * 1e12 * SHARE) / 60
+            fits = "yes" if need < gpu.memory * 0.95 else "no"
+            lines.append(f"{name:18} {weights / 1e9:8.1f} B {gpu.name:9} {need:5.0f} GB {fits:>5} {minutes:17.1f}")
+    lines += [
+        f"assumed: one GPU, {config.batch_size} x {config.max_length} tokens at once, one token a character "
+        f"({characters:,} characters in {len(rows)} records), {SHARE:.0%} of the datasheet rate",
+        f"memory = 2 B a weight + 16 B a trainable parameter (rank {config.rank}) + activations "
+        f"({'checkpointed' if checkpointing else 'all kept'}, arXiv 2205.05198) + 8 B a logit",
+        *(f"{gpu.name}: {gpu.tflops:g} TFLOP/s, {gpu.source}" for gpu in GPUS),
+    ]
+    return "\n".join(lines)
+
+
+def _shape(folder: Any) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(settings), settings
+
+
+def _matmul_rate(dtype: torch.dtype) -> float:
+    a, b = torch.randn(1024, 640).to(dtype), torch.randn(2048, 640).to(dtype)
+    times = []
+    for _ in range(10):
+        began = time.perf_counter()
+        torch.nn.functional.linear(a, b)
+        times.append(time.perf_counter() - began)
+    return 2 * 1024 * 640 * 2048 / statistics.median(times[2:])
