@@ -252,6 +252,28 @@ def reproduce(profile: str, results: str = "results") -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("number")
 
 
+def publish(profile: str, results: str = "results") -> Path:
+    """Replace results/reference/<profile>.json by this run's numbers, on purpose; returns its path.
+
+    A number's tolerance is half its interval, or 5 % of its value where it has none: sampled letters differ between
+    processors, because a sum of floating-point numbers does. Refused when the pages ran from uncommitted sources.
+    """
+    made = manifest(profile, results)
+    dirty = sorted(page for page, run in made["pages"].items() if "changes" in run["commit"])
+    if dirty:
+        raise CbtError(f"page {dirty[0]} ran from sources that are not committed: commit, rerun, then publish")
+    entries = {}
+    for key, entry in numbers(profile, results).items():
+        half = (entry["high"] - entry["low"]) / 2 if "low" in entry else 0.05 * abs(entry["value"])
+        entries[key] = {"value": entry["value"], "tolerance": _plain(half), "what": entry["what"]}
+    facts = {key: made[key] for key in ("profile", "commit", "lock_sha256", "data_sha256", "versions", "hardware")}
+    cost = {key: made[key] for key in ("minutes", "peak_memory_gb")}
+    path = ROOT / "results/reference" / f"{profile}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**facts, **cost, "numbers": entries})
+    return path
+
+
 def _interval(run: dict[str, Any]) -> str:
     text = f"{run['value']:.4g}"
     return f"{text} [{run['low']:.4g}, {run['high']:.4g}]" if "low" in run else text
