@@ -5,8 +5,8 @@ then one row of counts times that matrix, so that a thousand resamples of all me
 
 Notable choices:
 - All statistics passed together see the same resamples: differences between systems are paired by item.
-- Intervals are bias-corrected and accelerated (BCa, Efron 1987): percentiles cover too little for BLEU at n = 100.
-  The jackknife that it needs is one subtraction of rows from sums.
+- Intervals are bias-corrected and accelerated (BCa, Efron 1987; its jackknife is one subtraction of rows from sums) and
+  expanded for few items (Hesterberg 2015, sec. 4.4.2): percentiles cover too little at n = 100, far too little at 12.
 - One item, or a value that some resample leaves undefined, has no interval: NaN, never a guess.
 - p values add one to count and trials (Davison and Hinkley 1997, eq. 4.11), so none is ever zero.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 from cbtlib import CbtError
 
@@ -84,7 +84,7 @@ def interval(values: Floats, confidence: float = 0.95) -> tuple[float, float]:
 
 
 def bca(values: Floats, estimate: float, jackknife: Floats, confidence: float = 0.95) -> tuple[float, float]:
-    """BCa interval from bootstrap values (resamples,), the estimate, and leave-one-out values (n,)."""
+    """Expanded BCa interval from bootstrap values (resamples,), the estimate, and leave-one-out values (n,)."""
     if not (np.isfinite(values).all() and np.isfinite(jackknife).all() and np.isfinite(estimate)):
         return np.nan, np.nan
     slack = 1e-12 * max(1.0, abs(estimate))
@@ -94,7 +94,10 @@ def bca(values: Floats, estimate: float, jackknife: Floats, confidence: float = 
     influence = jackknife.mean() - jackknife
     spread = (influence**2).sum() ** 1.5
     acceleration = (influence**3).sum() / (6 * spread) if spread > 0 else 0.0
-    shift = bias + ndtri(np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
+    n = len(jackknife)
+    # a resample's spread is too small by (n - 1) / n, and its quantiles are the normal's where Student's are due
+    reach = stdtrit(n - 1, np.array([(1 - confidence) / 2, (1 + confidence) / 2])) * np.sqrt(n / (n - 1))
+    shift = bias + reach
     low, high = np.quantile(values, ndtr(bias + shift / (1 - acceleration * shift)))
     return float(low), float(high)
 
@@ -102,7 +105,7 @@ def bca(values: Floats, estimate: float, jackknife: Floats, confidence: float = 
 def intervals(
     statistics: Sequence[Statistics], resamples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> list[tuple[float, float]]:
-    """A BCa interval for each of the statistics; (NaN, NaN) for all when there is only one item."""
+    """An expanded BCa interval for each of the statistics; (NaN, NaN) for all when there is only one item."""
     if _items(statistics) < 2:
         return [(np.nan, np.nan)] * len(statistics)
     values = bootstrap(statistics, resamples, seed).T

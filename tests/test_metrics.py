@@ -174,15 +174,21 @@ def test_bootstrap_equals_resampling_the_texts_themselves():
     assert resampling.bootstrap([statistics], 20, seed=0)[:, 0] == pytest.approx(slow)
 
 
-@relaxed
-@given(st.lists(st.integers(0, 20).map(float), min_size=3, max_size=20).filter(lambda values: len(set(values)) > 1))
-def test_intervals_are_scipys_bca(values):
-    theirs = scipy.stats.bootstrap(
-        (np.array(values),), np.mean, n_resamples=2000, method="BCa", random_state=np.random.default_rng(0)
-    ).confidence_interval
-    ((low, high),) = resampling.intervals([Statistics.mean(values)], 2000)
-    spread = np.std(values) / np.sqrt(len(values))
-    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.3 * spread)
+@pytest.mark.parametrize("seed", range(4))
+def test_intervals_of_many_items_are_scipys_bca(seed):
+    values = np.random.default_rng(seed).gamma(0.5, size=400)
+    theirs = scipy.stats.bootstrap((values,), np.mean, method="BCa", rng=np.random.default_rng(0)).confidence_interval
+    ((low, high),) = resampling.intervals([Statistics.mean(values)], 9999)
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.1 * np.std(values) / 20)
+
+
+def test_intervals_of_twelve_items_still_cover():
+    generator = np.random.default_rng(0)
+    held = 0
+    for trial in range(400):
+        ((low, high),) = resampling.intervals([Statistics.mean(generator.normal(size=12))], 1000, seed=trial)
+        held += low <= 0 <= high
+    assert 0.92 <= held / 400 <= 0.98
 
 
 def test_values_that_never_vary_have_an_interval_without_width():
