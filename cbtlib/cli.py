@@ -81,10 +81,16 @@ def doctor() -> None:
 def claims(
     profile: Annotated[str, typer.Option(help="whose run to compare")] = "embedded",
     reproduce: Annotated[bool, typer.Option("--reproduce", help="against results/reference, not the paper")] = False,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="replace results/reference by this run, on purpose")
+    ] = False,
 ) -> None:
-    """Print the paper's claims against a run, or a run against the published numbers; writes nothing."""
+    """Print the paper's claims against a run, or a run against the published numbers."""
     from cbtlib import report
 
+    if publish:
+        print(report.publish(profile))
+        return
     table = report.reproduce(profile) if reproduce else report.claims(profile)
     print(table.to_string(max_colwidth=60))
     if reproduce and not table["holds"].all():
