@@ -46,8 +46,8 @@ BACKBONES = {
     "Qwen-7B": (4096, 11008, 32, 151_936),
     "Baichuan-7B": (4096, 11008, 32, 64_000),
 }
-"""The paper's four; all are dense decoders with three MLP matrices, so one formula fits them. Vocabulary sizes are those
-of the published config.json files as we know them; they move the sums by a few per cent."""
+"""The paper's four: dense decoders with three MLP matrices each, so one formula fits them. Vocabulary sizes are from
+the published config.json files as we know them; they move the sums by a few per cent."""
 
 
 def memory_gb(

@@ -213,6 +213,7 @@ def arguments(config: TrainingConfig, folder: Path, records: int, resuming: bool
         logging_steps=1,
         logging_nan_inf_filter=False,  # a loss that is no number must be seen
         include_num_input_tokens_seen="non_padding",
+        ddp_find_unused_parameters=False,
         report_to=[],
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),

@@ -1,5 +1,6 @@
 """Training: which tokens carry loss; shortcuts change no number; finished work is kept; mistakes are named."""
 
+import importlib.util
 import json
 import math
 import os
@@ -353,8 +354,8 @@ training.train(ROWS, DEV, replace(CONFIG, batch_size=2, accumulation=2, max_step
 """
     script = tmp_path / "ddp.py"
     script.write_text(code)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", str(script)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     from safetensors.torch import load_file
@@ -376,3 +377,13 @@ def test_the_command_trains_the_smoke_model(tmp_path):
     done = CliRunner().invoke(cli.app, [*options, "--set", "max_steps=1", "--set", "max_length=2000"])
     assert done.exit_code == 0, done.output + str(done.exception)
     assert re.search(r"adapter: dev loss [\d.]+ -> [\d.]+ in", done.output)
+
+
+def test_the_gpu_benchmark_measures_one_task_for_both_peers():
+    place = importlib.util.spec_from_file_location("gpu_lora", ROOT / "benchmarks" / "gpu_lora.py")
+    benchmark = importlib.util.module_from_spec(place)
+    place.loader.exec_module(benchmark)
+    ours, trl = (benchmark.measure(peer, 32, 1, checkpointing=False, quick=True) for peer in ("ours", "trl"))
+    assert ours["first_loss"] == pytest.approx(trl["first_loss"], rel=1e-4), "same rows, same model, same loss"
+    assert ours["last_loss"] == pytest.approx(trl["last_loss"], rel=1e-2)
+    assert min(ours["tokens_per_second"], trl["tokens_per_second"]) > 0
