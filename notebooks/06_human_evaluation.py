@@ -44,7 +44,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
-from cbtlib import agreement, corpus, figures, forms, ratings, report, resampling
+from cbtlib import agreement, corpus, figures, forms, judge, ratings, report, resampling
 
 # %% [markdown]
 # The replies are those of the chapter on evaluation.
@@ -268,6 +268,52 @@ page.table(
 # A hundred posts and one rater, as is often done, can miss a difference of 0.1 more often than find it. Look at the row
 # before you trust an absence.
 
+# ## A machine as judge
+#
+# A language model rates faster than people, and fails in its own ways. `cbtlib.judge` gives it the same hygiene: it
+# sees two replies called 1 and 2, every pair in both orders; only a win in both counts; an answer that is no verdict
+# is missing, not a 1 and not a 3; a model may not judge itself. To see what that catches, here is a *simulated* judge
+# without taste: it takes the longer reply, but one time in three simply the first, and one time in twenty it rambles.
+
+# %%
+whole = {s: given for s, given in answers.items() if all(outcome == "ok" for outcome, _ in given.values())}
+dice = np.random.default_rng(seed)
+
+
+def tasteless(messages: list[dict[str, str]], schema: dict) -> str:
+    """What a judge endpoint would send back."""
+    first, second = (messages[1]["content"].split(f"<reply {number}>")[1].split("</reply")[0] for number in (1, 2))
+    if dice.random() < 0.05:
+        return "Both replies have their merits."
+    better = 1 if dice.random() < 1 / 3 or len(first) >= len(second) else 2
+    return f'{{"better": "{better}"}}'
+
+
+models = {system: system for system in whole}
+judged = judge.analyse(
+    judge.verdicts(posts, whole, tasteless, judge="a simulated judge", contestants=models, workers=1), resamples, seed
+)
+share, low, high = judged.first_wins
+page.number(
+    "judge_first_wins", share, low=low, high=high, what="share of verdicts for the first reply, SIMULATED judge"
+)
+consistent = judged.consistency[0]
+page.number("judge_consistency", consistent, what="pairs with one verdict in both orders, SIMULATED judge")
+page.outcomes("simulated judge", judged.outcomes)
+
+# %% [markdown]
+# The reply shown first wins {glue:text}`judge_first_wins:.2f` of the verdicts, between
+# {glue:text}`judge_first_wins_low:.2f` and {glue:text}`judge_first_wins_high:.2f`; a half would be no bias. Only
+# {glue:text}`judge_consistency:.2f` of the pairs get the same verdict in both orders. The ranking below is still a
+# clear one, and it ranks *length*. Against a judge that is consistently wrong no hygiene helps but the last one:
+# `judge.against` measures its agreement with people, with an interval, and says when it is too low to use.
+
+# %%
+page.table("judge", judged.wins.set_index("system"), caption="Win rates by a SIMULATED judge who likes length")
+
+# %% [markdown]
+# That was all there is to count.
+
 # %%
 page.save()
 
@@ -277,6 +323,7 @@ page.save()
 # - Blind the rater, randomise the order, keep the key, and rate only what is a reply.
 # - Anchors with examples make a score mean something; criteria are reported apart.
 # - Missing is missing. An interval of a mean of ratings has to respect posts and raters.
+# - A machine judge needs both orders, typed outcomes and people to compare it with.
 # - Give an agreement coefficient with its interval and the distribution of scores: none of them tells it all.
 #
 # ## Exercises
