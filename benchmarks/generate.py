@@ -29,7 +29,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from cbtlib import faults, generate, prices, prompts
+from cbtlib import faults, generate, prices, prompts, safety
 from cbtlib.generate import Question
 from cbtlib.journal import Journal
 from cbtlib.sending import Traffic
@@ -208,6 +208,7 @@ def _fill(folder: Path, n: int, share: float) -> None:
     job, done = _job(), int(n * share)
     with Journal(folder / "journal.sqlite") as journal:
         job.claim(journal)
+        journal.set_crisis(set(), safety.version())
         keys = ((job.key(post), float(i)) for i, post in enumerate(Posts(done)))
         statement = (
             "INSERT INTO attempts (key, sent, prompt_bound, completion_bound, ended, status, body, outcome) "

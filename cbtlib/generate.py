@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,6 +117,8 @@ def generate(
         if not replay:
             job.claim(journal)
         todo, crisis = _plan(questions, job, journal)
+        if not replay:
+            journal.set_crisis(crisis, safety.version())
         if todo and replay:
             raise CbtError(_miss(todo, job, journal))
         if todo:
@@ -188,10 +191,28 @@ class _Job:
 
 def request_body(question: Question, prompt: Prompt, model: str, sampling: Sampling) -> bytes:
     """The canonical request: the bytes that are sent, and whose SHA-256 is the key."""
-    body = {"model": model, "temperature": sampling.temperature, "max_tokens": sampling.max_tokens}
-    body |= {"seed": sampling.seed} | prompt.request(question.question, question.description) | sampling.body
+    extra = json.dumps(sampling.body)
+    before, between, after = _frame(prompt, model, sampling.temperature, sampling.max_tokens, sampling.seed, extra)
+    return f"{before}{_quoted(question.question)}{between}{_quoted(question.description)}{after}".encode()
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(prompts.as_data(text), ensure_ascii=False)[1:-1]
+
+
+@lru_cache(maxsize=16)
+def _frame(
+    prompt: Prompt, model: str, temperature: float, max_tokens: int, seed: int | None, extra: str
+) -> tuple[str, str, str]:
+    """The canonical JSON of a request around its two texts; the same for every question of a run."""
+    marks = ("{question}", "{description}")
+    body = {"model": model, "temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+    body |= prompt.request(*marks) | json.loads(extra)
     body = {name: value for name, value in body.items() if value is not None}
-    return json.dumps(body, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode("utf-8")
+    text = json.dumps(body, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    before, _, rest = text.partition(marks[0])
+    between, _, after = rest.partition(marks[1])
+    return before, between, after
 
 
 def key_of(body: bytes) -> bytes:
@@ -202,10 +223,10 @@ def key_of(body: bytes) -> bytes:
 def _plan(questions: Iterable[Question], job: _Job, journal: Journal) -> tuple[list[Question], set[bytes]]:
     """What has to be sent, each request once; and the keys that triage keeps from being sent."""
     done = journal.finished()
-    # What was sent under these very rules was triaged by them; under other rules every post is looked at again.
+    # What was triaged under these very rules need not be again; under other rules every post is looked at anew.
     trusted = journal.meta().get("triage") == safety.version()
+    crisis = journal.crisis() if trusted else set()
     todo: list[Question] = []
-    crisis: set[bytes] = set()
     for question in questions:
         key = job.key(question)
         if key is None or key in crisis or (trusted and key in done):

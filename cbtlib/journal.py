@@ -50,6 +50,7 @@ CREATE TABLE IF NOT EXISTS attempts (
     detail TEXT,
     UNIQUE (key, sent)
 );
+CREATE TABLE IF NOT EXISTS crisis (key BLOB PRIMARY KEY) WITHOUT ROWID;  -- requests that triage kept from being sent
 """
 _SENDING = "INSERT INTO attempts (key, sent, prompt_bound, completion_bound) VALUES (?, ?, ?, ?)"
 _RECEIVED = (
@@ -145,6 +146,18 @@ class Journal:
         rows = self._db.execute(f"SELECT DISTINCT key FROM attempts WHERE outcome IN {FINAL}")
         return {key for (key,) in rows}
 
+    def crisis(self) -> set[bytes]:
+        """Keys that the triage named in `meta` kept from being sent."""
+        return {key for (key,) in self._db.execute("SELECT key FROM crisis")}
+
+    def set_crisis(self, keys: set[bytes], triage: str) -> None:
+        """Replace the keys kept from being sent, and the name of the triage that did it."""
+        self._db.execute("BEGIN")
+        self._db.execute("DELETE FROM crisis")
+        self._db.executemany("INSERT INTO crisis VALUES (?)", ((key,) for key in keys))
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('triage', ?)", (triage,))
+        self._db.execute("COMMIT")
+
     def reply(self, key: bytes) -> Reply | None:
         """The reply that stands for a key: an ok one, else the last final one, else the last failed one, else None."""
         row = self._db.execute(
@@ -191,7 +204,8 @@ class Journal:
             mine, theirs = self.meta().get("model"), source.meta().get("model")
             if mine not in (None, theirs):
                 raise CbtError(f"{other} holds answers of {theirs}, {self.path} of {mine}; merge journals of one model")
-            self.set_meta(**{name: value for name, value in source.meta().items() if name != "version"})
+            self.set_meta(**{name: value for name, value in source.meta().items() if name not in ("version", "triage")})
+            self._db.execute("DELETE FROM meta WHERE name = 'triage'")  # posts are looked at again after a merge
             self._db.execute("BEGIN")
             self._db.executemany(_MERGE, source._db.execute(f"SELECT {_COLUMNS} FROM attempts ORDER BY id"))
             self._db.execute("COMMIT")

@@ -57,6 +57,9 @@ items: int = 10  # posts of the test split that are answered
 max_tokens: int = 400  # longest answer; one that is not done by then is truncated, and not data
 questions: int = 22327  # size of the set that is forecast: the paper's
 
+# %% [markdown]
+# All that this page produces goes through `page` into one folder.
+
 # %%
 page = report.Page("02_generation", profile, results)
 records = corpus.load_split("test")[:items]

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cbtlib import CbtError, faults, generate, prices, prompts, questions
+from cbtlib import CbtError, faults, generate, prices, prompts, questions, safety
 from cbtlib.generate import Question, Sampling
 from cbtlib.journal import Journal
 from cbtlib.sending import Traffic
@@ -139,6 +139,17 @@ def test_crisis_empty_and_overlong_posts_are_never_sent(tmp_path):
     assert server.requests == 0
     assert [answer.outcome for answer in answers] == ["crisis", "failed", "failed"]
     assert "empty" in answers[1].detail and "100,00" in answers[2].detail
+
+
+def test_new_triage_rules_are_applied_to_what_was_answered_under_old_ones(tmp_path, monkeypatch):
+    with faults.serve() as server:
+        assert generate.run(posts(2), PROMPT, server, tmp_path)[0].outcome == "ok"
+        monkeypatch.setattr(safety, "version", lambda: "stricter")
+        monkeypatch.setattr(safety, "triage", lambda text: safety.Triage("crisis" if "第0个" in text else "none"))
+        for _ in range(2):  # found anew, and remembered
+            answers = generate.run(posts(2), PROMPT, server, tmp_path)
+            assert [answer.outcome for answer in answers] == ["crisis", "ok"] and not answers[0].text
+    assert server.requests == 2
 
 
 def test_odd_characters_reach_the_endpoint_as_data(tmp_path):
@@ -408,7 +419,9 @@ def test_the_placeholder_key_of_a_local_server_does_not_eat_letters_of_answers(t
 def test_the_key_is_the_hash_of_what_is_sent(question, description):
     body = generate.request_body(Question("x", question, description), PROMPT, "m", Sampling())
     assert generate.key_of(body) == hashlib.sha256(body).digest()
-    assert json.loads(body)["messages"][0]["content"] == PROMPT.text
+    messages = json.loads(body)["messages"]
+    assert messages == PROMPT.messages(question, description)
+    assert body == json.dumps(json.loads(body), ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
 
 def test_a_key_changes_with_everything_that_changes_the_answer_and_with_nothing_else():
