@@ -60,7 +60,10 @@ def sentences(text: str) -> list[tuple[int, int]]:
 
 @dataclass(slots=True)
 class Detector:
-    """A fitted detector. `columns` are its types and, last, `any`; scores are calibrated probabilities."""
+    """A fitted detector; scores are calibrated probabilities.
+
+    `columns` are its types and, last, `any`, which is missing where all training posts hold some type or none does.
+    """
 
     columns: tuple[str, ...]
     features: str
@@ -128,8 +131,10 @@ def train(
     if features not in FEATURES:
         raise CbtError(f"no features {features!r}: choose one of {', '.join(FEATURES)}")
     gold = np.array([[name in post.types for name in types] for post in posts], bool).reshape(len(posts), len(types))
-    gold = np.column_stack([gold, gold.any(1)])
-    for name, count in zip((*types, "any"), gold.sum(0), strict=True):
+    columns = tuple(types)
+    if FOLDS <= gold.any(1).sum() <= len(posts) - FOLDS:
+        columns, gold = (*types, "any"), np.column_stack([gold, gold.any(1)])
+    for name, count in zip(columns, gold.sum(0), strict=True):
         if not FOLDS <= count <= len(posts) - FOLDS:
             raise CbtError(
                 f"type {name!r} stands in {count} of {len(posts)} training posts: it needs at least {FOLDS} with and "
@@ -139,8 +144,9 @@ def train(
     texts = [post.text for post in posts]
     units = [sentences(text) if by_sentence else [(0, len(text))] for text in texts]
     target = np.array([_unit_types(post, row, types) for post, rows in zip(posts, units, strict=True) for row in rows])
-    target = np.column_stack([target, target.any(1)])
-    detector = Detector((*types, "any"), features, by_sentence, np.full(len(types) + 1, 0.5))
+    if "any" in columns:
+        target = np.column_stack([target, target.any(1)])
+    detector = Detector(columns, features, by_sentence, np.full(len(columns), 0.5))
     matrix = _fit_features(detector, texts, units, model, layer)
 
     owner = np.repeat(np.arange(len(posts)), [len(row) for row in units])
