@@ -1,18 +1,64 @@
 """The thin helper behind *CBT-LLM, reproduced*: one idea a module, nothing a library already has.
 
-    corpus      a record, its schema, splits, leak and defect gates
-    prompts     the CBT prompt as versioned text files
-    structure   which of the five CBT parts an answer contains
-    endpoint    an OpenAI-compatible endpoint: remote, or the embedded model
-    generate    many questions to answers, with typed outcomes
-    distortions labels, detectors, statistics, corrected prevalence
-    safety      crisis triage before generation, the fixed referral
-    training    LoRA instruction tuning, loss on answer tokens only
-    metrics     BLEU, METEOR, chrF, BERTScore: Chinese-correct, with intervals
-    ratings     blinded human rating forms and agreement
-    report      the numbers a page writes, claims, provenance
-    figures     one style, one CJK font
-    run         one notebook, one profile
+The corpus
+    corpus              a record, its schema, loading with every error named
+    formats             other people's files, read into one shape
+    gates               what must not be in a corpus: leaks, duplicates, defects
+    overlap             exact n-gram overlap for a whole corpus at once
+    quality             how good a corpus is as text
+    exports             the corpus in the forms other tools read
+    datacard            statistics, Croissant and checksums beside the data
+
+Asking a model
+    prompts             the CBT prompt and its ablations, as hashed files
+    embedded            Gemma 3 270M, converted and trimmed
+    cache               a folder made once, whole or not at all
+    endpoint            an OpenAI-compatible endpoint, remote or on loopback
+    questions           the questions of a run, checked before anything is paid
+    generate            many questions to answers, with typed outcomes
+    sending             many requests at once, paced and within a budget
+    journal             every attempt on disk before it is sent
+    prices              exact money from a dated price file
+    faults              a loopback endpoint that fails on purpose
+    screening           which answers must not reach a data set
+    safety              crisis triage before generation, the fixed referral
+
+Reading answers
+    structure           which of the five CBT parts an answer contains
+    structure_accuracy  how right that reading is
+    distortions         the taxonomy, and labels that an answer names
+    detectors           distortions in a post, learnt from gold spans
+    detection           how good a detector is
+    labelling           benchmark and labelling of whole files
+    prevalence          shares, corrected for a detector's errors
+
+Training
+    templates           a post and its answer as one string
+    training            LoRA, loss on answer tokens only
+    fused               a LoRA layer as one autograd step
+    runs                the folder of a run: resumed, finished, never mixed
+    planning            what a run will take, before it starts
+    sampling            many prompts to texts
+
+Judging
+    surface             BLEU, chrF, METEOR for Chinese, as sufficient statistics
+    bertscore           BERTScore on any encoder or decoder
+    metrics             scores with signatures and intervals, behind a leak gate
+    resampling          intervals and paired tests
+    pairing             answers and references lined up item by item
+    forms               blinded rating forms, and the ratings that come back
+    agreement           kappa, alpha and Gwet's AC
+    ratings             what human ratings say
+    judge               a language model as judge, with the same hygiene
+
+The book
+    report              numbers, claims, provenance
+    figures             one style, one CJK font
+    run                 one notebook, one profile
+    book                the graph of pages, then Jupyter Book
+    doctor              is this machine ready?
+    commands            what `cbt generate` does beside the library
+    cli                 the `cbt` command
 
 `figures` and `run` import the others, never the reverse.
 """
