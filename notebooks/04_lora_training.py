@@ -155,14 +155,14 @@ figures.chinese(before[0].text, title=dev[0].question + (" (cut off)" if before[
 # %% [markdown]
 # ## Training
 #
-# On this profile the budget decided the length of the run. Two cores without 16-bit arithmetic read about 200
-# tokens a second forwards and backwards, which makes some forty records a minute at best; the page may take four and a
-# half minutes in all. Records of the corpus are drawn at random, so a run of fewer steps than an epoch sees a random
-# part of it. The learning rate is high for the same reason: few steps have to go far.
+# On the embedded profile the reader's minutes decided the length of the run. The page has four and a half of them on
+# two cores without 16-bit arithmetic, which is less than one pass over the corpus: records are drawn at random, and
+# a run sees a part of them. The learning rate is high for the same reason: few steps have to go far. `cbt train --plan`
+# says how long a longer run would take on your machine; `max_steps` is a parameter of this page.
 #
-# What made it this fast, measured with `benchmarks/training.py`: the vocabulary is trimmed to what Chinese needs; the
-# output layer is computed for answer tokens only; no dropout (on a CPU, drawing the masks costs a third of a step); no
-# attention mask, hence the fast attention kernel; and the LoRA correction is added inside the base layer's matmul.
+# What makes a step fast, each measured by `benchmarks/training.py`: the vocabulary is trimmed to what Chinese needs;
+# the output layer is computed for answer tokens only; no dropout, whose masks a CPU draws slowly; no attention mask,
+# hence the fast attention kernel; and the LoRA correction is added inside the base layer's matmul.
 #
 # The run has a folder named after the hash of configuration and data. Kill it and run the page again: it goes on from
 # its last checkpoint. Run a finished one again: it returns at once.
