@@ -82,13 +82,20 @@ reference = "你说“我总是搞砸”，可是上个月的报告，主管还�
 worked = {
     "same meaning": (
         "你觉得自己每次都弄糟，但四月份那份材料，领导在会上表扬过你。",
-        "You feel you ruin everything, but …",
+        "You feel you ruin it every time, but your manager praised April's report.",
     ),
-    "opposite": ("你说“我总是搞砸”，可是上个月的报告，主管还当众骂过你。", "… your boss even scolded you in public."),
-    "to anybody": ("人生总有起伏，相信自己，一切都会好起来的。", "Life has ups and downs, believe in yourself, …"),
+    "opposite": (
+        "你说“我总是搞砸”，可是上个月的报告，主管还当众骂过你。",
+        "… yet last month your boss scolded you for it.",
+    ),
+    "to anybody": ("人生总有起伏，相信自己，一切都会好起来的。", "Life has ups and downs; believe in yourself."),
 }
 
+# %% [markdown]
+# Shared pairs of characters are marked.
 
+
+# %%
 def marked(text: str, against: str) -> str:
     """The text as HTML, with the characters marked that stand in a shared bigram."""
     shared = [text[i : i + 2] in against for i in range(len(text) - 1)]

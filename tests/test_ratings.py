@@ -1,5 +1,6 @@
 """Ratings: coefficients equal to published examples, forms that stay blind, missing ratings that stay missing."""
 
+import itertools
 import json
 import re
 
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
+from typer.testing import CliRunner
 
-from cbtlib import CbtError, agreement, forms, ratings
+from cbtlib import ROOT, CbtError, agreement, corpus, forms, ratings
+from cbtlib.cli import app
 
 _ = np.nan
 KRIPPENDORFF = (  # Krippendorff 2011: four observers, twelve units, scores 1..5
@@ -253,3 +256,39 @@ def test_power_grows_with_items_raters_and_difference():
     assert (table["400"] >= table["25"]).all()
     by = table.set_index(["difference", "raters"])["25"]
     assert by[0.3, 5] > by[0.3, 1] > by[0.1, 1]
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+def test_the_commands_make_forms_and_analyse_what_comes_back(tmp_path):
+    records = corpus.load_split("test")[:6]
+    for system in ("base", "tuned"):
+        rows = [{"id": r.id, "outcome": "ok", "text": f"{r.answer_text[:60]}{len(system)}"} for r in records]
+        rows[0] |= {"outcome": "truncated"} if system == "base" else {}
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (tmp_path / f"{system}.jsonl").write_text(lines, "utf-8")
+    words = ["ratings", "sheet", f"base={tmp_path}/base.jsonl", f"tuned={tmp_path}/tuned.jsonl"]
+    words += [
+        "--posts",
+        str(ROOT / "data/corpus/test.jsonl"),
+        "--rater",
+        "ann",
+        "--rater",
+        "bo",
+        "--out",
+        str(tmp_path / "s"),
+    ]
+    made = CliRunner().invoke(app, words)
+    assert made.exit_code == 0 and "11 replies for each of 2 raters" in made.output and "1 truncated" in made.output
+    score = itertools.cycle([0, 1, 2, 2])
+    back = [str(filled(tmp_path / "s", rater, lambda row: next(score))) for rater in ("ann", "bo")]
+    out = tmp_path / "ratings.json"
+    done = CliRunner().invoke(
+        app, ["ratings", "analyse", *back, "--key", str(tmp_path / "s/key.json"), "--json", str(out)]
+    )
+    assert done.exit_code == 0, done.output
+    found = json.loads(out.read_text("utf-8"))
+    assert {row["system"] for row in found["means"]} == {"base", "tuned"}
+    assert {row["criterion"] for row in found["differences"]} == {criterion.id for criterion in forms.CRITERIA}
+    assert all(row["posts"] == 5 for row in found["differences"]), "a truncated reply has no rating to compare"
