@@ -10,7 +10,8 @@ Notable choices:
 - Spaces stay spaces inside tokens (SentencePiece writes U+2581 for them), so the tokenizer needs no normaliser and a
   literal U+2581 survives: every string decodes to itself.
 - `smoke` is a GGUF of the same architecture with tiny random weights; it takes the same path as the real one.
-- The GGUF header is read here: the `gguf` package's reader takes 18 s for this vocabulary, these lines 0.3 s.
+- The GGUF header is read here: the `gguf` package's reader makes arrays of each of the 262,144 strings, which takes
+  longer than all the rest of the conversion.
 """
 
 import json

@@ -1,8 +1,7 @@
 """An OpenAI-compatible endpoint (a remote one, or a local model served on loopback) and the model itself for training.
 
 Notable choices:
-- `load` gives a transformers model and tokenizer; in bf16 only where the processor multiplies bf16 natively, since a
-  CPU that emulates it is slower than with fp32.
+- `load` gives a transformers model and tokenizer, in bf16 only where the processor computes in it natively.
 - `serve` runs llama.cpp's server in a child process: a crash in native code cannot take the notebook down. The child
   takes a free port by itself, so none can be snatched in between, and reports it.
 - The child lives as long as the pipe to its standard input: it ends when the parent does, however the parent ends.
@@ -15,6 +14,7 @@ import json
 import os
 import queue
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -61,7 +61,7 @@ def load(model: str = "embedded", dtype: str | None = None, trimmed: bool = True
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         weights = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype or best_dtype()))
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, ImportError, AttributeError) as error:
         raise CbtError(f"cannot load the model '{model}': {error}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -69,12 +69,17 @@ def load(model: str = "embedded", dtype: str | None = None, trimmed: bool = True
 
 
 def best_dtype() -> str:
-    """ "bfloat16" on a GPU or a processor with native bf16 arithmetic (AVX512-BF16, AMX), else "float32"."""
+    """The precision that is fastest here without risk.
+
+    "bfloat16" on a GPU or processor that computes in it (AVX512-BF16, AMX); on an older GPU, such as the paper's V100,
+    "float16"; on any other processor "float32", because emulated bf16 is slower than that.
+    """
     import torch
 
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     capabilities = torch.cpu.get_capabilities()
-    fast = torch.cuda.is_available() or capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return "bfloat16" if fast else "float32"
+    return "bfloat16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
 
 
 # ----------------------------------------------------------------------------------------------- the endpoint
@@ -125,7 +130,8 @@ def serve(
     """Serve "embedded" or "smoke" on a free loopback port until the block ends, however it ends.
 
     `slots` requests run at once, each with up to `context` tokens of prompt and answer together. Completions, chat
-    completions (`embedded.CHAT_TEMPLATE`) and JSON schemas work. `timeout` is in seconds, for the start.
+    completions (`embedded.CHAT_TEMPLATE`) and JSON schemas work. `trimmed` is as in `load`;
+    `timeout` is for the start, in seconds.
     Raises CbtError when the server does not start, with the end of its log.
     """
     path = embedded.gguf_file(model, trimmed)
@@ -195,6 +201,7 @@ def _fingerprint(path: Path, settings: dict[str, Any]) -> str:
 
 def _child() -> None:
     """The child process: serve what the first line of standard input says until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupting a cell must not take the server away
     settings = json.loads(sys.stdin.readline())
     answer = os.dup(1)
     os.dup2(2, 1)  # native code may print to standard output, which belongs to the one line below

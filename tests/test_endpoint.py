@@ -241,11 +241,19 @@ def test_an_unknown_dtype_is_named():
 
 
 @pytest.mark.parametrize(
-    "native, dtype", [({}, "float32"), ({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True}, "bfloat16")]
+    "gpu, native, dtype",
+    [
+        (None, {}, "float32"),
+        (None, {"avx512_bf16": True}, "bfloat16"),
+        (None, {"amx_bf16": True}, "bfloat16"),
+        ("new", {}, "bfloat16"),
+        ("V100", {"amx_bf16": True}, "float16"),
+    ],
 )
-def test_bf16_is_taken_only_where_it_is_native(monkeypatch, native, dtype):
+def test_bf16_is_taken_only_where_it_is_native(monkeypatch, gpu, native, dtype):
     import torch
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpu == "new")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False} | native)
     assert endpoint.best_dtype() == dtype
