@@ -74,8 +74,7 @@ seed: int = 0  # of sampling and resampling
 # ## What a metric sees
 #
 # One sentence of a letter, and three others. The first says the same in other words. The second differs by one word and
-# says the opposite. The third could be sent to anybody. Marked is every character that stands in a pair of characters
-# which the reference has too: all that these metrics have to go on.
+# says the opposite. The third could be sent to anybody.
 
 # %%
 reference = "你说“我总是搞砸”，可是上个月的报告，主管还当众夸过你。"
@@ -92,7 +91,8 @@ worked = {
 }
 
 # %% [markdown]
-# Shared pairs of characters are marked.
+# Marked is every character that stands in a pair of characters which the reference has too: all that these metrics have
+# to go on.
 
 
 # %%
