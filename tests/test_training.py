@@ -19,7 +19,7 @@ from peft import AutoPeftModelForCausalLM
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from typer.testing import CliRunner
 
-from cbtlib import ROOT, CbtError, cli, endpoint, fused, runs, sampling, templates, training
+from cbtlib import ROOT, CbtError, cli, endpoint, fused, planning, runs, sampling, templates, training
 from cbtlib.templates import IGNORED
 
 PROMPTABLE = ("gemma", "llama-chinese", "alpaca-chinese", "chat")
@@ -387,3 +387,21 @@ def test_the_gpu_benchmark_measures_one_task_for_both_peers():
     assert ours["first_loss"] == pytest.approx(trl["first_loss"], rel=1e-4), "same rows, same model, same loss"
     assert ours["last_loss"] == pytest.approx(trl["last_loss"], rel=1e-2)
     assert min(ours["tokens_per_second"], trl["tokens_per_second"]) > 0
+
+
+def test_a_plan_counts_what_the_run_then_has_and_refuses_what_cannot_fit(finished, monkeypatch):
+    _, result = finished
+    text = planning.plan(ROWS, DEV, CONFIG)
+    assert f"{result.trainable:,} (" in text and "4 of 4 records = 2.00 epochs" in text
+    little = planning.psutil.virtual_memory()._replace(total=1000)
+    monkeypatch.setattr(planning.psutil, "virtual_memory", lambda: little)
+    with pytest.raises(CbtError, match=r"needs about [\d.]+ GB and this machine has 0.0 GB"):
+        planning.plan(ROWS, DEV, CONFIG)
+
+
+def test_the_plan_of_the_four_backbones_says_what_fits_and_what_was_assumed():
+    paper = training.PROFILES["paper"]
+    assert "no" not in planning.plan(ROWS, DEV, paper).split("assumed")[0].split()
+    table = planning.plan(ROWS, DEV, replace(paper, gradient_checkpointing=False, batch_size=16))
+    assert all(name in table for name in planning.BACKBONES) and all(gpu.source in table for gpu in planning.GPUS)
+    assert {line.split()[6] for line in table.splitlines() if "V100-32G" in line and "B V100" in line} == {"no"}
