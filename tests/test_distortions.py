@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cbtlib import CbtError, distortions
@@ -49,6 +49,7 @@ def test_a_mention_says_where_it_stands():
     assert (second.type, second.negated, text[second.start : second.end]) == ("labelling", False, "贴标签")
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.text())
 def test_any_text_has_labels_or_none(text):
     assert distortions.extract(text) <= set(TYPES)

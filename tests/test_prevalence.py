@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
@@ -11,6 +11,7 @@ from cbtlib import CbtError
 from cbtlib import prevalence as pv
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.integers(1, 5000), st.floats(0, 1), st.sampled_from([0.8, 0.95, 0.99]))
 def test_wilson_is_that_of_statsmodels(n, fraction, confidence):
     k = round(n * fraction)
@@ -143,6 +144,7 @@ def test_where_there_is_no_number_there_is_a_sentence(call, words):
         call()
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     st.integers(0, 50),
     st.integers(0, 50),

@@ -1,0 +1,186 @@
+"""Other people's files: tiny fixtures in each form, read whole or refused in a sentence with its place."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cbtlib import CbtError, corpus, formats
+
+PSYQA = [
+    {
+        "question": "下雨没带伞",
+        "description": "鞋湿了一天",
+        "keywords": "情绪",
+        "questionID": 7,
+        "answers": [
+            {
+                "answer_text": "先换双鞋。",
+                "has_label": "True",
+                "labels_sequence": "[{'start': 0, 'end': 4, 'type': 'X'}]",
+            },
+            {"answer_text": "明天带伞。", "has_label": "False", "labels_sequence": ""},
+        ],
+    }
+]
+CBT_BENCH = [
+    {"id": "9", "situation": "It rained.", "thoughts": "It always rains.", "distortions": ["Overgeneralization "]}
+]
+SMILE = [{"role": "client", "content": "下雨了"}, {"role": "counselor", "content": "带伞了吗？"}]
+EMOLLM = [
+    {
+        "conversation": [
+            {"system": "你是咨询师", "input": "下雨了", "output": "带伞了吗？"},
+            {"input": "没有", "output": "嗯。"},
+        ]
+    }
+]
+SFT = [{"instruction": "没有", "input": "", "output": "嗯。", "history": [["下雨了", "带伞了吗？"]]}]
+
+
+def put(path, content):
+    path.write_text(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def one(path, format="auto"):
+    samples, problems = formats.read(path, format)
+    assert problems == []
+    return samples[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text", "labels"),
+    [
+        ("cogdis", "下雨天全完了\t1\n今天下雨\t0\n", "下雨天全完了", {"distorted"}),
+        ("socialcd3k", "非此即彼\t放大\t读心术\t内容\n0\t1\t1\t下雨天全完了\n", "下雨天全完了", {"放大", "读心术"}),
+        ("cbt-bench", CBT_BENCH, "It rained.\nIt always rains.", {"overgeneralization"}),
+        ("csv", "text,label\n下雨天全完了,Labeling|Mind reading\n", "下雨天全完了", {"Labeling", "Mind reading"}),
+        ("csv", 'question,description,answer\n雨,"鞋湿了，冷",换鞋。\n', "雨\n鞋湿了，冷", None),
+    ],
+)
+def test_labelled_sets_are_recognised_and_read(tmp_path, name, content, text, labels):
+    path = put(tmp_path / "a.txt", content)
+    assert formats.detect(path) == name
+    sample = one(path)
+    assert (sample.text, sample.labels) == (text, labels)
+
+
+def test_a_table_without_distortion_is_an_empty_set_and_not_missing(tmp_path):
+    path = put(tmp_path / "a.tsv", "thought\tdistortion\n下雨天全完了\tFortune-telling\n今天下雨\tNon-distorted\n")
+    samples, _ = formats.read(path, "c2d2")
+    assert [sample.labels for sample in samples] == [{"Fortune-telling"}, frozenset()]
+
+
+def test_psyqa_gives_a_sample_for_each_answer_with_its_spans(tmp_path):
+    samples, problems = formats.read(put(tmp_path / "a.json", PSYQA))
+    assert problems == [] and [sample.id for sample in samples] == ["7/0", "7/1"]
+    assert samples[0].text == "下雨没带伞\n鞋湿了一天" and samples[1].answer == "明天带伞。"
+    assert samples[0].spans == (("X", 0, 4, "先换双鞋。"),)
+
+
+@pytest.mark.parametrize(
+    ("content", "turns"),
+    [
+        (SMILE, 2),
+        (EMOLLM, 4),
+        (SFT, 4),
+        (["求助者：下雨了", "支持者：带伞了吗？"], 2),
+        ("来访者：下雨了\n\n心理咨询师：带伞了吗？\n\n来访者：没有\n", 3),
+    ],
+)
+def test_dialogues_are_turns_of_client_and_counsellor(tmp_path, content, turns):
+    path = put(tmp_path / "a.json", content)
+    sample = one(path, "cpsycoun" if content is SFT else "auto")
+    assert sample.text == "下雨了" and "带伞了吗？" in sample.answer
+    assert len(sample.turns) == turns and sample.turns[1] == ("counsellor", "带伞了吗？")
+
+
+def test_a_folder_of_dialogues_is_read_file_by_file(tmp_path):
+    put(tmp_path / "1.json", SMILE)
+    put(tmp_path / "2.json", [{"role": "ghost", "content": "?"}])
+    samples, problems = formats.read(tmp_path, "smile")
+    assert [sample.line for sample in samples] == [1]
+    assert [(problem.line, problem.field) for problem in problems] == [(2, "2.json role")]
+
+
+def test_the_books_own_records_keep_labels_spans_and_split():
+    path = corpus.own_files()[0]
+    samples, problems = formats.read(path)
+    records = corpus.load(path)
+    assert problems == [] and len(samples) == len(records)
+    for sample, record in zip(samples, records, strict=True):
+        assert (sample.id, sample.text, sample.labels, sample.split) == (
+            record.id,
+            record.post,
+            record.types,
+            record.split,
+        )
+        assert [text[a:b] for _, a, b, text in sample.spans] == [record.quote(label) for label in record.distortions]
+
+
+@pytest.mark.parametrize(
+    ("format", "content", "line", "words"),
+    [
+        ("cogdis", "好\t0\n坏\t2\n", 2, "must be 0 or 1"),
+        ("socialcd3k", "非此即彼\t放大\t内容\n0\t好\n", 2, "2 cells of 0 or 1"),
+        ("cbt-bench", [{"thoughts": "x"}], 1, "missing or no list"),
+        ("psyqa", [{"question": "x"}], 1, "missing or no list"),
+        ("emollm", [{"talk": []}], 1, "missing or no list"),
+        ("csv", "text,label\n好,a,b\n", 2, "another number of cells"),
+        ("csv", "text,label\n,a\n", 2, "is empty"),
+        ("cogdis", "", 0, "nothing in it"),
+    ],
+)
+def test_what_does_not_fit_its_form_is_named_by_line(tmp_path, format, content, line, words):
+    samples, problems = formats.read(put(tmp_path / "a", content), format)
+    assert problems[-1].line == line and words in problems[-1].what
+    assert not [sample for sample in samples if sample.line == line]
+
+
+@pytest.mark.parametrize(
+    ("format", "content", "words"),
+    [
+        ("auto", "随便一段话", "no form known"),
+        ("auto", '[{"a": 1}]', "no form known"),
+        ("smile", "[1, 2", "is no JSON"),
+        ("xml", "<a/>", "no format 'xml'"),
+        ("csv", "a,b\n1,2\n", "needs a column text or question"),
+        ("socialcd3k", "0\t1\t好\n", "needs a header"),
+    ],
+)
+def test_a_file_of_no_known_form_is_refused_in_a_sentence(tmp_path, format, content, words):
+    with pytest.raises(CbtError, match=words):
+        formats.read(put(tmp_path / "a", content), format)
+
+
+@pytest.mark.parametrize("encoding", ["gb18030", "utf-8-sig"])
+def test_gbk_and_byte_order_marks_are_read_and_windows_ends_too(tmp_path, encoding):
+    path = tmp_path / "a.txt"
+    path.write_bytes("下雨天全完了\t1\r\n今天下雨\t0\r\n".encode(encoding))
+    samples, problems = formats.read(path)
+    assert problems == [] and [sample.text for sample in samples] == ["下雨天全完了", "今天下雨"]
+
+
+def test_normalising_is_asked_for_counted_and_keeps_offsets():
+    sample = formats.Sample("a", 1, "考了９８分，ＯＫ！", "好", spans=(("x", 2, 4, "考了９８分，ＯＫ！"),))
+    new, changed = formats.normalise(sample)
+    assert (new.text, changed) == ("考了98分，OK！", 4)
+    (_, start, end, text) = new.spans[0]
+    assert text[start:end] == "98"
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.tuples(
+            st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp", "Cs"))), st.sampled_from("012x")
+        )
+    )
+)
+def test_lines_in_are_samples_plus_problems(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("f") / "a.txt"
+    path.write_text("".join(f"字{text}\t{label}\n" for text, label in rows), encoding="utf-8")
+    samples, problems = formats.read(path, "cogdis")
+    assert len(samples) + len([problem for problem in problems if problem.line]) == len(rows)
