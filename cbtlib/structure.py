@@ -14,8 +14,8 @@ Notable choices:
   counted on train letters whole, thinned, shuffled and interrupted, so order is a hint that words can overrule.
 - Coverage needs evidence: a part counts if its presence has a probability of at least CERTAIN over all readings of the
   letter (forward algorithm); that it would be its turn is not enough.
-- None is learned from what is no answer (posts, shuffled letters, headings). Three things need no learning and are None
-  by rule: text that is hardly Chinese, a sentence that is a loop, a sentence said before.
+- None is learned from what is no answer: posts, headings, letters in shuffled characters, letters whose "you" is "I".
+  Three things are None by rule: text that is hardly Chinese, a sentence that is a loop, a sentence said before.
 - The weights are fitted at first use from data/corpus/train.jsonl and kept in memory: no file beside the corpus that
   could be stale, and nothing to unpickle.
 """
@@ -110,7 +110,7 @@ def read(texts: Sequence[str]) -> Iterator[Structure]:
 
 def _structure(found: list[str], rows: dict[str, NDArray[np.float64]], reader: _Reader) -> Structure:
     # Noise and what was said before are no steps of the letter: the sentences around them are neighbours.
-    first = {sentence: place for place, sentence in reversed([*enumerate(found)]) if sentence in rows}
+    first = {_words(sentence): place for place, sentence in reversed([*enumerate(found)]) if sentence in rows}
     places = sorted(first.values())
     emissions = np.array([rows[found[place]] for place in places])
     labels: list[str | None] = [None] * len(found)
@@ -123,8 +123,13 @@ def _structure(found: list[str], rows: dict[str, NDArray[np.float64]], reader: _
 
 def _is_noise(sentence: str) -> bool:
     """None by rule: hardly Han (fewer than two, or half of what is no punctuation), or a loop of few characters."""
-    han = _HAN.findall(sentence)
+    han = _words(sentence)
     return len(han) < max(2, len(_INK.findall(sentence)) / 2) or (len(han) >= 24 and len(set(han)) < len(han) / 3)
+
+
+def _words(sentence: str) -> str:
+    """The Han characters alone: a repeat is one whatever its punctuation."""
+    return "".join(_HAN.findall(sentence))
 
 
 def _path(emissions: NDArray[np.float64], reader: _Reader) -> list[int]:
@@ -227,11 +232,14 @@ def runs(labels: Iterable[str | None]) -> list[str]:
 
 
 def _strangers(records: Sequence[corpus.Record], letters: list[Labelled], generator: np.random.Generator) -> list[str]:
-    """Sentences that serve no part: posts, letters with their characters shuffled, headings."""
+    """Sentences that serve no part: posts, letters turned to the writer, letters in shuffled characters, headings."""
     posts = [sentence for record in records for sentence in sentences(record.post)]
     whole = [sentence for letter in letters for sentence, _ in letter]
     shuffled = ["".join(generator.permutation(list(sentence))) for sentence in whole]
-    return posts + shuffled + [f"{title}：" for title in TITLES]
+    told = [
+        sentence.replace("您", "你").replace("你", "我") for sentence in whole[::2] if re.search("[你您]", sentence)
+    ]
+    return posts + told + shuffled + [f"{title}：" for title in TITLES]
 
 
 def _damaged(letter: Labelled, strangers: list[str], generator: np.random.Generator) -> Iterator[Labelled]:
