@@ -77,25 +77,29 @@ _AFFIRMED = re.compile(r"(?:是不是|能不能|会不会|不是.{0,12}(?:而是
 
 
 @functools.cache
-def _names() -> dict[str, str]:
-    """Every name and alias in lower case to its type, the longest first."""
+def _names() -> tuple[re.Pattern[str], dict[str, str]]:
+    """One pattern of every name and alias in lower case, the longest first, and the type each stands for.
+
+    Nothing but literals: Python then skips to characters that can begin one, ten times as fast as with flags or edges.
+    """
     kinds: dict[str, str] = {}
     for row in _taxonomy().to_dict("records"):
         for cell in (row["zh"], row["en"], row["aliases_zh"], row["aliases_en"]):
             kinds.update({name.strip().lower(): row["id"] for name in cell.split("|") if name.strip()})
-    return dict(sorted(kinds.items(), key=lambda item: -len(item[0])))
+    return re.compile("|".join(re.escape(name) for name in sorted(kinds, key=len, reverse=True))), kinds
 
 
 def mentions(text: str) -> list[Mention]:
     """Every place of a text that names a distortion, in order."""
-    lower, kinds = text.lower(), _names()
-    present = [name for name in kinds if name in lower]
-    if not present:
-        return []
-    edges = r"(?<![a-z]){}(?![a-z])"  # not \b: to it a Chinese character is a letter like any other
-    pattern = "|".join(edges.format(re.escape(name)) if name.isascii() else re.escape(name) for name in present)
+    lower = text.lower()
+    if len(lower) != len(text):  # a few capitals (İ) grow in lower case, and offsets would no longer hold
+        lower = "".join(char.lower() if len(char.lower()) == 1 else char for char in text)
+    pattern, kinds = _names()
     found = []
-    for match in re.finditer(pattern, lower):
+    for match in pattern.finditer(lower):
+        beside = lower[match.start() - 1 : match.start()] + lower[match.end() : match.end() + 1]
+        if match[0].isascii() and re.search("[a-z]", beside):
+            continue  # part of a longer English word
         before = lower[max(0, match.start() - 40) : match.start()]
         negated = bool(_NEGATION.search(before)) and not _AFFIRMED.search(before)
         found.append(Mention(kinds[match[0]], match.start(), match.end(), negated))
