@@ -10,24 +10,20 @@ Notable choices:
 - Spaces stay spaces inside tokens (SentencePiece writes U+2581 for them), so the tokenizer needs no normaliser and a
   literal U+2581 survives: every string decodes to itself.
 - `smoke` is a GGUF of the same architecture with tiny random weights; it takes the same path as the real one.
-- The GGUF header is read here: the `gguf` package's reader makes arrays of each of the 262,144 strings, which takes
-  longer than all the rest of the conversion.
 """
 
 import json
 import re
-import struct
 import unicodedata
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFValueType, TokenType
+from gguf import GGUFValueType, TokenType
 
 from cbtlib import CbtError, cache
+from cbtlib.gguf_io import Gguf, read, write
 
 NAMES = ("embedded", "smoke")
 """The models that need no network: pretrained Gemma 3 270M, and a tiny random one for tests."""
@@ -59,8 +55,6 @@ PUNCTUATION = re.compile(
     r"[\s!-/:-@\[-`{-~·\u2010-\u2027\u2030-\u203b\u3000-\u3004\u3008-\u3020\ufe30-\ufe4f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65]+"
 )
 
-# struct's letter for each type of number in a GGUF header
-FORMS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 SPECIAL = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}  # transformers' word -> GGUF's
 
 # GGUF's name of a tensor -> Hugging Face's, inside a block and outside.
@@ -194,7 +188,7 @@ def wanted(piece: str, rank: int) -> bool:
     return chinese(piece) or (piece.isascii() and (len(piece.strip()) <= 2 or rank < 4096))
 
 
-def closure(source: "Gguf", wanted_ids: set[int]) -> list[int]:
+def closure(source: Gguf, wanted_ids: set[int]) -> list[int]:
     """The ids to keep, ascending: the wanted tokens, all their ancestors, and what is no plain piece.
 
     The ancestors of a token are the tokens of all its splits in two, and theirs. Control tokens but `<unused…>`,
@@ -220,7 +214,7 @@ def splits(piece: str, ids: dict[str, int]) -> list[tuple[str, str]]:
     return [(left, right) for left, right in cuts if left in ids and right in ids]
 
 
-def tokenizer_json(source: "Gguf") -> dict[str, Any]:
+def tokenizer_json(source: Gguf) -> dict[str, Any]:
     """The vocabulary as a `tokenizers` BPE: the merges are all splits, ranked by the score of the merged token."""
     ids = source.ids
     merge_order = sorted(ids.values(), key=lambda i: -source["tokenizer.ggml.scores"][i])
@@ -255,108 +249,7 @@ def tokenizer_json(source: "Gguf") -> dict[str, Any]:
     }  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------- reading, writing
-
-
-@dataclass
-class Gguf:
-    """A GGUF file: header fields {key: (type, value)} and tensors {name: (type, shape, offset)}."""
-
-    path: Path
-    fields: dict[str, tuple[GGUFValueType, Any]]
-    tensors: dict[str, tuple[GGMLQuantizationType, tuple[int, ...], int]]
-
-    def __getitem__(self, key: str) -> Any:
-        return self.fields[key][1]
-
-    @cached_property
-    def kinds(self) -> list[int]:
-        """The TokenType of each token."""
-        return self["tokenizer.ggml.token_type"]
-
-    @cached_property
-    def pieces(self) -> list[str]:
-        """The text of each token, with spaces as spaces."""
-        return [text.replace("\u2581", " ") for text in self["tokenizer.ggml.tokens"]]
-
-    @cached_property
-    def ids(self) -> dict[str, int]:
-        """The plain pieces: text -> id. Only these take part in merges."""
-        return {text: i for i, text in enumerate(self.pieces) if self.kinds[i] == TokenType.NORMAL}
-
-    def raw(self, name: str) -> np.ndarray:
-        """A tensor as stored: float32, or (..., bytes of a row) when it is quantised."""
-        kind, shape, offset = self.tensors[name]
-        if kind == GGMLQuantizationType.F32:
-            return np.memmap(self.path, np.float32, "r", offset, shape)
-        return np.memmap(self.path, np.uint8, "r", offset, gguf.quant_shape_to_byte_shape(shape, kind))
-
-
-def read(path: Path) -> Gguf:
-    """Read the header of a GGUF file, version 3, little-endian (ggml-org/ggml, docs/gguf.md)."""
-    data = np.memmap(path, np.uint8, "r")
-    at = 4
-
-    def number(form: str) -> Any:
-        nonlocal at
-        (value,) = struct.unpack_from("<" + form, data.data, at)
-        at += struct.calcsize("<" + form)
-        return value
-
-    def text() -> str:
-        nonlocal at
-        size = number("Q")
-        at += size
-        return data[at - size : at].tobytes().decode()
-
-    def value(kind: int) -> Any:
-        nonlocal at
-        if kind == GGUFValueType.STRING:
-            return text()
-        if kind != GGUFValueType.ARRAY:
-            return number(FORMS[kind])
-        item, size = number("I"), number("Q")
-        if item == GGUFValueType.STRING:
-            return [text() for _ in range(size)]
-        array = np.frombuffer(data, "<" + FORMS[item], size, at)
-        at += array.nbytes
-        return array.tolist()
-
-    if data[:4].tobytes() != b"GGUF" or number("I") != 3:
-        raise CbtError(f"{path} is not a GGUF file of version 3")
-    tensor_count, field_count = number("Q"), number("Q")
-    fields = {}
-    for _ in range(field_count):
-        key, kind = text(), GGUFValueType(number("I"))
-        fields[key] = (kind, value(kind))
-    tensors = {}
-    for _ in range(tensor_count):
-        name, dimensions = text(), number("I")
-        shape = tuple(number("Q") for _ in range(dimensions))[::-1]
-        tensors[name] = (GGMLQuantizationType(number("I")), shape, number("Q"))
-    start = -(-at // gguf.GGUF_DEFAULT_ALIGNMENT) * gguf.GGUF_DEFAULT_ALIGNMENT
-    return Gguf(path, fields, {name: (kind, shape, start + offset) for name, (kind, shape, offset) in tensors.items()})
-
-
-def write(folder: Path, source: Gguf, kept: list[int], tensors: dict[str, np.ndarray]) -> None:
-    """Write `source` with the vocabulary `kept` and other tensors to folder/model.gguf, and the ids to kept.npy."""
-    writer = gguf.GGUFWriter(folder / "model.gguf", source["general.architecture"])
-    for key, (kind, value) in source.fields.items():
-        if key == "general.architecture":
-            continue
-        if isinstance(value, list) and len(value) == len(source.kinds):
-            value = [value[i] for i in kept]
-        elif key.startswith("tokenizer.ggml.") and key.endswith("_token_id"):
-            value = kept.index(value)
-        writer.add_key_value(key, value, kind)
-    for name, tensor in tensors.items():
-        quantised = tensor.dtype == np.uint8
-        writer.add_tensor(name, tensor, raw_dtype=source.tensors[name][0] if quantised else None)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    np.save(folder / "kept.npy", np.array(kept, dtype=np.int32))
+# ---------------------------------------------------------------------------------------------- conversion
 
 
 def convert(path: Path, folder: Path) -> None:

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from cbtlib import ROOT, CbtError, cache, embedded
+from cbtlib import ROOT, CbtError, cache, embedded, gguf_io
 
 SENTENCE = "我最近总是觉得自己什么都做不好，同事肯定都在背后笑话我。"  # "I keep feeling I do everything wrong; …"
 
 
 @pytest.fixture(scope="module")
 def full():
-    return embedded.read(embedded.gguf_file("embedded", trimmed=False))
+    return gguf_io.read(embedded.gguf_file("embedded", trimmed=False))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def toy(pieces):
         "tokenizer.ggml.scores": [-float(i) for i in range(len(tokens))],
         "tokenizer.ggml.bos_token_id": 0,
     }
-    return embedded.Gguf(ROOT, {key: (GGUFValueType.ARRAY, value) for key, value in fields.items()}, {})
+    return gguf_io.Gguf(ROOT, {key: (GGUFValueType.ARRAY, value) for key, value in fields.items()}, {})
 
 
 @given(st.lists(st.text("abc", min_size=2, max_size=6), unique=True, max_size=40), st.data())
@@ -198,7 +198,7 @@ def test_missing_and_damaged_wheels_are_named(monkeypatch, tmp_path):
 def test_a_file_that_is_no_gguf_is_refused(tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"GGML" + bytes(100))
     with pytest.raises(CbtError, match="not a GGUF file"):
-        embedded.read(tmp_path / "model.gguf")
+        gguf_io.read(tmp_path / "model.gguf")
 
 
 def test_the_notice_names_the_terms():
