@@ -9,11 +9,14 @@
 
 import hashlib
 import json
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cbtlib import CbtError, corpus, quality
+import pandas as pd
+
+from cbtlib import CbtError, corpus, quality, second_pass
 
 MARKS = ("<!-- statistics: written by `cbt corpus card` -->", "<!-- end of statistics -->")
 
@@ -46,7 +49,27 @@ def with_statistics(card: Path) -> str:
     if not mark or not end:
         raise CbtError(f"{card} has no place for the statistics: it needs the lines {MARKS[0]} and {MARKS[1]}")
     records = [record for path in _files(card.parent) for record in corpus.load(path)]
-    return f"{before}{mark}\n\n{quality.card(records)}\n\n{end}{after}"
+    text = quality.card(records)
+    second = card.parent / "second_labels.jsonl"
+    if second.exists():
+        text += "\n\n" + _agreement(second_pass.compare(records, second_pass.read(second, records)))
+    return f"{before}{mark}\n\n{text}\n\n{end}{after}"
+
+
+def _agreement(table: pd.DataFrame) -> str:
+    lines = ["| agreement with a second pass | first | second | both | kappa | alpha | F1 |", "|---" * 7 + "|"]
+    for name, row in zip(table.index, table.to_dict("records"), strict=True):
+        if name == "macro":
+            continue
+        numbers = [
+            "undefined"
+            if math.isnan(row[key])
+            else f"{row[key]:.2f} ({row[key + '_low']:.2f} to {row[key + '_high']:.2f})"
+            for key in ("kappa", "alpha")
+        ]
+        counts = [f"{row[key]:.0f}" for key in ("first", "second", "both")]
+        lines.append(f"| {name} | " + " | ".join([*counts, *numbers, f"{row['f1']:.2f}"]) + " |")
+    return "\n".join([*lines, f"| *mean of the types* | | | | | | {table.loc['macro', 'f1']:.2f} |"])
 
 
 def croissant(folder: Path) -> dict[str, Any]:
@@ -101,7 +124,8 @@ _COLUMNS = {
 
 def checksums(folder: Path) -> str:
     """`sha256  path` lines of the corpus files and the taxonomy, relative to `folder`."""
-    paths = [*_files(folder), folder / "taxonomy.csv"]
+    paths = [*_files(folder), folder / "taxonomy.csv", folder / "second_labels.jsonl"]
+    paths = [path for path in paths if path.exists()]
     return "".join(f"{hashlib.sha256(x.read_bytes()).hexdigest()}  {x.relative_to(folder).as_posix()}\n" for x in paths)
 
 
