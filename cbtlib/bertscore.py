@@ -4,7 +4,8 @@ Notable choices
 - Every distinct text is encoded once, in batches of similar length, and only up to the chosen layer.
 - Special tokens are encoded but neither matched nor counted: a decoder's first token is an attention sink whose state
   resembles everything. (bert-score gives them weight 0, but lets other tokens match them.)
-- Raw values, not rescaled: there is no published baseline for these encoders. Compare systems, not papers.
+- Raw values, not rescaled: there is no published baseline for these encoders. The states of a decoder share a large
+  common part, so all values lie close to 1 (and are kept in full precision). Compare systems, not papers.
 - A text longer than the encoder's window is an error that names it; nothing is cut.
 - An empty text scores 0, as everywhere.
 """
@@ -42,7 +43,7 @@ class Encoder:
         self.states: dict[str, Tensor] = {}
 
     def encode(self, texts: Sequence[str]) -> None:
-        """Fill `tokens` and `states` (tokens, width; unit length, half precision) for texts not seen before."""
+        """Fill `tokens` and `states` (tokens, width; unit length) for texts not seen before."""
         special = set(self.tokenizer.all_special_ids)
         new = [text for text in dict.fromkeys(texts) if text not in self.states]
         ids = {text: self.tokenizer(text)["input_ids"] for text in new}
@@ -62,7 +63,7 @@ class Encoder:
             for text, state in zip(batch, self._forward(padded, mask), strict=True):
                 kept = [place for place, token in enumerate(ids[text]) if token not in special]
                 self.tokens[text] = [ids[text][place] for place in kept]
-                self.states[text] = nn.functional.normalize(state[kept].float(), dim=-1).half()
+                self.states[text] = nn.functional.normalize(state[kept].float(), dim=-1)
 
     @torch.inference_mode()
     def _forward(self, ids: Tensor, mask: Tensor) -> Tensor:

@@ -144,46 +144,41 @@ def _cube(rows: pd.DataFrame) -> _Cube:
     return _Cube(scores, axes[1], axes[2])
 
 
-def _pigeonhole(scores: Floats, resamples: int, seed: int) -> Floats:
-    """Means over the first two axes (items, raters), both resampled: (resamples, rest)."""
+def _pigeonhole(scores: Floats, resamples: int, confidence: float, seed: int) -> tuple[float, float]:
+    """Interval of the mean of (items, raters) scores, both resampled; those without any score play no part."""
+    present = ~np.isnan(scores)
+    scores = scores[present.any(axis=1)][:, present.any(axis=0)]
+    if len(scores) < 2:
+        return np.nan, np.nan
     generator = np.random.default_rng(seed)
     weights = []
-    for size in scores.shape[:2]:
+    for size in scores.shape:
         drawn = generator.integers(0, size, (resamples, size)) + np.arange(resamples)[:, None] * size
         weights.append(np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size).astype(float))
     present = ~np.isnan(scores)
     total, count = (
-        np.einsum("bi,irs,br->bs", weights[0], cube, weights[1], optimize=True)
-        for cube in (np.where(present, scores, 0), present.astype(float))
+        np.einsum("bi,ir,br->b", weights[0], matrix, weights[1], optimize=True)
+        for matrix in (np.where(present, scores, 0), present.astype(float))
     )
     with np.errstate(invalid="ignore"):
-        return total / count
-
-
-def _bounds(scores: Floats, resamples: int, confidence: float, seed: int) -> list[tuple[float, float]]:
-    if len(scores) < 2:
-        return [(np.nan, np.nan)] * scores.shape[2]
-    return [interval(column, confidence) for column in _pigeonhole(scores, resamples, seed).T]
+        return interval(total / count, confidence)
 
 
 def _means(cube: _Cube, resamples: int, confidence: float, seed: int) -> list[dict[str, Any]]:
-    bounds = _bounds(cube.scores, resamples, confidence, seed)
     rows = []
-    for index, (system, (low, high)) in enumerate(zip(cube.systems, bounds, strict=True)):
+    for index, system in enumerate(cube.systems):
         given = cube.scores[:, :, index]
-        ratings = int((~np.isnan(given)).sum())
-        value = float(np.nanmean(given))
-        rows.append(
-            {
-                "system": system,
-                "mean": value,
-                "low": low,
-                "high": high,
-                "ratings": ratings,
-                "missing": given.size - ratings,
-            }
-        )
+        low, high = _pigeonhole(given, resamples, confidence, seed)
+        ratings, missing = _given(given)
+        mean = float(np.nanmean(given))
+        rows.append({"system": system, "mean": mean, "low": low, "high": high, "ratings": ratings, "missing": missing})
     return rows
+
+
+def _given(scores: Floats) -> tuple[int, int]:
+    """How many of (replies, raters) scores are given and missing; a reply that nobody rated was not on the form."""
+    present = ~np.isnan(scores)
+    return int(present.sum()), int((~present[present.any(axis=1)]).sum())
 
 
 def _agreement(cube: _Cube, resamples: int, confidence: float, seed: int) -> list[dict[str, Any]]:
@@ -230,7 +225,7 @@ def _differences(cube: _Cube, resamples: int, confidence: float, seed: int) -> l
         sides = [Statistics(np.column_stack([np.where(both, s, 0).sum(axis=1), both.sum(axis=1)])) for s in (one, two)]
         kept = both.any(axis=1)
         sides = [Statistics(side.rows[kept]) for side in sides]
-        ((low, high),) = _bounds(difference[kept][:, :, None], resamples, confidence, seed)
+        low, high = _pigeonhole(difference, resamples, confidence, seed)
         p = randomisation(sides[0], sides[1], resamples, seed)
         value = float(np.nanmean(difference))
         rows.append(
@@ -271,6 +266,7 @@ def _notes(cube: _Cube) -> list[str]:
         notes.append("the scores never vary (or no reply has two), so alpha and kappa are undefined")
     elif alpha < TOO_LOW:
         notes.append(f"Krippendorff's alpha is {alpha:.2f}, below {TOO_LOW}: too low to conclude from these ratings")
-    if missing := int(np.isnan(cube.scores).sum()):
-        notes.append(f"{missing} of {cube.scores.size} ratings are missing; they were left out, not filled in")
+    given, missing = _given(cube.cells)
+    if missing:
+        notes.append(f"{missing} of {given + missing} ratings are missing; they were left out, not filled in")
     return notes

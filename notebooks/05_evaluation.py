@@ -339,7 +339,7 @@ for axis, (metric, title) in zip(axes, panels.items(), strict=True):
             axis.plot([one.low, one.high], [place, place], color=color, linewidth=2)
             axis.plot(one.value, place, "o", color=color)
         else:
-            axis.text(0, place, " no reply to score", va="center", color="#666666", fontsize=9)
+            axis.text(0.03, place, "no reply", va="center", color="#666666", transform=axis.get_yaxis_transform())
     axis.set(
         title=title,
         yticks=range(len(answers)),

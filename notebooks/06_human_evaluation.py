@@ -373,9 +373,9 @@ values
 # %% tags=["solution", "hide-input"]
 cube = table[table["criterion"] == criterion].pivot_table(index="item", columns=["system", "rater"], values="score")
 system = means["system"][0]
-rows = cube[system]
+rows = cube[system].dropna(how="all")  # posts that this system answered
 sums = np.column_stack([rows.sum(axis=1), rows.notna().sum(axis=1)])
-((low, high),) = resampling.intervals([resampling.Statistics(sums)], resamples, seed=seed)
+low, high = resampling.interval(resampling.bootstrap([resampling.Statistics(sums)], resamples, seed)[:, 0])
 assert high - low <= means["high"][0] - means["low"][0] + 0.05
 {"posts only": high - low, "posts and raters": means["high"][0] - means["low"][0]}
 

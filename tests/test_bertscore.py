@@ -57,7 +57,7 @@ def test_equal_to_the_formula_computed_by_hand(model):
     hypotheses, references = LETTERS, LETTERS[1:] + LETTERS[:1]
     ours = bertscore.bertscore(Texts(hypotheses, [references]), encoder).items
     hand = [by_hand(model, h, r, 2) for h, r in zip(hypotheses, references, strict=True)]
-    assert ours == pytest.approx(hand, abs=2e-3)  # states are kept in half precision
+    assert ours == pytest.approx(hand, abs=1e-5)
 
 
 def test_idf_weights_are_those_of_the_paper():
@@ -71,7 +71,7 @@ def test_idf_weights_are_those_of_the_paper():
 
     ours = bertscore.bertscore(Texts(LETTERS, [references]), encoder, idf=True).items
     hand = [by_hand(model, h, r, 2, weight) for h, r in zip(LETTERS, references, strict=True)]
-    assert ours == pytest.approx(hand, abs=2e-3)
+    assert ours == pytest.approx(hand, abs=1e-5)
 
 
 def test_a_text_against_itself_is_one_an_empty_one_is_zero_and_the_best_reference_counts():
@@ -79,7 +79,7 @@ def test_a_text_against_itself_is_one_an_empty_one_is_zero_and_the_best_referenc
     values = bertscore.bertscore(
         Texts([LETTERS[0], " ", LETTERS[1]], [LETTERS[:3], [None, None, LETTERS[1]]]), encoder
     ).items
-    assert values[0] == pytest.approx(1, abs=2e-3) and values[1] == 0 and values[2] == pytest.approx(1, abs=2e-3)
+    assert values[0] == pytest.approx(1, abs=1e-5) and values[1] == 0 and values[2] == pytest.approx(1, abs=1e-5)
 
 
 def test_each_distinct_text_is_encoded_once(monkeypatch):
@@ -98,7 +98,7 @@ def test_batches_do_not_change_a_value(monkeypatch):
         monkeypatch.setattr(bertscore, "BATCH_TOKENS", tokens)
         encoder = Encoder(next(models()), Characters(), 2, "tiny")
         values.append(bertscore.bertscore(Texts(LETTERS, [LETTERS[::-1]]), encoder).items)
-    assert values[0] == pytest.approx(values[1], abs=1e-3)
+    assert values[0] == pytest.approx(values[1], abs=1e-5)
 
 
 def test_what_the_encoder_cannot_take_is_named():

@@ -217,6 +217,14 @@ def test_a_missing_rating_is_left_out_and_counted():
     pd.testing.assert_frame_equal(ratings.analyse(blanks, resamples=200).means, analysis.means)
 
 
+def test_a_post_that_one_system_did_not_answer_costs_it_no_interval():
+    table = simulated(items=4)
+    table = table[~(table["item"].eq("q0") & table["system"].eq("base"))]
+    analysis = ratings.analyse(table, resamples=500)
+    assert analysis.means[["low", "high"]].notna().all(axis=None) and (analysis.means["missing"] == 0).all()
+    assert not any("missing" in note for note in analysis.notes)
+
+
 def test_a_harsh_rater_is_seen_as_harsh():
     table = simulated(shift=0)
     table["score"] = table["score"].where(table["rater"] != "r2", (table["score"] - 1).clip(0))
