@@ -10,6 +10,7 @@ Notable choices:
 import math
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +71,7 @@ def memory_gb(
     return (weights * each + trainable * 16 + tokens * (kept * width * each + vocabulary * 8)) / 1e9
 
 
-def plan(rows: list[Row], dev_rows: list[Row], config: training.TrainingConfig) -> str:
+def plan(rows: Sequence[Row], dev_rows: Sequence[Row], config: training.TrainingConfig) -> str:
     """The plan as text. Raises CbtError when the run cannot fit into this machine's memory."""
     training.check(rows, dev_rows, config)
     if config.model not in embedded.NAMES:
@@ -111,7 +112,7 @@ def plan(rows: list[Row], dev_rows: list[Row], config: training.TrainingConfig) 
     return "\n".join(lines)
 
 
-def backbones(rows: list[Row], config: training.TrainingConfig) -> str:
+def backbones(rows: Sequence[Row], config: training.TrainingConfig) -> str:
     """The four 7B backbones on three kinds of GPU, one GPU each, as a table with its assumptions below."""
     characters = sum(len(row.post) + len(row.answer_text) for row in rows)
     batch_tokens, checkpointing = config.batch_size * config.max_length, config.gradient_checkpointing

@@ -292,7 +292,7 @@ class Collator:
         }
 
 
-def check(rows: list[Row], dev_rows: list[Row], config: TrainingConfig) -> None:
+def check(rows: Sequence[Row], dev_rows: Sequence[Row], config: TrainingConfig) -> None:
     """Raise CbtError for what is wrong with rows or configuration, as far as it shows without the model."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise CbtError("device is 'cuda' and PyTorch finds no CUDA device here: take device 'cpu' or 'auto'")

@@ -39,6 +39,7 @@ import shutil
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from openai import OpenAI
 from transformers import AutoTokenizer
 
 from cbtlib import corpus, embedded, endpoint, faults, figures, generate, prices, prompts, report, safety, screening
@@ -101,6 +102,24 @@ page.table("triage", triage.set_index("alarm").T, caption="Triage on the book's 
 # other people's words the figures are worse. Run `cbt safety evaluate --data FILE` on labelled posts of your
 # own population before you believe any of it. A false calm costs more than a false alarm, and no number on
 # this page makes the triage fit to guard a service.
+#
+# ## One question by hand
+#
+# The endpoint speaks OpenAI's protocol, so the `openai` package can ask it. The cell below is the whole of what
+# many scripts do, 22,327 times over: ask, take the text, go on. The limit is set low here on purpose.
+
+# %%
+with endpoint.connect(model) as where:
+    client = OpenAI(base_url=where.base_url, api_key=where.api_key, max_retries=0)
+    messages = prompts.get("five_parts").messages(posts[0].question, posts[0].description)
+    reply = client.chat.completions.create(model=where.model, messages=messages, max_tokens=60, seed=0)
+choice = reply.choices[0]
+ended = f"finish_reason is {choice.finish_reason!r}: 'stop' would be the end of a reply, 'length' is our limit."
+figures.chinese(choice.message.content or "(no text)", ended, title="One bare reply")
+
+# %% [markdown]
+# The text looks like an answer, and a script that stores it has stored whatever arrived: half a letter, a refusal, or
+# nothing. It has no place for a broken connection and none for the bill.
 #
 # ## One run
 #
