@@ -58,9 +58,8 @@ def with_statistics(card: Path) -> str:
 
 def _agreement(table: pd.DataFrame) -> str:
     lines = ["| agreement with a second pass | first | second | both | kappa | alpha | F1 |", "|---" * 7 + "|"]
-    for name, row in zip(table.index.tolist(), table.to_dict("records"), strict=True):
-        if name == "macro":
-            continue
+    for name in (*corpus.TYPES, "any"):
+        row = table.loc[name]
         numbers = [
             "undefined"
             if math.isnan(row[key])
