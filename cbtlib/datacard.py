@@ -59,7 +59,7 @@ def with_statistics(card: Path) -> str:
 def _agreement(table: pd.DataFrame) -> str:
     lines = ["| agreement with a second pass | first | second | both | kappa | alpha | F1 |", "|---" * 7 + "|"]
     for name in (*corpus.TYPES, "any"):
-        row = table.loc[name]
+        row: dict[str, Any] = table.loc[name].to_dict()
         numbers = [
             "undefined"
             if math.isnan(row[key])
