@@ -59,7 +59,7 @@ def with_statistics(card: Path) -> str:
 def _agreement(table: pd.DataFrame) -> str:
     lines = ["| agreement with a second pass | first | second | both | kappa | alpha | F1 |", "|---" * 7 + "|"]
     for name in (*corpus.TYPES, "any"):
-        row: dict[str, Any] = table.loc[name].to_dict()
+        row: Any = table.loc[name]
         numbers = [
             "undefined"
             if math.isnan(row[key])
@@ -68,7 +68,8 @@ def _agreement(table: pd.DataFrame) -> str:
         ]
         counts = [f"{row[key]:.0f}" for key in ("first", "second", "both")]
         lines.append(f"| {name} | " + " | ".join([*counts, *numbers, f"{row['f1']:.2f}"]) + " |")
-    return "\n".join([*lines, f"| *mean of the types* | | | | | | {table.loc['macro', 'f1']:.2f} |"])
+    mean: Any = table.loc["macro", "f1"]
+    return "\n".join([*lines, f"| *mean of the types* | | | | | | {mean:.2f} |"])
 
 
 def croissant(folder: Path) -> dict[str, Any]:
