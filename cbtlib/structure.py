@@ -207,9 +207,8 @@ def _fit(records: Sequence[corpus.Record]) -> _Reader:
     found, target = [sentence for sentence, _ in known], np.array([CLASSES.index(part) for _, part in known])
     vectoriser = TfidfVectorizer(analyzer="char", ngram_range=(1, 2), sublinear_tf=True, min_df=2)
     vectoriser.fit(f"^{sentence}$" for sentence in found)
-    classifier = LogisticRegression(C=30, solver="saga", tol=2e-3, random_state=0).fit(
-        _features(vectoriser, found), target
-    )
+    classifier = LogisticRegression(C=30, solver="saga", tol=2e-3, random_state=0)
+    classifier.fit(_features(vectoriser, found), target)
     prior = np.bincount(target, minlength=NONE + 1) / len(target)
     start, move = np.ones(NONE + 1), np.ones((NONE + 1, NONE + 2))
     for letter in letters:
@@ -232,14 +231,12 @@ def runs(labels: Iterable[str | None]) -> list[str]:
 
 
 def _strangers(records: Sequence[corpus.Record], letters: list[Labelled], generator: np.random.Generator) -> list[str]:
-    """Sentences that serve no part: posts, letters turned to the writer, letters in shuffled characters, headings."""
+    """Sentences that serve no part: posts, letters about the writer, letters in shuffled characters, headings."""
     posts = [sentence for record in records for sentence in sentences(record.post)]
     whole = [sentence for letter in letters for sentence, _ in letter]
     shuffled = ["".join(generator.permutation(list(sentence))) for sentence in whole]
-    told = [
-        sentence.replace("您", "你").replace("你", "我") for sentence in whole[::2] if re.search("[你您]", sentence)
-    ]
-    return posts + told + shuffled + [f"{title}：" for title in TITLES]
+    of_oneself = [re.sub("[你您]", "我", sentence) for sentence in whole[::2] if re.search("[你您]", sentence)]
+    return posts + of_oneself + shuffled + [f"{title}：" for title in TITLES]
 
 
 def _damaged(letter: Labelled, strangers: list[str], generator: np.random.Generator) -> Iterator[Labelled]:
