@@ -12,6 +12,7 @@ The corpus
 Asking a model
     prompts             the CBT prompt and its ablations, as hashed files
     embedded            Gemma 3 270M, converted and trimmed
+    gguf_io             reads and writes GGUF files
     cache               a folder made once, whole or not at all
     endpoint            an OpenAI-compatible endpoint, remote or on loopback
     questions           the questions of a run, checked before anything is paid
@@ -29,6 +30,7 @@ Reading answers
     distortions         the taxonomy, and labels that an answer names
     detectors           distortions in a post, learnt from gold spans
     detection           how good a detector is
+    second_pass         how far two labelling passes agree
     labelling           benchmark and labelling of whole files
     prevalence          shares, corrected for a detector's errors
 

@@ -37,8 +37,21 @@ def test_no_reference_is_said(place):
         report.reproduce("gpu")
 
 
-def test_the_published_numbers_belong_to_pages_and_carry_tolerances():
-    content = json.loads((ROOT / "results/reference/embedded.json").read_text("utf-8"))
-    assert content["profile"] == "embedded" and content["commit"] and content["hardware"]
+@pytest.mark.parametrize("path", sorted((ROOT / "results/reference").glob("*.json")), ids=lambda path: path.stem)
+def test_the_published_numbers_belong_to_pages_and_carry_tolerances(path):
+    content = json.loads(path.read_text("utf-8"))
+    assert content["profile"] == path.stem and content["commit"] and content["hardware"]
     for key, entry in content["numbers"].items():
         assert key.split("::")[0] in run.PAGES and entry["tolerance"] >= 0, key
+
+
+def test_uncommitted_sources_are_not_published(place):
+    write(0.5)
+    facts = {"page": "05_evaluation", "commit": "abc+changes", "seconds": 1.0, "peak_memory_gb": 1.0}
+    (place / "results/embedded/05_evaluation/run.json").write_text(json.dumps(facts))
+    (place / "requirements.lock").write_text("")
+    (place / "data").mkdir()
+    before = (place / "results/reference/embedded.json").read_bytes()
+    with pytest.raises(CbtError, match="not committed"):
+        report.publish("embedded")
+    assert (place / "results/reference/embedded.json").read_bytes() == before
