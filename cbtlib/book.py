@@ -83,10 +83,9 @@ def serve(port: int) -> None:
         raise CbtError("there is no book yet: run `make book` first")
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), partial(SimpleHTTPRequestHandler, directory=str(HTML)))
-    except OSError as error:
-        raise CbtError(
-            f"port {port} cannot be used ({error.strerror}); choose another: cbt serve --port 8001"
-        ) from None
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", "ports go from 0 to 65535")
+        raise CbtError(f"port {port} cannot be used ({why}); choose another: cbt serve --port 8001") from None
     print(f"the book is at http://127.0.0.1:{port}/ (Ctrl-C ends)", flush=True)
     try:
         server.serve_forever()

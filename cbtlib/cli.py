@@ -365,7 +365,3 @@ def safety_evaluate(
 
     texts, crisis = safety.read_labelled(data, text, label, positive or ())
     print(safety.evaluate(texts, crisis).round(3).T.to_string(header=False))
-
-
-if __name__ == "__main__":
-    main()

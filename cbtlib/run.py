@@ -3,7 +3,7 @@
 Notable choices
 - Sources are py:percent; jupytext makes the notebook in memory, papermill runs it in a fresh kernel.
 - The defaults of a page's `parameters` cell are the embedded profile; a profile file lists only what differs.
-- An unknown parameter or profile is refused before anything runs.
+- An unknown parameter or profile, or a value of another type, is refused before anything runs.
 - A page that fails keeps what it did in `failed.ipynb`, and the reader gets one sentence.
 - `fingerprint` is the content a page depends on (source, imported modules, parameters, data, earlier pages): the
   graph reruns a page when this changes, and not when a file was merely touched.
@@ -24,6 +24,10 @@ import yaml
 from cbtlib import ROOT, CbtError
 
 PAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "notebooks/chapters.yml").read_text("utf-8"))
+
+
+TYPES = {"int": (int,), "float": (float, int), "str": (str,), "bool": (bool,), "list": (list,)}
+"""What a parameter of each annotated type may be given (a bool is no int)."""
 
 
 def profile_parameters(profile: str, page: str) -> dict[str, Any]:
@@ -59,14 +63,17 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
         raise CbtError(f"{notebook} does not exist{_nearest(notebook.name, known)}; pages are {', '.join(known)}")
     page = notebook.stem
     source = jupytext.read(notebook)
-    defaults = {name: entry["default"] for name, entry in papermill.inspect_notebook(_with_kernel(source)).items()}
+    known = papermill.inspect_notebook(_with_kernel(source))
     wanted = {**profile_parameters(profile, page), **(parameters or {}), "profile": profile, "results": results}
-    for name in wanted:
-        if name not in defaults:
+    for name, value in wanted.items():
+        if name not in known:
             raise CbtError(
-                f"{_shown(notebook)} has no parameter {name!r}{_nearest(name, list(defaults))}; "
-                f"it has {', '.join(sorted(defaults))}"
+                f"{_shown(notebook)} has no parameter {name!r}{_nearest(name, list(known))}; "
+                f"it has {', '.join(sorted(known))}"
             )
+        kind = known[name]["inferred_type_name"].strip("'\"")
+        if type(value) not in TYPES.get(kind, (type(value),)):
+            raise CbtError(f"{_shown(notebook)}: {name} has to be of type {kind}, and {value!r} is not")
     folder = ROOT / results / profile / page
     folder.mkdir(parents=True, exist_ok=True)
     failed = folder / "failed.ipynb"

@@ -42,6 +42,15 @@ def test_an_unknown_parameter_is_refused_before_anything_runs(notebook, tmp_path
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("value", ["many", True, 1.5, None])
+def test_a_parameter_of_another_type_is_refused_before_anything_runs(notebook, tmp_path, value):
+    page = notebook("1")
+    page.write_text(page.read_text("utf-8").replace("results: str", "items: int = 3  # posts\nresults: str"), "utf-8")
+    with pytest.raises(CbtError, match="items has to be of type int, and .* is not"):
+        run.run(page, "smoke", {"items": value}, str(tmp_path))
+    assert not (tmp_path / "smoke").exists()
+
+
 def test_a_missing_notebook_names_the_nearest():
     with pytest.raises(CbtError, match=r"did you mean 'claims.py'"):
         run.run(Path("notebooks/claim.py"), "smoke")
