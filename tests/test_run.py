@@ -46,7 +46,7 @@ def test_an_unknown_parameter_is_refused_before_anything_runs(notebook, tmp_path
 def test_a_parameter_of_another_type_is_refused_before_anything_runs(notebook, tmp_path, value):
     page = notebook("1")
     page.write_text(page.read_text("utf-8").replace("results: str", "items: int = 3  # posts\nresults: str"), "utf-8")
-    with pytest.raises(CbtError, match="items has to be of type int, and .* is not"):
+    with pytest.raises(CbtError, match=r"items has to be of type int, and .* is not"):
         run.run(page, "smoke", {"items": value}, str(tmp_path))
     assert not (tmp_path / "smoke").exists()
 
