@@ -49,7 +49,7 @@ class Page:
         path = self.root / page / file
         if not path.exists():
             raise CbtError(
-                f"{self.name} needs {file} of page {page}, and {_shown(path)} does not exist; "
+                f"this page needs {file} of page {page}, and {_shown(path)} does not exist; "
                 f"run: cbt run notebooks/{page}.py --profile {self.profile}"
             )
         return path

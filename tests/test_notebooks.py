@@ -125,5 +125,5 @@ def test_a_missing_product_stops_a_page_with_one_sentence(smoke_book):
     done = smoke_book.cbt("run", "notebooks/06_human_evaluation.py", "--profile", "smoke", "--results", "results/none")
     assert done.returncode == 1
     message = done.stderr.strip().splitlines()[-1]
-    assert message.startswith("cbt: 06_human_evaluation needs answers.jsonl of page 05_evaluation")
+    assert message.startswith("cbt: 06_human_evaluation: this page needs answers.jsonl of page 05_evaluation")
     assert "cbt run notebooks/05_evaluation.py --profile smoke" in message
