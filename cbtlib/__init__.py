@@ -45,6 +45,7 @@ Training
 Judging
     surface             BLEU, chrF, METEOR for Chinese, as sufficient statistics
     bertscore           BERTScore on any encoder or decoder
+    bleurt              BLEURT, in an environment of its own
     metrics             scores with signatures and intervals, behind a leak gate
     resampling          intervals and paired tests
     pairing             answers and references lined up item by item

@@ -192,10 +192,17 @@ def corpus_export(
 def score(
     hyp: Annotated[Path, typer.Option(help="answers: JSON Lines of id, outcome, text; or plain lines (.txt)")],
     ref: Annotated[list[Path], typer.Option(help="references: a corpus file or plain lines; again for more sets")],
-    base: Annotated[Path | None, typer.Option(help="answers of a second system, compared on the same items")] = None,
+    base: Annotated[
+        list[Path] | None, typer.Option(help="answers of another system, compared on the same items; again for more")
+    ] = None,
     train: Annotated[list[Path] | None, typer.Option(help="what was trained on, for the leak gate")] = None,
     allow_leak: Annotated[bool, typer.Option(help="score in spite of a leak, and say so in the signature")] = False,
     metric: Annotated[list[str] | None, typer.Option(help="only this metric; again for more")] = None,
+    encoder: Annotated[str, typer.Option(help="model of bertscore: embedded, a folder or a hub id")] = "embedded",
+    layer: Annotated[int, typer.Option(help="its layer, from 1; 0 chooses it by the model's name")] = 0,
+    idf: Annotated[bool, typer.Option("--idf", help="weight bertscore's tokens by rarity")] = False,
+    bleurt: Annotated[Path | None, typer.Option(help="folder of a BLEURT checkpoint")] = None,
+    bleurt_python: Annotated[str, typer.Option(help="a Python that has Google's bleurt package")] = "python3",
     nfkc: Annotated[bool, typer.Option("--nfkc", help="fold full-width forms first")] = False,
     resamples: Annotated[int, typer.Option(min=1, help="bootstrap resamples and randomisation trials")] = 1000,
     seed: Annotated[int, typer.Option(help="of resampling")] = 0,
@@ -204,22 +211,32 @@ def score(
     """Score answers against references: every value with its interval and signature."""
     import pandas as pd
 
-    from cbtlib import pairing, report
+    from cbtlib import metrics, pairing, report
 
+    if metric and "bertscore" in metric:
+        from cbtlib import bertscore
+
+        metrics.METRICS["bertscore"] = bertscore.metric(bertscore.encoder(encoder, layer), idf)
+    if bleurt:
+        from cbtlib import bleurt as outside
+
+        metrics.METRICS["bleurt"] = outside.metric(bleurt, bleurt_python)
     found = pairing.score(
-        hyp, ref, base=base, training=train or (), allow_leak=allow_leak, names=metric or (),
+        hyp, ref, bases=base or (), training=train or (), allow_leak=allow_leak, names=metric or (),
         normalise="NFKC" if nfkc else "none", resamples=resamples, seed=seed,
     )  # fmt: skip
     for system, rows in found["scores"].items():
         counts = ", ".join(f"{count} {outcome}" for outcome, count in found["outcomes"][system].items())
-        print(f"\n{hyp if system == 'hypotheses' else base}: {counts}")
+        print(f"\n{system}: {counts}")
         print(pd.DataFrame(rows).drop(columns="signature").round(4).to_string(index=False, na_rep="-"))
+    for name, why in found["not_run"].items():
+        print(f"{name:>12} {why}")
     if found["differences"]:
-        print(f"\n{hyp} minus {base}, on the items that both answered")
-        shown = pd.DataFrame(found["differences"]).drop(columns=["system", "base"])
+        print(f"\n{hyp} minus each base, on the items that both answered (p_holm over all of these rows)")
+        shown = pd.DataFrame(found["differences"]).drop(columns="system")
         print(shown.round(4).to_string(index=False, na_rep="-"))
     print()
-    for row in found["scores"]["hypotheses"]:
+    for row in found["scores"][str(hyp)]:
         print(row["signature"])
     if json_out:
         report.write_json(json_out, found)

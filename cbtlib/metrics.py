@@ -2,23 +2,27 @@
 
     score       one system against its references: a `Score` for each metric
     leaks       what of the test stands in the training texts; `score` refuses on it
-    compare     several systems on the same items: paired differences, p values, Holm's correction
+    compare     several systems on the same items: paired differences, p values
+    family      Holm's correction over all comparisons that are reported together
 
 Notable choices
 - A metric is a formula over sums of per-item statistics (`surface`, `resampling`): intervals and tests are matrix
   products, and systems are compared on the same resamples of the same items.
 - One policy for an empty hypothesis, everywhere: it scores 0 and the signature counts it. A missing hypothesis
   (None) is an error: it has an outcome, and an outcome other than ok is never data.
-- Nothing is normalised unless asked (`normalise="NFKC"` folds full-width forms); the signature says which.
+- A system that was sampled several times gives several texts for an item. Their statistics are averaged within the
+  item, which stays one item: dice thrown again are no new posts.
+- Nothing is normalised unless asked (`normalise="NFKC"` folds full-width forms), and traditional characters are never
+  converted. The signature says so, and how many texts are in traditional characters (hypotheses+references).
 """
 
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,6 +31,7 @@ from cbtlib.resampling import Statistics, bca, bootstrap, holm, intervals, rando
 from cbtlib.surface import References, Texts
 
 Normalisation = Literal["none", "NFKC"]
+Hypotheses = Sequence[str | Sequence[str]]  # for each item a text, or the texts of several samples
 
 
 class LeakError(CbtError):
@@ -66,11 +71,26 @@ def _named(texts: Texts) -> Statistics:
     return Statistics.mean([bool(distortions.extract(text)) for text in texts.hypotheses])
 
 
+def _requests(texts: Texts) -> Statistics:
+    """Mean number of sentences that put a question to the reader."""
+    from cbtlib import structure
+
+    return Statistics.mean([sum("？" in s or "?" in s for s in structure.sentences(text)) for text in texts.hypotheses])
+
+
+def _suggestions(texts: Texts) -> Statistics:
+    """Mean number of sentences that tell the reader what to do: those that `structure` reads as strategy."""
+    from cbtlib import structure
+
+    read = structure.read(list(texts.hypotheses))
+    return Statistics.mean([sum(part == "strategy" for _, part in one.sentences) for one in read])
+
+
 def _bertscore(texts: Texts) -> Statistics:
     """BERTScore on the embedded model, layer 9 of 18: the layer that a linear probe reads best."""
     from cbtlib import bertscore
 
-    return bertscore.bertscore(texts, bertscore.encoder("embedded", 9))
+    return bertscore.bertscore(texts, bertscore.encoder("embedded"))
 
 
 _SACREBLEU = f"sacrebleu:{version('sacrebleu')}"
@@ -80,19 +100,24 @@ METRICS: dict[str, Metric] = {
     "chrf": Metric(surface.chrf, f"nc:6|nw:0|beta:2|space:no|case:mixed|{_SACREBLEU}"),
     "meteor_char": Metric(lambda texts: surface.meteor(texts, "character"), f"tok:char|{_METEOR}"),
     "meteor_word": Metric(lambda texts: surface.meteor(texts, "word"), f"tok:rjieba-{version('rjieba')}|{_METEOR}"),
+    "distinct_1": Metric(lambda texts: surface.distinct(texts, 1), "tok:char|space:no|scope:corpus", ""),
     "distinct_2": Metric(lambda texts: surface.distinct(texts, 2), "tok:char|space:no|scope:corpus", ""),
     "length": Metric(surface.length, "unit:char|space:no", ""),
     "repetition": Metric(surface.repetition, "tok:char|n:4|space:no", ""),
     "copied": Metric(surface.copied, "tok:char|n:4|space:no|from:source", "sources"),
     "parts": Metric(_parts, "of:5|by:cbtlib.structure", ""),
     "named": Metric(_named, "by:cbtlib.distortions|negated:no", ""),
-    "load": Metric(surface.load, "by:sentence", ""),
+    # the answer load: what one letter asks of a reader who is already burdened
+    "requests": Metric(_requests, "by:question-mark|unit:sentence", ""),
+    "suggestions": Metric(_suggestions, "by:cbtlib.structure|unit:sentence", ""),
     "bertscore": Metric(
         _bertscore,
         f"model:embedded|layer:9|idf:no|specials:no|rescaled:no|transformers:{version('transformers')}",
         model=True,
     ),
 }
+"""Every metric by name. A metric on another model is another entry: `METRICS["bertscore"] = bertscore.metric(…)`."""
+
 OVERLAP = ("bleu", "chrf", "meteor_char", "meteor_word")
 
 
@@ -110,7 +135,10 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """`system` minus `base` on the same items: paired bootstrap interval, p of approximate randomisation, Holm's p."""
+    """`system` minus `base` on the same items: paired bootstrap interval, p of approximate randomisation, Holm's p.
+
+    `p_holm` is corrected over all differences that were computed together; `family` corrects over more of them.
+    """
 
     name: str
     system: str
@@ -124,7 +152,7 @@ class Difference:
 
 
 def measure(
-    hypotheses: Sequence[str],
+    hypotheses: Hypotheses,
     references: References = (),
     *,
     metrics: Sequence[str] = OVERLAP,
@@ -135,9 +163,14 @@ def measure(
 
     Raises CbtError that names the item for a missing or non-text hypothesis, an empty reference, unequal lengths.
     """
-    texts = _checked(hypotheses, references, sources, normalise)
+    samples = _samples(hypotheses)
+    texts = _checked(samples, references, sources, normalise)
+    sizes = np.array([len(item) for item in samples])
+    starts = np.cumsum(sizes) - sizes
     empties = sum(not text.strip() for text in texts.hypotheses)
-    shared = f"norm:{normalise}|empty:0|empties:{empties}"
+    scripts = f"{surface.traditional(texts.hypotheses)}+{sum(map(surface.traditional, texts.references))}"
+    several = f"samples:{sizes.min()}-{sizes.max()}|" if sizes.max() > 1 else ""
+    shared = f"{several}norm:{normalise}|script:as-is|traditional:{scripts}|empty:0|empties:{empties}"
     numbers = {sum(text is not None for text in item) for item in zip(*texts.references, strict=True)}
     nrefs = f"nrefs:{numbers.pop() if len(numbers) == 1 else 'var'}|"
     measured = {}
@@ -148,12 +181,16 @@ def measure(
         if metric.needs and not getattr(texts, metric.needs):
             raise CbtError(f"the metric {name!r} needs {metric.needs}, and there are none; pass them or leave it out")
         used = nrefs if metric.needs == "references" else ""
-        measured[name] = (metric.measure(texts), f"{metric.signature}|{used}{shared}")
+        one = metric.measure(texts)
+        if several:
+            one = replace(one, rows=np.add.reduceat(one.rows, starts, axis=0) / sizes[:, None])
+        note = f"|{one.note}" if one.note else ""
+        measured[name] = (one, f"{metric.signature}{note}|{used}{shared}")
     return measured
 
 
 def score(
-    hypotheses: Sequence[str],
+    hypotheses: Hypotheses,
     references: References = (),
     *,
     metrics: Sequence[str] = OVERLAP,
@@ -210,7 +247,7 @@ def leak_gate(training: Sequence[str] | None, test: Sequence[str], allow_leak: b
 
 
 def compare(
-    systems: Mapping[str, Sequence[str]],
+    systems: Mapping[str, Hypotheses],
     references: References = (),
     *,
     base: str | None = None,
@@ -221,7 +258,7 @@ def compare(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> list[Difference]:
-    """Every system against `base` (every pair when None), on the same items; Holm's correction within each metric."""
+    """Every system against `base` (every pair when None), on the same items; all differences are one `family`."""
     if base is not None and base not in systems:
         raise CbtError(f"there is no system {base!r} to compare with; the systems are {', '.join(systems)}")
     pairs = [(one, base) for one in systems if one != base] if base else [(b, a) for a, b in combinations(systems, 2)]
@@ -233,14 +270,24 @@ def compare(
     for metric in metrics:
         statistics = {system: measured[system][metric][0] for system in systems}
         values = dict(zip(systems, bootstrap(list(statistics.values()), resamples, seed).T, strict=True))
-        p_values = [randomisation(statistics[one], statistics[two], resamples, seed) for one, two in pairs]
-        for (one, two), p, p_holm in zip(pairs, p_values, holm(p_values), strict=True):
+        for one, two in pairs:
             n = len(systems[one])
+            p = randomisation(statistics[one], statistics[two], resamples, seed)
             difference = statistics[one].value - statistics[two].value
             jackknife = statistics[one].jackknife - statistics[two].jackknife
             low, high = bca(values[one] - values[two], difference, jackknife, confidence) if n > 1 else (np.nan, np.nan)
-            differences.append(Difference(metric, one, two, difference, low, high, p, float(p_holm), n))
-    return differences
+            differences.append(Difference(metric, one, two, difference, low, high, p, p, n))
+    return family(differences)
+
+
+def family(differences: Sequence[Difference]) -> list[Difference]:
+    """The same differences with `p_holm` corrected over all of them: those that are reported together belong together.
+
+    A p value that is none (a metric undefined for one of the systems) stays none and takes no part.
+    """
+    given = [index for index, one in enumerate(differences) if np.isfinite(one.p)]
+    adjusted = dict(zip(given, holm([differences[index].p for index in given]), strict=True))
+    return [replace(one, p_holm=float(adjusted.get(index, np.nan))) for index, one in enumerate(differences)]
 
 
 def outcomes(answers: Mapping[str, Mapping[str, tuple[str, str]]]) -> tuple[list[str], dict[str, Counter[str]]]:
@@ -254,35 +301,56 @@ def outcomes(answers: Mapping[str, Mapping[str, tuple[str, str]]]) -> tuple[list
     return [item for item in next(iter(answers.values()), {}) if item in shared], counts
 
 
-def _checked(
-    hypotheses: Sequence[str], references: References, sources: Sequence[str], normalise: Normalisation
-) -> Texts:
-    if isinstance(hypotheses, str) or isinstance(sources, str) or any(isinstance(one, str) for one in references):
+def _samples(hypotheses: Hypotheses) -> list[list[str]]:
+    """The texts of each item, one or several."""
+    if isinstance(hypotheses, str):
         raise CbtError("a list of texts was expected, one for each item, and a single text was given; put it in a list")
-    if not hypotheses:
+    if not len(hypotheses):
         raise CbtError("there is nothing to score: the list of hypotheses is empty")
-    sides: dict[str, Sequence[str | None]] = {"hypothesis": hypotheses, "source": sources}
+    samples = [list(item) if isinstance(item, list | tuple) else [item] for item in hypotheses]
+    if [] in samples:
+        raise CbtError(f"item {samples.index([]) + 1} has no sample; count its outcome and leave the item out")
+    return samples  # type: ignore[return-value]
+
+
+def _checked(
+    samples: Sequence[Sequence[str]], references: References, sources: Sequence[str], normalise: Normalisation
+) -> Texts:
+    """All samples in one row, with the references and sources of their items beside them; CbtError for what is none."""
+    if isinstance(sources, str) or any(isinstance(one, str) for one in references):
+        raise CbtError("a list of texts was expected, one for each item, and a single text was given; put it in a list")
+    owners = [item for item, texts in enumerate(samples) for _ in texts]
+    for item, hypotheses in enumerate(samples, 1):
+        for hypothesis in hypotheses:
+            _text(hypothesis, f"hypothesis of item {item}")
+    sides: dict[str, Sequence[str | None]] = {"source": sources}
     sides |= {f"reference {number}": one for number, one in enumerate(references, 1)}
     for side, texts in sides.items():
-        if len(texts) != len(hypotheses) and not (side == "source" and not texts):
-            raise CbtError(f"{len(hypotheses)} hypotheses, but {len(texts)} of {side}: every item needs one of each")
+        if len(texts) != len(samples) and not (side == "source" and not texts):
+            raise CbtError(f"{len(samples)} hypotheses, but {len(texts)} of {side}: every item needs one of each")
         for item, text in enumerate(texts, 1):
             if text is None and side.startswith("reference"):
                 continue
-            if not isinstance(text, str):
-                what = "missing (None)" if text is None else f"a {type(text).__name__}, not a text"
-                raise CbtError(f"{side} of item {item} is {what}; count it as an outcome and leave the item out")
-            if side.startswith("reference") and not text.strip():
+            _text(text, f"{side} of item {item}")
+            if side.startswith("reference") and not (text or "").strip():
                 raise CbtError(f"{side} of item {item} is empty; give its text, or None when this set has none")
     for item, given in enumerate(zip(*references, strict=True), 1):
         if all(text is None for text in given):
             raise CbtError(f"item {item} has no reference in any set; leave the item out")
-    if normalise == "none":
-        return Texts(hypotheses, references, sources)
-    if normalise != "NFKC":
+    if normalise not in ("none", "NFKC"):
         raise CbtError(f"there is no normalisation {normalise!r}; use 'none' or 'NFKC'")
 
-    def fold(texts: Sequence[str | None]) -> list[str | None]:
-        return [text if text is None else unicodedata.normalize("NFKC", text) for text in texts]
+    def fold(texts: Sequence[Any]) -> list[Any]:
+        return [text if text is None or normalise == "none" else unicodedata.normalize("NFKC", text) for text in texts]
 
-    return Texts(fold(hypotheses), [fold(one) for one in references], fold(sources))  # type: ignore[arg-type]
+    return Texts(
+        fold([text for texts in samples for text in texts]),
+        [fold([one[item] for item in owners]) for one in references],
+        fold([sources[item] for item in owners]) if sources else (),
+    )
+
+
+def _text(text: Any, what: str) -> None:
+    if not isinstance(text, str):
+        found = "missing (None)" if text is None else f"a {type(text).__name__}, not a text"
+        raise CbtError(f"{what} is {found}; count it as an outcome and leave the item out")

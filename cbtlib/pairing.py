@@ -1,12 +1,14 @@
 """Answers and references from files, lined up item by item.
 
     read      a file of texts: JSON Lines with id, outcome and text; a corpus in any form of `formats`; or plain lines
-    score     one file of answers against reference files, and against a second system: what `cbt score` prints
+    score     one file of answers against reference files, and against other systems: what `cbt score` prints
 
 Notable choices
-- Items meet by id, never by position, unless the file is plain text: then the line number is the id.
+- Items meet by id, never by position, unless the file is plain text: then the line number is the id. A line ends
+  where sacrebleu's command says it does, at a line feed.
 - An item that is on one side only is an error. An answer that failed is a line with its outcome, not a missing line.
 - Answers whose outcome is not ok are counted and left out; two systems are compared where both are ok.
+- A metric that was not run has a row that says why; it is never silently absent.
 """
 
 import json
@@ -15,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cbtlib import CbtError, formats, metrics
+from cbtlib import CbtError, bleurt, formats, metrics
 from cbtlib.report import OUTCOMES
 
 
@@ -32,11 +34,15 @@ def read(path: Path) -> Side:
     """Read one file; CbtError with the line for what is neither an answer nor a text, or an id that comes twice."""
     if not path.is_file():
         raise CbtError(f"{path} does not exist, or is no file")
+    try:
+        content = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise CbtError(f"{path}:{line} is not UTF-8 text; save the file as UTF-8") from None
     if path.suffix == ".txt":
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = [line.rstrip("\r") for line in content.removesuffix("\n").split("\n")]
         return Side(path, {str(number): ("ok", line) for number, line in enumerate(lines, 1)}, {})
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        first = file.readline()
+    first = content.partition("\n")[0]
     if path.suffix == ".jsonl" and '"text"' in first:
         return _answers(path)
     samples, problems = formats.read(path)
@@ -56,7 +62,7 @@ def score(
     hypotheses: Path,
     references: Sequence[Path],
     *,
-    base: Path | None = None,
+    bases: Sequence[Path] = (),
     training: Sequence[Path] = (),
     allow_leak: bool = False,
     names: Sequence[str] = (),
@@ -64,8 +70,14 @@ def score(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Scores, outcomes and (with `base`) differences, ready for JSON: no interval is None, never NaN."""
-    systems = {"hypotheses": read(hypotheses)} | ({"base": read(base)} if base else {})
+    """Scores, outcomes, differences from each of `bases`, and what was not run, ready for JSON: None, never NaN.
+
+    A system is called by its file as it was given. All differences are one family for Holm's correction.
+    """
+    paths = [hypotheses, *bases]
+    if len(set(paths)) < len(paths):
+        raise CbtError("a file cannot be compared with itself: give --hyp and each --base a file of its own")
+    systems = {str(path): read(path) for path in paths}
     golds = [read(path) for path in references]
     for side in [*systems.values(), *golds[1:]]:
         _same_items(side, golds[0])
@@ -74,6 +86,10 @@ def score(
         name for name, metric in metrics.METRICS.items() if not metric.model and (metric.needs != "sources" or posts)
     ]
     wanted = list(names) or light
+    missing = {name: "not run: it loads a model; ask for it with --metric " + name
+               for name, metric in metrics.METRICS.items() if metric.model and name not in wanted}  # fmt: skip
+    if "bleurt" not in metrics.METRICS:
+        missing["bleurt"] = bleurt.NOT_RUN
     trained = None
     if training:
         sides = [read(path) for path in training]
@@ -96,17 +112,22 @@ def score(
             texts, metrics=wanted, training=trained, allow_leak=allow_leak, normalise=normalise,
             resamples=resamples, seed=seed, **inputs(answered[name]),
         )  # fmt: skip
-    shared, counts = metrics.outcomes({name: side.texts for name, side in systems.items()})
+    _, counts = metrics.outcomes({name: side.texts for name, side in systems.items()})
     differences: list[metrics.Difference] = []
-    if base and shared:
-        texts_of = {name: [side.texts[item][1] for item in shared] for name, side in systems.items()}
-        differences = metrics.compare(
-            texts_of, base="base", metrics=wanted, normalise=normalise, resamples=resamples, seed=seed, **inputs(shared)
-        )
+    for base in map(str, bases):
+        pair = {name: systems[name].texts for name in (str(hypotheses), base)}
+        shared, _ = metrics.outcomes(pair)
+        if shared:
+            texts_of = {name: [texts[item][1] for item in shared] for name, texts in pair.items()}
+            differences += metrics.compare(
+                texts_of, base=base, metrics=wanted, normalise=normalise, resamples=resamples, seed=seed,
+                **inputs(shared),
+            )  # fmt: skip
     found = {
         "outcomes": {name: dict(count) for name, count in counts.items()},
         "scores": {name: [asdict(one) for one in rows] for name, rows in scores.items()},
-        "differences": [asdict(one) for one in differences],
+        "differences": [asdict(one) for one in metrics.family(differences)],
+        "not_run": missing,
     }
     return _without_nan(found)
 

@@ -34,10 +34,14 @@ def ratio(sums: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Statistics:
-    """`rows` (n, k), one row of sufficient statistics for each item, and the `formula` from their sums to a value."""
+    """`rows` (n, k), one row of sufficient statistics for each item, and the `formula` from their sums to a value.
+
+    `note` is what the signature must say of how these texts were measured, beyond the metric's settings.
+    """
 
     rows: Floats
     formula: Formula = ratio
+    note: str = ""
 
     @classmethod
     def mean(cls, values: ArrayLike) -> "Statistics":

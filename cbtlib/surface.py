@@ -5,7 +5,7 @@ Notable choices
   faster. chrF has word_order=0: Chinese has no spaces, so its word n-grams would be whole sentences.
 - METEOR matches exactly, on characters and on jieba's words: nltk's algorithm with an empty WordNet and no stemmer.
 - An empty hypothesis scores 0 in everything. Nothing is normalised here: full-width and half-width forms differ, and so
-  do traditional and simplified characters.
+  do traditional and simplified characters. `traditional` counts the texts for which the latter matters.
 """
 
 import re
@@ -187,22 +187,25 @@ def copied(texts: Texts) -> Statistics:
     return Statistics.mean(values)
 
 
-_ASKS = re.compile(r"[？?]")
-_SUGGESTS = re.compile(
-    r"(?:可以|不妨|试着|试试|建议|请|先|今晚|明天|下周|每天|写下|列出|记下|找一|约|打个?电话|告诉|问问|练习|安排)"
-)
+@cache
+def _scripts() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Han characters; and those of them that Taiwan's Big5 has and the mainland's GB 2312 has not."""
+
+    def encodes(character: str, charset: str) -> bool:
+        try:
+            return bool(character.encode(charset))
+        except UnicodeEncodeError:
+            return False
+
+    han = "".join(map(chr, range(0x4E00, 0xA000)))
+    only = "".join(one for one in han if encodes(one, "big5") and not encodes(one, "gb2312"))
+    return re.compile("[\u4e00-\u9fff]"), re.compile(f"[{only}]")
 
 
-def load(texts: Texts) -> Statistics:
-    """Mean number of sentences that ask or suggest something: what one letter asks of a reader who is already burdened.
-
-    A cue count, not a parser: it compares systems, it does not measure a letter.
-    """
-    values = []
-    for text in texts.hypotheses:
-        sentences = [sentence for sentence in re.split(r"(?<=[。！？!?\n])", text) if sentence.strip()]
-        values.append(sum(bool(_ASKS.search(one) or _SUGGESTS.search(one)) for one in sentences))
-    return Statistics.mean(values)
+def traditional(texts: Sequence[str | None]) -> int:
+    """How many texts are in traditional characters: a tenth or more of their Han characters are no simplified ones."""
+    han, only = _scripts()
+    return sum(0 < len(han.findall(text)) <= 10 * len(only.findall(text)) for text in texts if text)
 
 
 def _grams(text: str, order: int = 4) -> list[str]:

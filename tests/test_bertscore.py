@@ -1,11 +1,15 @@
-"""BERTScore: the published formula on tiny random models, each text encoded once, nothing cut in silence."""
+"""BERTScore: bert-score's values on a small fixed model, each text encoded once, nothing cut in silence."""
+
+import itertools
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import BertConfig, BertModel, Gemma3ForCausalLM, Gemma3TextConfig
 
-from cbtlib import CbtError, bertscore
+from cbtlib import CbtError, bertscore, metrics
 from cbtlib.bertscore import Encoder, match
 from cbtlib.surface import Texts
 
@@ -19,6 +23,42 @@ class Characters:
 
     def __call__(self, text):
         return {"input_ids": [1, *(2 + ord(character) % 90 for character in text)]}
+
+
+class BertCharacters:
+    """The same as an encoder has it: [CLS] and [SEP] around the characters."""
+
+    all_special_ids = (1, 2)
+    cls_token_id = 1
+
+    def __call__(self, text):
+        return {"input_ids": [1, *(4 + ord(character) % 90 for character in text), 2]}
+
+
+def fixed_bert():
+    """A small BERT whose weights follow from their places, so that it is the same model everywhere."""
+    config = {"vocab_size": 100, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 3}
+    model = BertModel(BertConfig(**config, intermediate_size=32, max_position_embeddings=40))
+    with torch.no_grad():
+        for number, weight in enumerate(one for one in model.parameters() if one.dim() == 2):
+            places = torch.arange(weight.numel(), dtype=torch.float64)
+            weight.copy_(torch.frac(torch.sin(places * 12.9898 + number) * 437.5453).reshape(weight.shape))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("idf", "published"),
+    [
+        (False, [0.980342, 0.772279, 0.675306, 0.748432]),
+        (True, [0.990483, 0.792994, 0.716308, 0.787404]),
+    ],
+)
+def test_on_an_encoder_the_values_are_those_of_bert_score(idf, published):
+    # what bert_cos_score_idf of bert-score 0.3.13 gives for this model, cut to its first two layers, pair by pair (in
+    # batches, the padding of bert-score is a token of similarity 0, which beats the negative ones of a random model)
+    encoder = Encoder(fixed_bert(), BertCharacters(), 2, "tiny")
+    ours = bertscore.bertscore(Texts(LETTERS, [LETTERS[1:] + LETTERS[:1]]), encoder, idf).items
+    assert ours == pytest.approx(published, abs=2e-6)
 
 
 def models():
@@ -101,13 +141,50 @@ def test_batches_do_not_change_a_value(monkeypatch):
     assert values[0] == pytest.approx(values[1], abs=1e-5)
 
 
-def test_what_the_encoder_cannot_take_is_named():
-    model = next(models())
-    with pytest.raises(CbtError, match="51 tokens is longer than tiny's window of 40"):
-        Encoder(model, Characters(), 2, "tiny").encode(["长" * 50])
+@given(st.integers(1, 200), st.integers(8, 40), st.booleans())
+def test_windows_keep_every_token_once_and_in_order(length, size, closed):
+    special = {1, 2}
+    ids = [1, *range(10, 10 + length), *([2] if closed else [])]
+    windows = bertscore._windows(ids, special, size)
+    assert [token for window in windows for token in window.ids[window.kept]] == ids
+    assert all(len(window.ids) <= size and window.ids[0] == 1 for window in windows)
+    for before, after in itertools.pairwise(windows):
+        assert after.start == before.start + len(before.ids[before.kept])
+
+
+def test_a_text_longer_than_the_window_is_read_whole_and_counted():
+    encoder = Encoder(fixed_bert(), BertCharacters(), 2, "tiny")
+    long = "这封信比窗口长得多，" * 12
+    measured = bertscore.bertscore(Texts([long, LETTERS[0]], [[long, LETTERS[0]]]), encoder)
+    assert measured.items == pytest.approx([1, 1], abs=1e-5) and measured.note == "in-windows:1"
+    assert len(encoder.tokens[long]) == len(long) + 2
+    metrics.METRICS["tiny"] = bertscore.metric(encoder)
+    try:
+        assert "|in-windows:1|" in metrics.score([long], [[LETTERS[1]]], metrics=["tiny"])[0].signature
+        assert "in-windows" not in metrics.score(LETTERS[:1], [LETTERS[1:2]], metrics=["tiny"])[0].signature
+    finally:
+        del metrics.METRICS["tiny"]
+
+
+def test_a_layer_comes_by_name_or_by_number():
+    model = fixed_bert()
     with pytest.raises(CbtError, match="layers 1 to 3, and layer 4"):
-        Encoder(model, Characters(), 4, "tiny")
+        Encoder(model, BertCharacters(), 4, "tiny")
+    with pytest.raises(CbtError, match="no layer is known to be good for me/unheard-of: give one of 1 to 3"):
+        Encoder(model, BertCharacters(), 0, "me/unheard-of")
+    assert Encoder(model, BertCharacters(), 0, "me/smoke").layer == bertscore.LAYERS["smoke"]
+
+
+def test_an_encoder_in_a_folder_is_loaded_as_one(tmp_path):
+    fixed_bert().save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"我很累好"]), "utf-8")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}', "utf-8")
+    encoder = bertscore.encoder(str(tmp_path), 2)
+    assert encoder.bidirectional and "specials:matched" in bertscore.metric(encoder).signature
+    assert bertscore.bertscore(Texts(["我很累"], [["我很累"]]), encoder).value == pytest.approx(1, abs=1e-5)
+    with pytest.raises(CbtError, match="cannot load"):
+        bertscore.encoder(str(tmp_path / "nowhere"), 2)
 
 
 def test_nothing_matches_nothing():
-    assert match(torch.zeros(0, 4), torch.ones(1, 4)) == 0
+    assert match(torch.zeros(0, 4), torch.ones(1, 4), (torch.zeros(0), torch.ones(1))) == 0

@@ -1,10 +1,10 @@
 """Metrics: equal to sacrebleu and to METEOR's published formula, honest about what is empty, missing or leaked."""
 
-import itertools
 import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import sacrebleu
 import scipy.stats
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from nltk.translate.meteor_score import single_meteor_score
 from sacrebleu.metrics import BLEU, CHRF
 from typer.testing import CliRunner
 
@@ -70,30 +71,31 @@ def test_bleu_and_chrf_print_what_sacrebleus_command_prints(tmp_path):
     assert "nw:0" in scores[1].signature
 
 
-def slow_meteor(hypothesis, reference):
-    """METEOR of one pair as published (exact matches; alpha 0.9, beta 3, gamma 0.5), aligned from the last token on."""
-    free, links = set(range(len(reference))), []
-    for i in reversed(range(len(hypothesis))):
-        candidates = [j for j in free if reference[j] == hypothesis[i]]
-        if candidates:
-            free.remove(max(candidates))
-            links.append((i, max(candidates)))
-    if not links:
-        return 0.0
-    links.sort()
-    chunks = 1 + sum(b != (a[0] + 1, a[1] + 1) for a, b in itertools.pairwise(links))
-    precision, recall = len(links) / len(hypothesis), len(links) / len(reference)
-    mean = precision * recall / (0.9 * precision + 0.1 * recall)
-    return mean * (1 - 0.5 * (chunks / len(links)) ** 3)
+class NoStems:
+    """A stemmer for a language without stems."""
+
+    def stem(self, word):
+        return word
+
+
+class EmptyWordNet:
+    """nltk's METEOR wants its WordNet data; for Chinese it holds nothing."""
+
+    def synsets(self, word):
+        return []
+
+
+def nltks_meteor(hypothesis, reference):
+    return single_meteor_score(reference, hypothesis, preprocess=str, stemmer=NoStems(), wordnet=EmptyWordNet())
 
 
 @relaxed
 @given(st.lists(st.tuples(TEXT, LETTER, LETTER), min_size=1, max_size=5))
-def test_meteor_follows_the_published_formula(rows):
+def test_meteor_is_nltks_with_an_empty_wordnet(rows):
     hypotheses, first, second = (list(column) for column in zip(*rows, strict=True))
     for unit, cut in (("character", lambda text: list("".join(text.split()))), ("word", surface.words)):
         ours = surface.meteor(Texts(hypotheses, [first, second]), unit).items
-        theirs = [max(slow_meteor(cut(h.lower()), cut(r.lower())) for r in refs) for h, *refs in rows]
+        theirs = [max(nltks_meteor(cut(h.lower()), cut(r.lower())) for r in refs) for h, *refs in rows]
         assert ours == pytest.approx(theirs, abs=1e-12)
 
 
@@ -111,6 +113,17 @@ def test_distinct_is_distinct_over_total(texts):
     grams = [text[i : i + 2] for text in ("".join(t.split()) for t in texts) for i in range(len(text) - 1)]
     value = surface.distinct(Texts(texts, []), 2).value
     assert value == pytest.approx(len(set(grams)) / len(grams)) if grams else np.isnan(value)
+
+
+def test_answer_load_counts_what_is_asked_and_what_is_suggested():
+    texts = ["真的每次都是吗？那一次呢？", "今晚先写一页。", "", "能做到吗？"]
+    measured = metrics.measure(texts, metrics=["requests", "suggestions"])
+    assert measured["requests"][0].items.tolist() == [2, 0, 0, 1]
+    assert measured["suggestions"][0].items[2] == 0
+    records = corpus.load_split("test")
+    parts = {part: [r.answer[part] for r in records] for part in ("strategy", "validation")}
+    per = {part: metrics.measure(t, metrics=["suggestions"])["suggestions"][0].value for part, t in parts.items()}
+    assert per["strategy"] > 1.5 and per["validation"] < 0.3
 
 
 def test_descriptive_measures_on_known_texts():
@@ -163,7 +176,43 @@ def test_a_signature_tells_two_settings_apart():
     texts = ["我很好", "不太好"]
     signatures = {metrics.score(texts, [texts], metrics=["bleu"], seed=seed)[0].signature for seed in (0, 1)}
     assert len(signatures) == 2
-    assert all(re.search(r"nrefs:1\|norm:none\|empty:0\|empties:0\|.*ci:0.95-bca-1000", s) for s in signatures)
+    said = r"nrefs:1\|norm:none\|script:as-is\|traditional:0\+0\|empty:0\|empties:0\|.*ci:0.95-bca-1000"
+    assert all(re.search(said, s) for s in signatures)
+
+
+def test_traditional_characters_are_counted_and_never_converted():
+    (score,) = metrics.score(["我們說過這個問題", "我很好"], [["我们说过这个问题", "我很好"]], metrics=["bleu"])
+    assert "traditional:1+0" in score.signature and score.value < 60
+    assert surface.traditional(["你好，今天怎么样？", "臺灣", "", None, "abc", "他说：“發”"]) == 2
+
+
+def test_samples_of_one_system_are_averaged_within_their_item():
+    references = [[f"第{i}封信，说第{i}件事。" for i in range(8)]]
+    one, two = ([f"第{i}封信{mark * (i % 3)}。" for i in range(8)] for mark in ("，说", "件事"))
+    both = metrics.measure(list(zip(one, two, strict=True)), references)
+    for name, (statistics, signature) in both.items():
+        apart = [metrics.measure(texts, references)[name][0].rows for texts in (one, two)]
+        assert statistics.rows == pytest.approx(np.mean(apart, axis=0)) and "samples:2-2" in signature
+    same = metrics.score([(text, text) for text in one], references)
+    plain = metrics.score(one, references)
+    for twice, once in zip(same, plain, strict=True):
+        assert (twice.value, twice.low, twice.high) == pytest.approx((once.value, once.low, once.high))
+        assert twice.n == once.n == 8
+    with pytest.raises(CbtError, match="item 2 has no sample"):
+        metrics.score([["好"], []], [["好", "好"]])
+
+
+def test_differences_reported_together_are_one_family():
+    references = [f"第{i}封信，写给第{i}个人。" for i in range(12)]
+    generator = np.random.default_rng(0)
+    systems = {name: ["".join(generator.permutation(list(text))) for text in references] for name in "abcd"}
+    rows = metrics.compare(systems, [references], metrics=["chrf", "meteor_char"], resamples=100)
+    assert len(rows) == 12
+    assert [row.p_holm for row in rows] == pytest.approx(resampling.holm([row.p for row in rows]))
+    more = metrics.family([*rows, *rows])
+    assert all(two.p_holm >= one.p_holm for one, two in zip(rows, more, strict=False))
+    nothing = metrics.family([replace(rows[0], p=float("nan")), rows[1]])
+    assert np.isnan(nothing[0].p_holm) and nothing[1].p_holm == rows[1].p
 
 
 def test_bootstrap_equals_resampling_the_texts_themselves():
@@ -299,15 +348,26 @@ def test_the_command_writes_scores_outcomes_and_differences(files):
     weak[4] = (records[4].id, "refused", "")
     base = write_answers(folder / "weak.jsonl", weak)
     out = folder / "out.json"
-    result = run("--hyp", good, "--ref", gold, "--base", base, "--json", out, "--resamples", 200)
+    other = write_answers(folder / "other.jsonl", [(r.id, "ok", r.answer_text[:50]) for r in records])
+    result = run("--hyp", good, "--ref", gold, "--base", base, "--base", other, "--json", out, "--resamples", 200)
     assert result.exit_code == 0, result.output
     found = json.loads(out.read_text("utf-8"))
-    assert found["outcomes"] == {"hypotheses": {"ok": 6}, "base": {"ok": 4, "failed": 1, "refused": 1}}
-    scores = {row["name"]: row for row in found["scores"]["hypotheses"]}
+    outcomes = {str(good): {"ok": 6}, str(base): {"ok": 4, "failed": 1, "refused": 1}, str(other): {"ok": 6}}
+    assert found["outcomes"] == outcomes
+    scores = {row["name"]: row for row in found["scores"][str(good)]}
     assert scores["bleu"]["value"] == pytest.approx(100) and scores["bleu"]["n"] == 6
     assert set(scores) == set(metrics.METRICS) - {"bertscore"} and all(name in result.output for name in scores)
-    assert {row["n"] for row in found["scores"]["base"]} == {4}
-    assert {row["n"] for row in found["differences"]} == {4}
+    assert {row["n"] for row in found["scores"][str(base)]} == {4}
+    assert {(row["base"], row["n"]) for row in found["differences"]} == {(str(base), 4), (str(other), 6)}
+    assert set(found["not_run"]) == {"bertscore", "bleurt"} and "bertscore not run: it loads" in result.output
+
+
+def test_the_command_scores_on_an_encoder_of_the_readers_choice(files, monkeypatch):
+    _, gold, good, _ = files
+    monkeypatch.setattr(metrics, "METRICS", dict(metrics.METRICS))
+    result = run("--hyp", good, "--ref", gold, "--metric", "bertscore", "--encoder", "smoke", "--layer", 2, "--idf")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"bertscore\|model:smoke\|layer:2\|idf:yes", result.output)
 
 
 def test_an_answer_that_failed_cannot_move_a_score(files):
@@ -320,7 +380,7 @@ def test_an_answer_that_failed_cannot_move_a_score(files):
         shorter = folder / "shorter.jsonl"
         corpus.dump(records[1:], shorter)
         one, two = (
-            pairing.score(hyp, [ref], resamples=50)["scores"]["hypotheses"]
+            pairing.score(hyp, [ref], resamples=50)["scores"][str(hyp)]
             for hyp, ref in ((broken, gold), (without, shorter))
         )
         assert one == two
@@ -362,5 +422,19 @@ def test_plain_lines_and_two_reference_files(tmp_path):
     }.items():
         (tmp_path / f"{name}.txt").write_text(lines, "utf-8")
     found = pairing.score(tmp_path / "hyp.txt", [tmp_path / "one.txt", tmp_path / "two.txt"], names=["chrf"])
-    (row,) = found["scores"]["hypotheses"]
+    ((row,),) = found["scores"].values()
     assert row["value"] == 100 and "nrefs:2" in row["signature"]
+
+
+def test_a_line_ends_at_a_line_feed_and_a_file_is_utf8(tmp_path):
+    (tmp_path / "one.txt").write_bytes("一行\u2028还是这行\r\n\n第三行".encode())
+    assert [text for _, text in pairing.read(tmp_path / "one.txt").texts.values()] == [
+        "一行\u2028还是这行",
+        "",
+        "第三行",
+    ]
+    (tmp_path / "two.txt").write_bytes("好\n你好".encode("gb18030"))
+    with pytest.raises(CbtError, match=r"two\.txt:1 is not UTF-8"):
+        pairing.read(tmp_path / "two.txt")
+    with pytest.raises(CbtError, match="cannot be compared with itself"):
+        pairing.score(tmp_path / "one.txt", [tmp_path / "one.txt"], bases=[tmp_path / "one.txt"])
