@@ -103,6 +103,9 @@ def corpus_check(
     against: Annotated[list[Path] | None, typer.Option(help="training file that these must not overlap")] = None,
     format: Annotated[str, typer.Option(help="form of the files, as cbtlib.formats names it")] = "auto",
     support: Annotated[int, typer.Option(help="positives a label needs to be scored")] = 6,
+    normalise: Annotated[
+        list[str] | None, typer.Option(help="width or simplified: compare texts in this form; again for both")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="findings as JSON on standard output")] = False,
 ) -> None:
     """Pass files through every gate (copies, leaks, refusals, spans, …); exit code 1 when there is a finding."""
@@ -111,12 +114,14 @@ def corpus_check(
 
     from cbtlib import corpus, gates
 
-    report = gates.check(paths or corpus.own_files(), against or (), format, support)
+    report = gates.check(paths or corpus.own_files(), against or (), format, support, normalise or ())
     if as_json:
         print(json.dumps({**asdict(report), "counts": report.counts}, ensure_ascii=False, indent=1))
     else:
         for found in report.findings:
             print(f"{found.gate:15} {found.where}  {found.what}" + (f"  ({found.other})" if found.other else ""))
+        for form, count in report.normalised.items():
+            print(f"normalised to {form}: {count} characters changed")
         print(f"{report.lines} read = {report.kept} kept + {report.lines - report.kept} with a problem")
         print("  ".join(f"{gate} {count}" for gate, count in report.counts.items()))
     raise typer.Exit(1 if report.findings else 0)

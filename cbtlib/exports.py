@@ -2,10 +2,12 @@
 
     parquet       one file a split, nested fields kept; `datasets.load_dataset("parquet", data_files=...)`
     alpaca        LLaMA-Factory: instruction, input, output, and the dataset_info.json it wants
-    sharegpt      LLaMA-Factory and TRL: conversations of from and value
+    sharegpt      LLaMA-Factory and TRL: conversations of from (user, assistant) and value
     openai-batch  one request a line for the OpenAI Batch API, made by a prompt of the book
 
-Crisis records are never exported for training: their referral is no letter to learn from.
+Crisis records are never exported for training: their referral is no letter to learn from. ShareGPT's own roles are
+human and gpt, but TRL passes roles on to a chat template that knows user and assistant, so these stand here, and the
+`tags` of dataset_info.json tell LLaMA-Factory.
 """
 
 import json
@@ -56,7 +58,11 @@ def export(records: Sequence[Record], to: str, out: Path, prompt: str = "five_pa
 
 _INFO: dict[str, dict[str, Any]] = {
     "alpaca": {"columns": {"prompt": "instruction", "query": "input", "response": "output"}},
-    "sharegpt": {"formatting": "sharegpt", "columns": {"messages": "conversations"}},
+    "sharegpt": {
+        "formatting": "sharegpt",
+        "columns": {"messages": "conversations"},
+        "tags": {"role_tag": "from", "content_tag": "value", "user_tag": "user", "assistant_tag": "assistant"},
+    },
 }
 
 
@@ -65,7 +71,7 @@ def _alpaca(record: Record) -> dict[str, str]:
 
 
 def _sharegpt(record: Record) -> dict[str, Any]:
-    turns = (("human", record.post), ("gpt", record.answer_text))
+    turns = (("user", record.post), ("assistant", record.answer_text))
     return {"id": record.id, "conversations": [{"from": who, "value": text} for who, text in turns]}
 
 

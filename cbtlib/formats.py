@@ -17,15 +17,18 @@ its format here (or lets `detect` see it) and every gate, statistic and detector
 Notable choices
 - Labels keep the names of their set: `distortions.taxonomy()` maps them, and a mapping is a choice to be seen.
 - Nothing is dropped: each item becomes a Sample or a Problem with its line (in a JSON list, its position).
-- Text is read as it stands. `normalise` is there for a reader who wants it and says what it changed.
+- Text is read as it stands. `normalise` is there for a reader who wants it and counts what it changed.
+- Traditional characters become simplified ones by OpenCC's phrases (乾隆 stays, 乾淨 becomes 干净). Both of its steps
+  and those of `normalise` give one character for one, so spans stay true.
 """
 
 import ast
 import csv
+import functools
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -114,24 +117,55 @@ def detect(path: Path) -> str:
     raise CbtError(f"{path} is of no form known here: name it with --format ({', '.join(FORMATS)})")
 
 
-def normalise(sample: Sample) -> tuple[Sample, int]:
-    """Full-width letters and digits as half-width (Ａ１ as A1), and how many characters that changed.
+NORMAL_FORMS = ("width", "simplified")
+"""What `normalise` can be asked for."""
 
-    Chinese punctuation stays. Offsets stay true, because one character gives one character.
+
+def normalise(samples: Sequence[Sample], forms: Sequence[str]) -> tuple[list[Sample], dict[str, int]]:
+    """The samples in the wanted forms, and how many characters of text, answers and turns each form changed.
+
+    `width`: full-width letters and digits become half-width (Ａ１ as A1); Chinese punctuation stays. `simplified`:
+    traditional characters become simplified ones.
     """
+    for form in forms:
+        if form not in NORMAL_FORMS:
+            raise CbtError(f"no form {form!r} to normalise to: choose of {', '.join(NORMAL_FORMS)}")
+    changed = dict.fromkeys(forms, 0)
+    for form in forms:
+        convert = _half_width if form == "width" else _simplified()
+        new = [_converted(sample, convert) for sample in samples]
+        for old, sample in zip(samples, new, strict=True):
+            changed[form] += sum(
+                a != b for x, y in zip(_texts(old), _texts(sample), strict=True) for a, b in zip(x, y, strict=True)
+            )
+        samples = new
+    return list(samples), changed
 
-    def half(text: str) -> str:
-        return text.translate(_HALF)
 
-    spans = tuple((kind, start, end, half(text)) for kind, start, end, text in sample.spans)
-    turns = None if sample.turns is None else tuple((role, half(text)) for role, text in sample.turns)
-    answer = None if sample.answer is None else half(sample.answer)
-    new = replace(sample, text=half(sample.text), answer=answer, spans=spans, turns=turns)
-    before = sample.text + (sample.answer or "")
-    return new, sum(a != b for a, b in zip(before, new.text + (answer or ""), strict=True))
+def _converted(sample: Sample, convert: Callable[[str], str]) -> Sample:
+    spans = tuple((kind, start, end, convert(text)) for kind, start, end, text in sample.spans)
+    turns = None if sample.turns is None else tuple((role, convert(text)) for role, text in sample.turns)
+    answer = None if sample.answer is None else convert(sample.answer)
+    return replace(sample, text=convert(sample.text), answer=answer, spans=spans, turns=turns)
+
+
+def _texts(sample: Sample) -> list[str]:
+    """What a sample says, each piece once: the turns of a dialogue hold its text and its answer."""
+    return [text for _, text in sample.turns] if sample.turns is not None else [sample.text, sample.answer or ""]
 
 
 _HALF = {code: code - 0xFEE0 for code in range(0xFF10, 0xFF5B) if chr(code).isalnum()}
+
+
+def _half_width(text: str) -> str:
+    return text.translate(_HALF)
+
+
+@functools.cache
+def _simplified() -> Callable[[str], str]:
+    from opencc import OpenCC
+
+    return OpenCC("t2s").convert
 
 
 # ------------------------------------------------------------------ the readers
@@ -180,7 +214,7 @@ def _psyqa(path: Path) -> Iterator[Item]:
         name = str(item.get("questionID", number))
         text = _text(item, "question", "description")
         if not answers:
-            yield Sample(name, number, text, None)
+            yield Sample(name, number, text, "")  # a question that nobody answered: the gate for answers finds it
         for index, answer in enumerate(answers):
             body = _text(answer, "answer_text")
             labels = answer.get("labels_sequence") if isinstance(answer, dict) else None
@@ -279,40 +313,60 @@ def _dialogue(name: str, number: int, turns: list[tuple[str, str]]) -> Sample:
     return Sample(name, number, client or answer, answer or None, turns=tuple(turns))
 
 
-def _split_turns(text: str) -> list[tuple[str, str]]:
+def _split_turns(text: str) -> list[tuple[str, str]] | None:
+    """Turns of a text in which each begins with its role and a colon; None when words stand before the first role."""
     marks = list(_TURN.finditer(text))
+    if not marks or text[: marks[0].start()].strip():
+        return None
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     return [(ROLES[m[1].lower()], text[m.end() : end].strip()) for m, end in zip(marks, ends, strict=True)]
 
 
 def _cpsycoun(path: Path) -> Iterator[Item]:
     text = path.read_text(encoding=corpus.sniff_encoding(path))
-    if not text.lstrip().startswith(("[", "{")):
-        yield _dialogue(path.stem, 1, _split_turns(text))
+    if not text.strip():
         return
-    items = [item for _, item in _json_list(path)]
-    dialogues = [items] if items and isinstance(items[0], str) else items
-    for number, dialogue in enumerate(dialogues, 1):
-        if isinstance(dialogue, dict) and "output" in dialogue:
-            past = [
-                (role, text) for pair in dialogue.get("history") or [] for role, text in zip(_BOTH, pair, strict=True)
-            ]
-            turns = [*past, ("client", _text(dialogue, "instruction", "input")), ("counsellor", dialogue["output"])]
+    if text.lstrip().startswith(("[", "{")):
+        items = list(_json_list(path))
+        whole = bool(items) and isinstance(items[0][1], str)
+        dialogues = [(1, [item for _, item in items])] if whole else items
+    else:
+        whole, dialogues = True, [(1, [text])]
+    for number, dialogue in dialogues:
+        if isinstance(dialogue, Problem):
+            yield dialogue
+            continue
+        if isinstance(dialogue, dict):
+            turns = _tuning_turns(dialogue)
         elif isinstance(dialogue, list) and all(isinstance(turn, str) for turn in dialogue):
             turns = _split_turns("\n".join(dialogue))
         else:
-            yield Problem(number, "", "is no dialogue: a list of turns, or instruction, output and history")
-            continue
-        yield _dialogue(f"{path.stem}/{number}", number, turns)
+            turns = None
+        if turns is None:
+            what = "is no dialogue: turns that begin with 求助者： or 支持者：, or instruction, output and history"
+            yield Problem(number, "", what)
+        else:
+            yield _dialogue(path.stem if whole else f"{path.stem}/{number}", number, turns)
 
 
-_BOTH = ("client", "counsellor")
+def _tuning_turns(item: dict[str, Any]) -> list[tuple[str, str]] | None:
+    """Turns of an item with instruction, output and history [[client, counsellor], ...]; None when it is none."""
+    history, output = item.get("history") or [], item.get("output")
+    if not isinstance(output, str) or not isinstance(history, list):
+        return None
+    if not all(isinstance(pair, list) and [type(x) for x in pair] == [str, str] for pair in history):
+        return None
+    past = [turn for client, counsellor in history for turn in (("client", client), ("counsellor", counsellor))]
+    return [*past, ("client", _text(item, "instruction", "input")), ("counsellor", output)]
 
 
 def _smile(path: Path) -> Iterator[Item]:
-    items = [item for _, item in _json_list(path)]
-    dialogues = [items] if items and isinstance(items[0], dict) and "role" in items[0] else items
-    for number, dialogue in enumerate(dialogues, 1):
+    items = list(_json_list(path))
+    whole = bool(items) and isinstance(items[0][1], dict) and "role" in items[0][1]
+    for number, dialogue in [(1, [item for _, item in items])] if whole else items:
+        if isinstance(dialogue, Problem):
+            yield dialogue
+            continue
         rows = dialogue.get("messages") if isinstance(dialogue, dict) else dialogue
         if not isinstance(rows, list) or not all(isinstance(x, dict) and "content" in x for x in rows):
             yield Problem(number, "", "is no dialogue: a list of role and content")
@@ -327,6 +381,9 @@ def _smile(path: Path) -> Iterator[Item]:
 
 def _emollm(path: Path) -> Iterator[Item]:
     for number, item in _json_list(path):
+        if isinstance(item, Problem):
+            yield item
+            continue
         rows = item.get("conversation") if isinstance(item, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             yield Problem(number, "conversation", "is missing or no list")

@@ -44,11 +44,15 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """What a check saw: `lines` read = `kept` + lines with a problem; `findings` in the order of the gates."""
+    """What a check saw: `lines` read = `kept` + lines with a problem; `findings` in the order of the gates.
+
+    `normalised` counts the characters that each form asked for has changed before the gates looked.
+    """
 
     files: list[str]
     lines: int
     kept: int
+    normalised: dict[str, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -72,18 +76,27 @@ class _Placed:
         return "against" if self.train else self.sample.split or ""
 
 
-def check(paths: Sequence[Path], against: Sequence[Path] = (), format: str = "auto", support: int = SUPPORT) -> Report:
+def check(
+    paths: Sequence[Path],
+    against: Sequence[Path] = (),
+    format: str = "auto",
+    support: int = SUPPORT,
+    normalise: Sequence[str] = (),
+) -> Report:
     """Read the files and pass them through every gate.
 
     `against` names training files that the checked ones must not overlap; they are read, but not checked themselves.
+    `normalise` asks for forms of `formats.NORMAL_FORMS`, so that a copy in other characters is a copy.
     """
     if not paths:
         raise CbtError("name at least one file to check")
     placed: list[_Placed] = []
-    report = Report([str(path) for path in paths], 0, 0)
+    report = Report([str(path) for path in paths], 0, 0, dict.fromkeys(normalise, 0))
     for path in (*against, *paths):  # of a pair, the one named first is then the checked one
         train = path in against and path not in paths
         samples, problems = formats.read(path, format)
+        samples, changed = formats.normalise(samples, normalise)
+        report.normalised = {form: count + changed[form] for form, count in report.normalised.items()}
         placed += [_Placed(sample, f"{path}:{sample.line}", train) for sample in samples]
         for problem in problems:
             where = f"{path}:{problem.line}" + (f" {problem.field}" if problem.field else "")

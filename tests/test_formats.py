@@ -155,20 +155,94 @@ def test_a_file_of_no_known_form_is_refused_in_a_sentence(tmp_path, format, cont
         formats.read(put(tmp_path / "a", content), format)
 
 
+FORMS = {
+    "cogdis": "下雨天全完了\t1\n今天下雨\t0\n",
+    "socialcd3k": "非此即彼\t放大\t读心术\t内容\n0\t1\t1\t下雨天全完了\n",
+    "csv": 'question,description,answer\n雨,"鞋湿了，冷",换鞋。\n',
+    "c2d2": "thought\tdistortion\n下雨天全完了\tFortune-telling\n",
+    "cpsycoun": "来访者：下雨了\n\n心理咨询师：带伞了吗？\n",
+    "psyqa": PSYQA,
+    "cbt-bench": CBT_BENCH,
+    "smile": SMILE,
+    "emollm": EMOLLM,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("encoding", ["gb18030", "utf-8-sig"])
-def test_gbk_and_byte_order_marks_are_read_and_windows_ends_too(tmp_path, encoding):
-    path = tmp_path / "a.txt"
-    path.write_bytes("下雨天全完了\t1\r\n今天下雨\t0\r\n".encode(encoding))
-    samples, problems = formats.read(path)
-    assert problems == [] and [sample.text for sample in samples] == ["下雨天全完了", "今天下雨"]
+def test_gbk_byte_order_marks_and_windows_ends_change_nothing_in_any_form(tmp_path, form, encoding):
+    content = FORMS[form]
+    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, indent=1)
+    plain, strange = put(tmp_path / "a.txt", text), tmp_path / "b" / "a.txt"
+    strange.parent.mkdir()
+    strange.write_bytes(text.replace("\n", "\r\n").encode(encoding))
+    expected = formats.read(plain, form)
+    assert expected[0] and expected[1] == []
+    assert formats.read(strange, form) == expected
+
+
+SAMPLE = formats.Sample("a", 1, "考了９８分，ＯＫ！", "醫生說", spans=(("x", 2, 4, "考了９８分，ＯＫ！"),))
 
 
 def test_normalising_is_asked_for_counted_and_keeps_offsets():
-    sample = formats.Sample("a", 1, "考了９８分，ＯＫ！", "好", spans=(("x", 2, 4, "考了９８分，ＯＫ！"),))
-    new, changed = formats.normalise(sample)
-    assert (new.text, changed) == ("考了98分，OK！", 4)
+    (new,), changed = formats.normalise([SAMPLE], ["width"])
+    assert (new.text, new.answer, changed) == ("考了98分，OK！", "醫生說", {"width": 4})
     (_, start, end, text) = new.spans[0]
     assert text[start:end] == "98"
+    (both,), changed = formats.normalise([SAMPLE], ["width", "simplified"])
+    assert (both.text, both.answer, changed) == ("考了98分，OK！", "医生说", {"width": 4, "simplified": 2})
+    assert formats.normalise([SAMPLE], []) == ([SAMPLE], {})
+    with pytest.raises(CbtError, match="choose of width, simplified"):
+        formats.normalise([SAMPLE], ["pinyin"])
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.text(
+        st.characters(min_codepoint=0x3400, max_codepoint=0x9FFF) | st.sampled_from("Ａ９，乾著發後台髮裡的"),
+        min_size=1,
+    )
+)
+def test_normalising_gives_one_character_for_one(text):
+    (new,), _ = formats.normalise([formats.Sample("a", 1, text)], formats.NORMAL_FORMS)
+    assert len(new.text) == len(text)
+
+
+LEAF = st.none() | st.booleans() | st.integers(-5, 5) | st.text("天a\t1 \n", max_size=5)
+KEYS = st.sampled_from(
+    [
+        *("question", "answers", "answer_text", "labels_sequence", "start", "end", "type", "thoughts", "distortions"),
+        *("role", "content", "messages", "conversation", "input", "output", "instruction", "history", "id"),
+    ]
+)
+JSON = st.recursive(LEAF, lambda x: st.lists(x, max_size=3) | st.dictionaries(KEYS, x, max_size=6), max_leaves=12)
+
+
+@pytest.mark.parametrize("form", ["psyqa", "cbt-bench", "cpsycoun", "smile", "emollm"])
+@settings(deadline=None, max_examples=100)
+@given(items=st.lists(JSON, max_size=4), lines=st.booleans())
+def test_whatever_json_holds_each_item_is_kept_or_named(tmp_path_factory, form, items, lines):
+    text = "\n".join(map(json.dumps, items)) if lines else json.dumps(items)
+    try:
+        samples, problems = formats.read(put(tmp_path_factory.mktemp("f") / "a.json", text), form)
+    except CbtError:
+        return
+    assert samples or problems
+    if not lines and len({x.line for x in samples} | {x.line for x in problems}) > 1:  # a file may be one dialogue
+        assert {x.line for x in samples} | {x.line for x in problems if x.line} == set(range(1, len(items) + 1))
+
+
+def test_a_line_that_is_no_json_is_named_as_such_in_dialogues_too(tmp_path):
+    for form, good in (("smile", {"messages": SMILE}), ("cpsycoun", SFT[0]), ("emollm", EMOLLM[0])):
+        path = put(tmp_path / "a.jsonl", json.dumps(good) + "\n{broken\n" + json.dumps(good) + "\n")
+        samples, problems = formats.read(path, form)
+        assert [sample.line for sample in samples] == [1, 3]
+        assert [(x.line, x.what.startswith("is no JSON object")) for x in problems] == [(2, True)]
+
+
+def test_words_of_no_role_are_a_problem_and_not_lost(tmp_path):
+    path = put(tmp_path / "a.txt", "第三次会谈\n来访者：下雨了\n心理咨询师：带伞了吗？\n")
+    assert [problem.line for problem in formats.read(path, "cpsycoun")[1]] == [1]
 
 
 @settings(deadline=None, max_examples=60)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from cbtlib import CbtError, cli, corpus, exports, gates, quality
+from cbtlib import CbtError, cli, corpus, gates, quality
 
 POSTS = [
     "地铁上忘了带伞，走到公司裤脚全湿，开会时一直觉得大家在看我的鞋。",
@@ -65,6 +65,23 @@ def test_an_evaluation_set_that_overlaps_its_training_set_is_a_leak(tmp_path):
 def test_a_reworded_post_is_a_near_duplicate(tmp_path):
     reworded = POSTS[0].replace("公司", "单位").replace("全湿", "湿透")
     assert found(check(tmp_path, record(0), record(1, description=reworded, split="dev"))) == ["leak"]
+
+
+def test_a_copy_in_traditional_or_full_width_characters_is_a_leak_once_normalised(tmp_path):
+    copy = "地鐵上忘了帶傘，走到公司褲腳全濕，開會時一直覺得大家在看我的鞋。"
+    corpus.dump([record(1, split="test", question="第０問", description=copy)], tmp_path / "test.jsonl")
+    corpus.dump([record(0)], tmp_path / "train.jsonl")
+    files = [tmp_path / "test.jsonl"], [tmp_path / "train.jsonl"]
+    assert gates.check(*files, support=0).findings == []
+    report = gates.check(*files, support=0, normalise=["width", "simplified"])
+    assert found(report) == ["leak"]
+    assert report.normalised == {"width": 1, "simplified": 11}
+
+
+def test_a_question_that_nobody_answered_is_found(tmp_path):
+    items = [{"question": "下雨", "description": "没带伞", "answers": []}]
+    (tmp_path / "a.json").write_text(json.dumps(items), encoding="utf-8")
+    assert found(gates.check([tmp_path / "a.json"])) == ["answer"]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +224,7 @@ def test_a_flood_of_copies_is_found_as_a_chain():
     assert len(pairs) < 2000
 
 
-# ------------------------------------------------------------------ quality, card, exports, command line
+# ------------------------------------------------------------------ quality, command line
 
 
 def test_quality_sees_stock_phrases_and_missing_quotes():
@@ -221,35 +238,6 @@ def test_quality_sees_stock_phrases_and_missing_quotes():
     assert poor.self_bleu == pytest.approx(100) and plain.self_bleu < poor.self_bleu
     with pytest.raises(CbtError, match="two records"):
         quality.measure([record(0)])
-
-
-def test_exports_keep_the_text_and_leave_crisis_out(tmp_path):
-    crisis = record(5, split="crisis", crisis=True, answer={"referral": "请联系身边的人。"})
-    records = [record(0), record(1, split="test"), crisis]
-    for to in ("alpaca", "sharegpt"):
-        paths = exports.export(records, to, tmp_path / to)
-        info = json.loads(paths[-1].read_text())
-        assert sorted(info) == ["cbt_test", "cbt_train"]
-        assert (tmp_path / to / info["cbt_train"]["file_name"]).exists()
-    (item,) = json.loads((tmp_path / "alpaca" / "cbt_train.json").read_text())
-    assert item == {"instruction": "第0问", "input": POSTS[0], "output": records[0].answer_text}
-    (line,) = exports.export(records[:1], "openai-batch", tmp_path, model="m")[0].read_text().splitlines()
-    request = json.loads(line)
-    assert request["custom_id"] == "t-0" and request["body"]["model"] == "m"
-    assert POSTS[0] in request["body"]["messages"][-1]["content"]
-    with pytest.raises(CbtError, match="--model"):
-        exports.export(records, "openai-batch", tmp_path)
-    with pytest.raises(CbtError, match="cannot export"):
-        exports.export(records, "xml", tmp_path)
-
-
-def test_parquet_reads_back_as_records(tmp_path):
-    from datasets import load_dataset
-
-    label = (corpus.Label("labelling", 0, 4, "why"),)
-    (path,) = exports.export([record(0, distortions=label), record(1)], "parquet", tmp_path)
-    rows = load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
-    assert corpus.parse(dict(rows[0]))[0] == record(0, distortions=label)
 
 
 def test_the_command_exits_with_1_on_a_finding_and_prints_json(tmp_path):
