@@ -279,16 +279,10 @@ def ratings_sheet(
     out: Annotated[Path, typer.Option(help="folder for the forms and the key")],
     seed: Annotated[int, typer.Option(help="of codes and orders")] = 0,
 ) -> None:
-    """Make blinded rating forms: HTML (offline), CSV, Label Studio; key.json stays with you."""
-    from cbtlib import corpus, forms, pairing
+    """Make blinded rating forms: HTML (offline), CSV, Label Studio, Argilla; key.json stays with you."""
+    from cbtlib import forms
 
-    systems = {}
-    for text in answers:
-        name, equals, path = text.partition("=")
-        if not equals:
-            raise CbtError(f"{text}: write SYSTEM=answers.jsonl")
-        systems[name] = pairing.read(Path(path)).texts
-    texts = {record.id: record.post for path in posts for record in corpus.load(path) if not record.crisis}
+    texts, systems = _posts_and_answers(posts, answers)
     key = forms.make(texts, systems, rater, out, seed)
     print(f"{len(key['codes'])} replies for each of {len(rater)} raters: {out}/form_<rater>.html (or .csv)")
     for name, counts in key["outcomes"].items():
@@ -318,6 +312,78 @@ def ratings_analyse(
     if json_out:
         whole = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
         report.write_json(json_out, {**whole, "notes": analysis.notes})
+
+
+@ratings_app.command("judge")
+def ratings_judge(
+    answers: Annotated[list[str], typer.Argument(help="SYSTEM=answers.jsonl, one for each system")],
+    posts: Annotated[list[Path], typer.Option(help="corpus file with the posts; again for more")],
+    model: Annotated[str, typer.Option(help="the judge, at OPENAI_BASE_URL")],
+    contestant: Annotated[list[str], typer.Option(help="SYSTEM=MODEL, one for each system: no model judges itself")],
+    out: Annotated[Path, typer.Option(help="folder of this run; the same one again goes on")],
+    language: Annotated[str, typer.Option(help="of the rubric: zh or en")] = "zh",
+    repeats: Annotated[int, typer.Option(min=1, help="ask everything that often, for self-consistency")] = 1,
+    temperature: Annotated[float, typer.Option(min=0, help="of the judge; above 0 when it is asked again")] = 0.0,
+    against: Annotated[list[Path] | None, typer.Option(help="what raters sent back; again for more")] = None,
+    key: Annotated[Path | None, typer.Option(help="the key.json of their sheet")] = None,
+    seed: Annotated[int, typer.Option(help="of resampling")] = 0,
+) -> None:
+    """Let a language model judge all pairs, blind and in both orders; say how far it agrees with people."""
+    import json
+    from dataclasses import asdict
+
+    from cbtlib import endpoint, forms, report
+    from cbtlib import judge as judging
+
+    texts, systems = _posts_and_answers(posts, answers)
+    human = forms.read(against, forms.read_key(key)) if against and key else None
+    if bool(against) != bool(key):
+        raise CbtError("--against FILE and --key FILE belong together: without the key no rating has a system")
+    models = dict(_pair(text, "SYSTEM=MODEL") for text in contestant)
+    with endpoint.connect(model) as where:
+        given = judging.verdicts(
+            texts, systems, judging.endpoint_ask(where, temperature), judge=model, contestants=models,
+            language=language, repeats=repeats, journal=out / "verdicts.jsonl",  # type: ignore[arg-type]
+        )  # fmt: skip
+    found = judging.analyse(given, seed=seed)
+    print(", ".join(f"{count} {outcome}" for outcome, count in found.outcomes.items()), "calls;", end=" ")
+    print(f"{found.pairs_missing} pairs without a verdict in both orders are left out")
+    print(f"\n{found.wins.round(3).to_string(index=False)}\n\n{found.neighbours.round(3).to_string(index=False)}\n")
+    whole = {name: table for name, table in asdict(found).items() if not hasattr(table, "to_json")}
+    for name in ("first_wins", "consistency", "self_consistency"):
+        value, low, high = whole[name]
+        print(f"{name}: {value:.2f} [{low:.2f}, {high:.2f}]" if value == value else f"{name}: not asked")
+        whole[name] = None if value != value else {"value": value, "low": low, "high": high}
+    whole |= {name: json.loads(getattr(found, name).to_json(orient="records")) for name in ("wins", "neighbours")}
+    whole["against"] = {
+        one: judging.against(given, human, one, seed=seed)
+        for one in ([] if human is None else human["criterion"].unique())
+    }
+    for name, agreed in whole["against"].items():
+        print(
+            f"against people, {name}: kappa {agreed['kappa']:.2f} [{agreed['low']:.2f}, {agreed['high']:.2f}], ", end=""
+        )
+        print(f"{agreed['pairs']} pairs: {agreed['verdict']}")
+    if human is None:
+        print("no human ratings were given (--against): nobody knows whether this judge is right")
+    report.write_json(out / "judge.json", report.without_nan(whole))
+
+
+def _pair(text: str, form: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise CbtError(f"{text}: write {form}")
+    return name, value
+
+
+def _posts_and_answers(posts: list[Path], answers: list[str]) -> tuple[dict[str, str], dict[str, dict[str, tuple]]]:
+    """The posts that are no crisis, by id, and what each SYSTEM=FILE holds."""
+    from cbtlib import corpus, pairing
+
+    systems = {
+        name: pairing.read(Path(path)).texts for name, path in (_pair(a, "SYSTEM=answers.jsonl") for a in answers)
+    }
+    return {record.id: record.post for path in posts for record in corpus.load(path) if not record.crisis}, systems
 
 
 def main() -> None:

@@ -105,9 +105,9 @@ Answers = Mapping[str, Mapping[str, tuple[str, str]]]  # answers[system][item] =
 def make(posts: Mapping[str, str], answers: Answers, raters: Sequence[str], out: Path, seed: int = 0) -> dict[str, Any]:
     """Write the forms for `raters` into `out` and return the key.
 
-    For each rater `form_<rater>.html` and `form_<rater>.csv`; for all `label_studio.json`, `label_studio.xml`; and
-    `key.json`, which says what each code is and must not reach a rater. Raises CbtError for a bad rater name, no
-    answer to rate, or an answer to an unknown post.
+    For each rater `form_<rater>.html` and `form_<rater>.csv`; for all `label_studio.json`, `label_studio.xml` and the
+    folder `argilla` (for `rg.Dataset.from_disk`); and `key.json`, which says what each code is and must not reach a
+    rater. Raises CbtError for a bad rater name, no answer to rate, or an answer to an unknown post.
     """
     for rater in raters:
         if not re.fullmatch(r"[\w-]{1,40}", rater):
@@ -150,12 +150,16 @@ def make(posts: Mapping[str, str], answers: Answers, raters: Sequence[str], out:
     tasks = [{"data": {"sheet": sheet, **item}} for item in items]
     (out / "label_studio.json").write_text(json.dumps(tasks, ensure_ascii=False, indent=1) + "\n", "utf-8")
     (out / "label_studio.xml").write_text(_label_studio(), "utf-8")
+    for name, content in _argilla(sheet, items, len(raters)).items():
+        (out / "argilla" / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / "argilla" / name).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
     (out / "key.json").write_text(json.dumps(key, ensure_ascii=False, indent=1) + "\n", "utf-8")
     return key
 
 
 def read(files: Sequence[Path], key: Mapping[str, Any]) -> pd.DataFrame:
-    """The ratings of returned files (JSON or CSV of the form, Label Studio's JSON-MIN), with the key applied.
+    """The ratings of returned files, with the key applied: JSON or CSV of the form, Label Studio's JSON-MIN export, or
+    what Argilla's `dataset.records.to_json` writes.
 
     Columns rater, item, system, criterion, score; one row for each score that was given.
     """
@@ -198,6 +202,7 @@ def _score(value: Any, where: str) -> int | None:
     text = "" if value is None else str(value).strip()
     if text == "":
         return None
+    text = text.removesuffix(".0")  # a table program's way to write a whole number beside blanks
     if text not in {str(score) for score in SCORES}:
         raise CbtError(f"{where}: {text[:40]!r} is not one of 0, 1, 2; mend it, or leave it empty when it is missing")
     return int(text)
@@ -210,10 +215,10 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         raise CbtError(f"{path} does not exist; name the files that raters sent back") from None
     except ValueError as error:
-        raise CbtError(f"{path} cannot be read as {path.suffix or 'CSV'}: {error}") from None
+        raise CbtError(f"{path} cannot be read as UTF-8 {path.suffix or 'CSV'}: {error}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise CbtError(f"{path} does not hold a list of ratings; send the file that the form's Save button writes")
-    return rows
+    return [one for row in rows for one in (_from_argilla(row) if "responses" in row else [row])]
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -223,6 +228,40 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     # a leading =, +, - or @ would be run as a formula by a spreadsheet
     writer.writerows({k: f"'{v}" if str(v)[:1] in tuple("=+-@") else v for k, v in row.items()} for row in rows)
     return text.getvalue()
+
+
+def _argilla(sheet: str, items: Sequence[Mapping[str, str]], raters: int) -> dict[str, Any]:
+    """Files of a data set as Argilla 2 keeps it on disk: the post, the reply, one label for each criterion."""
+    fields = [
+        {"name": name, "title": title, "required": True, "settings": {"type": "text", "use_markdown": False}}
+        for name, title in (("post", "Post 来信"), ("answer", "Reply 回信"))
+    ]
+    questions: list[dict[str, Any]] = []
+    for criterion in CRITERIA:
+        texts = zip(SCORES, criterion.anchors, strict=True)
+        options = [{"value": str(score), "text": f"{score} — {anchor.text}"} for score, anchor in texts]
+        settings = {"type": "label_selection", "options": options, "visible_options": len(options)}
+        shown = {"title": f"{criterion.en} {criterion.zh}", "description": criterion.question}
+        questions.append({"name": criterion.id, **shown, "required": False, "settings": settings})
+    common = {"allow_extra_metadata": True, "distribution": {"strategy": "overlap", "min_submitted": raters}}
+    return {
+        ".argilla/dataset.json": {"name": f"replies-{sheet}", **common},
+        ".argilla/settings.json": {"fields": fields, "questions": questions, "vectors": [], "metadata": [], **common},
+        "records.json": [
+            {"id": one["code"], "fields": {"post": one["post"], "answer": one["answer"]}, "metadata": {"sheet": sheet}}
+            for one in items
+        ],
+    }
+
+
+def _from_argilla(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row for each user who answered an exported record of Argilla."""
+    rows: dict[str, dict[str, Any]] = {}
+    for question, given in record["responses"].items():
+        for one in given:
+            row = {"rater": one["user_id"], "sheet": record["metadata"].get("sheet"), "code": record["id"]}
+            rows.setdefault(one["user_id"], row)[question] = one["value"]
+    return list(rows.values())
 
 
 def _label_studio() -> str:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cbtlib import CbtError, bleurt, formats, metrics
+from cbtlib import CbtError, bleurt, formats, metrics, report
 from cbtlib.report import OUTCOMES
 
 
@@ -129,7 +129,7 @@ def score(
         "differences": [asdict(one) for one in metrics.family(differences)],
         "not_run": missing,
     }
-    return _without_nan(found)
+    return report.without_nan(found)
 
 
 def _answers(path: Path) -> Side:
@@ -161,11 +161,3 @@ def _same_items(side: Side, gold: Side) -> None:
                 f"{len(absent)} of {len(has.texts)} items of {has.path} are not in {lacks.path} (the first is "
                 f"{absent[0]!r}); both need the same items, and an answer that failed is a line with its outcome"
             )
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(one) for one in value]
-    return None if isinstance(value, float) and value != value else value

@@ -6,8 +6,11 @@
 Ratings are a table with one row for each score given: rater, item, system, criterion, score (`forms.read` makes it).
 
 Notable choices
-- Means and differences resample items and raters, both (the pigeonhole bootstrap, Owen 2007): a hundred items rated
-  by two people say little about a third person. With one rater only items can be resampled, and a note says so.
+- Means and differences speak of other items *and* other raters: a hundred items rated by two people say little about a
+  third person. With one rater only items can vary, and a note says so.
+- A mean has a t interval from its two-way clustered variance (Cameron, Gelbach and Miller 2011) with Satterthwaite's
+  degrees of freedom. Bootstrapping two or three raters covers far too little (74 and 83 % in our simulation, against 90
+  and 92 %); for a difference, in which severity cancels, the pigeonhole bootstrap (Owen 2007) covers 97 % and is kept.
 - Agreement and rater bias resample items; all replies to one post stay together in a resample.
 - A missing rating is missing: a difference uses the posts that the same rater scored for both systems.
 - Criteria are analysed apart. A sum of relevance and structure measures nothing.
@@ -21,12 +24,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
+from scipy.stats import t as student
 
 from cbtlib import CbtError, agreement
 from cbtlib.resampling import Floats, Statistics, holm, interval, intervals, randomisation
 
 COLUMNS = ("rater", "item", "system", "criterion", "score")
 CATEGORIES = 3  # the scores 0, 1, 2
+FEW = 5  # raters below which an interval of a mean is mostly about them
 TOO_LOW = 0.667  # alpha below which Krippendorff (2004, p. 241) advises against even tentative conclusions
 
 
@@ -97,7 +102,8 @@ def power(
     """Power of a two-sided 5 % test of `system` against `base`, were the spread as in these ratings.
 
     The difference on a post is a post's own part plus a rating's noise; more raters average the noise away, only more
-    posts the rest. Columns difference, raters and one for each number of items. Normal approximation.
+    posts the rest. Columns difference, raters, one for each number of items, and `80 %`: the number of items at which
+    the power is 80 %. Normal approximation.
     """
     rows = _checked(ratings)
     cube = _cube(rows[rows["criterion"] == criterion])
@@ -106,11 +112,14 @@ def power(
     table = []
     for size in differences:
         for count in raters:
-            spread = np.sqrt((between + noise / count) / np.asarray(items, float))
+            variance = between + noise / count
+            spread = np.sqrt(variance / np.asarray(items, float))
             with np.errstate(divide="ignore"):
                 shift = np.where(spread > 0, size / spread, np.inf)
             reached = norm.sf(norm.ppf(0.975) - shift) + norm.cdf(-norm.ppf(0.975) - shift)
-            table.append({"difference": size, "raters": count, **dict(zip(map(str, items), reached, strict=True))})
+            needed = max(2, int(np.ceil(variance * (norm.ppf(0.975) + norm.ppf(0.8)) ** 2 / size**2)))
+            row = dict(zip(map(str, items), reached, strict=True))
+            table.append({"difference": size, "raters": count, **row, "80 %": needed})
     return pd.DataFrame(table)
 
 
@@ -164,11 +173,30 @@ def _pigeonhole(scores: Floats, resamples: int, confidence: float, seed: int) ->
         return interval(total / count, confidence)
 
 
+def _clustered(scores: Floats, confidence: float) -> tuple[float, float]:
+    """t interval of the mean of (items, raters) scores (NaN: missing); variance clustered by items and by raters."""
+    present = ~np.isnan(scores)
+    items, raters, n = int(present.any(axis=1).sum()), int(present.any(axis=0).sum()), int(present.sum())
+    if items < 2:
+        return np.nan, np.nan
+    mean = float(np.nanmean(scores))
+    influence = np.where(present, scores - mean, 0) / n
+    by_item = float((influence.sum(axis=1) ** 2).sum()) * items / (items - 1)
+    by_rater = float((influence.sum(axis=0) ** 2).sum()) * raters / (raters - 1) if raters > 1 else 0.0
+    once = float((influence**2).sum()) * n / (n - 1) if raters > 1 else 0.0  # what both of them have counted
+    variance = max(by_item + by_rater - once, by_item, by_rater)
+    if variance == 0:
+        return mean, mean
+    freedom = variance**2 / (by_item**2 / (items - 1) + (by_rater**2 / (raters - 1) if raters > 1 else 0))
+    half = float(student.ppf((1 + confidence) / 2, freedom)) * variance**0.5
+    return max(mean - half, 0.0), min(mean + half, CATEGORIES - 1.0)
+
+
 def _means(cube: _Cube, resamples: int, confidence: float, seed: int) -> list[dict[str, Any]]:
     rows = []
     for index, system in enumerate(cube.systems):
         given = cube.scores[:, :, index]
-        low, high = _pigeonhole(given, resamples, confidence, seed)
+        low, high = _clustered(given, confidence)
         ratings, missing = _given(given)
         mean = float(np.nanmean(given))
         rows.append({"system": system, "mean": mean, "low": low, "high": high, "ratings": ratings, "missing": missing})
@@ -261,6 +289,10 @@ def _notes(cube: _Cube) -> list[str]:
     notes = []
     if len(cube.raters) == 1:
         return ["one rater: intervals resample items only, and there is no agreement to measure"]
+    if len(cube.raters) < FEW:
+        notes.append(
+            f"{len(cube.raters)} raters: how another would score is hardly known, so intervals of means are wide"
+        )
     alpha = agreement.krippendorff_alpha(cube.cells, CATEGORIES).value
     if np.isnan(alpha):
         notes.append("the scores never vary (or no reply has two), so alpha and kappa are undefined")

@@ -132,6 +132,15 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(temporary, path)
 
 
+def without_nan(value: Any) -> Any:
+    """The same dicts and lists with None for NaN: what is no number is null in JSON, and never 0."""
+    if isinstance(value, dict):
+        return {key: without_nan(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [without_nan(one) for one in value]
+    return None if isinstance(value, float) and value != value else value
+
+
 def hardware() -> dict[str, Any]:
     """This machine in four facts: processor, logical cores, memory in GB, accelerator (or None)."""
     import torch

@@ -1,12 +1,17 @@
 """The judge: blind, in both orders, and never a number from an answer that is none."""
 
+import contextlib
 import itertools
+import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
-from cbtlib import CbtError, judge
+from cbtlib import ROOT, CbtError, corpus, endpoint, forms, judge
+from cbtlib.cli import app
 
 POSTS = {f"q{i}": f"来信{i}" for i in range(20)}
 ANSWERS = {
@@ -62,6 +67,58 @@ def test_an_answer_that_is_no_verdict_is_missing(text):
         judge.analyse(given)
 
 
+@pytest.mark.parametrize("outcome", ["truncated", "filtered", "refused"])
+def test_a_reply_that_is_none_keeps_its_name_and_is_missing(outcome):
+    def ends(messages, schema):
+        raise judge.Ended(outcome, '{"better": "1"}')
+
+    given = run(ends)
+    assert {v.outcome for v in given} == {outcome} and {v.better for v in given} == {None}
+
+
+def test_what_was_judged_is_not_asked_again_but_what_failed_is(tmp_path):
+    turn, asked = itertools.count(), []
+
+    def flaky(messages, schema):
+        asked.append(1)
+        if next(turn) % 5 == 0:
+            raise ConnectionError("gone")
+        return fair(messages, schema)
+
+    journal = tmp_path / "run/verdicts.jsonl"
+    first = run(flaky, journal=journal)
+    failed = sum(v.outcome == "failed" for v in first)
+    assert len(asked) == 120 and failed == 24
+    lines = journal.read_text("utf-8")
+    journal.write_text(lines[:-20], "utf-8")  # a kill in the middle of the last line
+    again = run(lambda messages, schema: asked.append(1) or fair(messages, schema), journal=journal)
+    assert len(asked) == 120 + failed + 1 and {v.outcome for v in again} == {"ok"}
+    run(lambda messages, schema: pytest.fail("all of it is there"), journal=journal)
+    other = {**ANSWERS, "mid": dict(ANSWERS["mid"], q0=("ok", "中另一封"))}
+    run(lambda messages, schema: asked.append(1) or fair(messages, schema), other, journal=journal)
+    assert len(asked) == 120 + failed + 1 + 4, "another text is another question"
+
+
+def test_asking_again_shows_whether_the_judge_agrees_with_itself():
+    assert np.isnan(judge.analyse(run(fair)).self_consistency[0])
+    steady = judge.analyse(run(fair, repeats=3))
+    assert steady.self_consistency[0] == 1 and steady.wins["rate"].tolist() == [1, 0.5, 0]
+    dice = np.random.default_rng(0)
+    texts = ['{"better": "1"}', '{"better": "2"}']
+    loose = judge.analyse(run(lambda messages, schema: dice.choice(texts), repeats=3, workers=1))
+    value, low, high = loose.self_consistency
+    assert low <= value <= high < 0.7
+
+
+def test_the_rubric_comes_in_two_languages():
+    seen = []
+    for language in ("zh", "en"):
+        run(lambda messages, schema: seen.append(messages[0]["content"]) or '{"better": "tie"}', language=language)
+    assert set(seen) == set(judge.RUBRICS.values()) and len(set(seen)) == 2
+    with pytest.raises(CbtError, match="no rubric in 'fr'"):
+        run(fair, language="fr")
+
+
 def test_calls_that_fail_move_no_rate():
     turn = itertools.count()
 
@@ -74,6 +131,36 @@ def test_calls_that_fail_move_no_rate():
     assert analysis.wins["rate"].tolist() == [1, 0.5, 0] or analysis.wins["system"].tolist() == ["tuned", "mid", "base"]
     assert analysis.outcomes["failed"] == 18 and 0 < analysis.pairs_missing <= 18
     assert analysis.wins["pairs"].sum() == 2 * (60 - analysis.pairs_missing)
+
+
+def test_the_command_judges_resumes_and_sets_the_judge_against_people(tmp_path, monkeypatch):
+    records = corpus.load_split("test")[:8]
+    for system, mark in (("base", "差"), ("tuned", "好")):
+        rows = [{"id": r.id, "outcome": "ok", "text": f"{mark}{r.id}"} for r in records]
+        (tmp_path / f"{system}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    posts = {r.id: r.post for r in records}
+    answers = {s: {r.id: ("ok", f"{m}{r.id}") for r in records} for s, m in (("base", "差"), ("tuned", "好"))}
+    key = forms.make(posts, answers, ["ann"], tmp_path / "sheet")
+    back = pd.read_csv(tmp_path / "sheet/form_ann.csv", dtype=str, keep_default_na=False)
+    back["helpfulness"] = ["2" if key["codes"][code]["system"] == "tuned" else "0" for code in back["code"]]
+    back.to_csv(tmp_path / "back.csv", index=False)
+    asked = []
+    monkeypatch.setattr(judge, "endpoint_ask", lambda *_, **__: lambda m, s: asked.append(1) or fair(m, s))
+    monkeypatch.setattr(endpoint, "connect", lambda model: contextlib.nullcontext(SimpleNamespace(model=model)))
+    words = ["ratings", "judge", f"base={tmp_path}/base.jsonl", f"tuned={tmp_path}/tuned.jsonl", "--model", "gpt-9"]
+    words += ["--posts", str(ROOT / "data/corpus/test.jsonl"), "--out", f"{tmp_path}/judged"]
+    words += ["--contestant", "base=gemma", "--against", f"{tmp_path}/back.csv", "--key", f"{tmp_path}/sheet/key.json"]
+    unnamed = CliRunner().invoke(app, words)
+    assert isinstance(unnamed.exception, CbtError) and "say which model 'tuned' is" in str(unnamed.exception)
+    for _ in range(2):
+        done = CliRunner().invoke(app, [*words, "--contestant", "tuned=gemma-lora"])
+        assert done.exit_code == 0, done.output
+    assert len(asked) == 16, "the second run asks nothing again"
+    found = json.loads((tmp_path / "judged/judge.json").read_text("utf-8"))
+    assert found["wins"][0] == {"system": "tuned", "rate": 1, "low": 1, "high": 1, "pairs": 8}
+    assert found["outcomes"] == {"ok": 16} and found["self_consistency"] is None
+    assert set(found["against"]) == {"helpfulness"} and found["against"]["helpfulness"]["usable"]
+    assert "against people, helpfulness: kappa 1.00" in done.output
 
 
 def test_a_judge_may_not_be_a_contestant():

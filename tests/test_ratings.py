@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -104,7 +105,7 @@ def filled(folder, rater, score, suffix=".csv"):
 
 def test_a_form_tells_a_rater_nothing_about_systems_and_needs_nothing_from_outside(sheet):
     _, folder = sheet
-    for path in folder.glob("*"):
+    for path in filter(Path.is_file, folder.rglob("*")):
         text = path.read_text("utf-8")
         assert (path.name == "key.json") == any(system in text for system in ANSWERS), path
         assert not re.search(r"(src|href)\s*=|https?://|@import", text), path
@@ -163,6 +164,43 @@ def test_a_file_of_another_sheet_or_sent_twice_is_refused(sheet, tmp_path):
         forms.read([back], other)
 
 
+def test_what_argilla_and_label_studio_send_back_is_read_like_a_form(sheet):
+    key, folder = sheet
+    settings = json.loads((folder / "argilla/.argilla/settings.json").read_text("utf-8"))
+    assert [q["name"] for q in settings["questions"]] == [c.id for c in forms.CRITERIA]
+    assert all([o["value"] for o in q["settings"]["options"]] == ["0", "1", "2"] for q in settings["questions"])
+    records = json.loads((folder / "argilla/records.json").read_text("utf-8"))
+    assert {record["id"] for record in records} == set(key["codes"])
+    for record in records:  # as dataset.records.to_json writes them: scores are labels, a user is an id
+        users = [{"value": "2", "user_id": "user-1"}, {"value": "0", "user_id": "user-2"}]
+        record |= {
+            "responses": {"relevance": users, "helpfulness": users[:1]},
+            "suggestions": {},
+            "status": "completed",
+        }
+    (folder / "back.json").write_text(json.dumps(records), "utf-8")
+    table = forms.read([folder / "back.json"], key)
+    assert table.groupby(["rater", "criterion"])["score"].agg(["min", "max", "size"]).to_dict("index") == {
+        ("user-1", "helpfulness"): {"min": 2, "max": 2, "size": 11},
+        ("user-1", "relevance"): {"min": 2, "max": 2, "size": 11},
+        ("user-2", "relevance"): {"min": 0, "max": 0, "size": 11},
+    }
+    tasks = json.loads((folder / "label_studio.json").read_text("utf-8"))
+    minimal = [{**task["data"], "id": n, "annotator": 1, "structure": "1"} for n, task in enumerate(tasks, 1)]
+    (folder / "min.json").write_text(json.dumps(minimal), "utf-8")
+    table = forms.read([folder / "min.json"], key)
+    assert set(table["criterion"]) == {"structure"} and set(table["score"]) == {1} and len(table) == 11
+
+
+def test_a_whole_number_written_as_a_table_program_does_is_that_number(sheet):
+    key, folder = sheet
+    assert set(forms.read([filled(folder, "ann", lambda row: "1.0")], key)["score"]) == {1}
+    back = filled(folder, "ann", lambda row: 1)
+    back.write_bytes(back.read_text("utf-8").encode("gb18030"))
+    with pytest.raises(CbtError, match=r"back_ann.csv cannot be read as UTF-8 .csv"):
+        forms.read([back], key)
+
+
 def test_no_ok_answer_makes_no_form(tmp_path):
     with pytest.raises(CbtError, match="no answer has outcome ok"):
         forms.make(POSTS, {"base": {"q1": ("failed", "Error 500")}}, ["ann"], tmp_path)
@@ -204,6 +242,18 @@ def test_a_real_difference_is_found_and_none_is_not_invented():
     copy = pd.concat([copy[copy["system"] == "base"], copy[copy["system"] == "base"].assign(system="same")])
     nothing = ratings.analyse(copy, resamples=500).differences.iloc[0]
     assert (nothing["value"], nothing["p"]) == (0, 1)
+
+
+@pytest.mark.parametrize(("raters", "least"), [(2, 0.86), (3, 0.88), (6, 0.92)])
+def test_intervals_of_means_cover_what_other_posts_and_other_raters_would_have_said(raters, least):
+    generator, held, trials = np.random.default_rng(0), 0, 500
+    for _ in range(trials):
+        severity, ease = generator.normal(0, 0.25, (1, raters)), generator.normal(0, 0.5, (60, 1))
+        scores = np.clip(np.rint(1 + severity + ease + generator.normal(0, 0.4, (60, raters))), 0, 2)
+        scores[generator.random(scores.shape) < 0.05] = np.nan
+        low, high = ratings._clustered(scores, 0.95)
+        held += low <= 1 <= high
+    assert least <= held / trials <= 0.98
 
 
 def test_a_missing_rating_is_left_out_and_counted():
@@ -264,6 +314,9 @@ def test_power_grows_with_items_raters_and_difference():
     assert (table["400"] >= table["25"]).all()
     by = table.set_index(["difference", "raters"])["25"]
     assert by[0.3, 5] > by[0.3, 1] > by[0.1, 1]
+    needed = table["80 %"].iloc[0]
+    there = ratings.power(simulated(), "tuned", "base", "helpfulness", differences=(0.1,), items=(needed - 1, needed))
+    assert there.iloc[0][str(needed - 1)] < 0.8 <= there.iloc[0][str(needed)]
 
 
 # --- the command -------------------------------------------------------------------------------------------------
