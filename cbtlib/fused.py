@@ -1,20 +1,35 @@
-"""A LoRA layer as one autograd step: same adapter, same numbers, less traffic.
+"""A LoRA layer, a norm and causal attention as one autograd step each: same adapter, same numbers, less traffic.
 
-peft computes `base(x) + B(A(x)) * scaling` as five operations, each of which reads and writes an activation as large
-as the output; on a CPU that traffic costs a fifth of a training step. Here the update is accumulated into the output
-of the base matmul (`addmm_`), and the scaling is applied to the r-wide side. Hu et al. 2021 (arXiv 2106.09685), eq. 3:
+On a CPU a training step of a small model waits for memory as long as it computes. Notable choices:
 
-    y = x W^T + s (x A^T) B^T          x (N, in)   W (out, in)   A (r, in)   B (out, r)
-    dA = s (g B)^T x    dB = s g^T (x A^T)    dx = g W + s (g B) A          W is frozen: no dW
+- LoRA. peft computes `base(x) + B(A(x)) * scaling` as five operations, each of which reads and writes an activation as
+  large as the output. Here the update is accumulated into the output of the base matmul (`addmm_`), and the scaling is
+  applied to the r-wide side. Hu et al. 2021 (arXiv 2106.09685), eq. 3:
+
+      y = x W^T + s (x A^T) B^T          x (N, in)   W (out, in)   A (r, in)   B (out, r)
+      dA = s (g B)^T x    dB = s g^T (x A^T)    dx = g W + s (g B) A          W is frozen: no dW
+
+- Attention. PyTorch's CPU kernel for causal attention is slow in its backward pass at 16 bits. Here attention is matmuls
+  over blocks of queries, each with the keys that it may see and no others (Dao et al. 2022, arXiv 2205.14135, eq. 4).
+- RMS norm. Gemma's code in transformers makes nine passes over an activation and autograd twelve more; here three, five.
+- `keep_memory` lets the C library hand freed activations to the next layer: by default it returns them to the system,
+  which hands out the same pages anew, filled with zeros.
 
 `fuse` replaces the forward of plain LoRA layers only; dropout, DoRA, quantised bases and biases keep peft's own.
+Attention and norm are replaced on a CPU only: a GPU has kernels for them.
 """
 
+import ctypes
+import sys
 from typing import Any
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 
 
 class LoraMatmul(torch.autograd.Function):
@@ -46,7 +61,128 @@ def fuse(model: nn.Module) -> int:
     layers = [module for module in model.modules() if isinstance(module, LoraLinear) and _plain(module)]
     for layer in layers:
         layer.forward = _forward.__get__(layer)  # type: ignore[method-assign]
+    if next(model.parameters()).device.type == "cpu":
+        for module in model.modules():
+            if type(module) is Gemma3RMSNorm:
+                module.forward = _norm_forward.__get__(module)
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if base.config._attn_implementation == "sdpa":
+            base.set_attn_implementation(BLOCKS)
     return len(layers)
+
+
+# ------------------------------------------------------------------------------------------- attention
+
+
+class CausalAttention(torch.autograd.Function):
+    """softmax(q k^T s) v for q (batch, heads, T, d), k and v (batch, fewer heads, T, d); `window` keys back at most."""
+
+    BLOCK = 128  # queries
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scaling: float, window: int) -> Tensor:
+        batch, heads, length, width = q.shape
+        q = q.reshape(batch, k.shape[1], -1, length, width)  # (batch, kv heads, heads of a kv head, T, d)
+        out, weights = torch.empty_like(q), []
+        for first, low, last in CausalAttention.blocks(length, window):
+            rows = q[..., first:last, :].flatten(2, 3)
+            scores = (rows @ k[..., low:last, :].mT).float().mul_(scaling).view(*q.shape[:3], last - first, last - low)
+            back = torch.arange(first, last)[:, None] - torch.arange(low, last)
+            scores.masked_fill_((back < 0) | (back >= window), -torch.inf)
+            weights.append(scores.softmax(-1).to(q.dtype).flatten(2, 3))
+            out[..., first:last, :] = (weights[-1] @ v[..., low:last, :]).view_as(out[..., first:last, :])
+        ctx.save_for_backward(q, k, v, out, *weights)
+        ctx.scaling, ctx.window = scaling, window
+        return out.view(batch, heads, length, width)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        q, k, v, out, *weights = ctx.saved_tensors
+        g = gradients[0].reshape(q.shape)
+        dot = (g * out).sum(-1, keepdim=True, dtype=torch.float32)
+        dq = torch.empty_like(q)
+        dk, dv = (torch.zeros(k.shape, dtype=torch.float32) for _ in range(2))
+        for (first, low, last), p in zip(CausalAttention.blocks(q.shape[3], ctx.window), weights, strict=True):
+            g_rows, rows = g[..., first:last, :].flatten(2, 3), q[..., first:last, :].flatten(2, 3)
+            dv[..., low:last, :] += p.mT @ g_rows
+            ds = (g_rows @ v[..., low:last, :].mT).float().sub_(dot[..., first:last, :].flatten(2, 3))
+            ds = ds.mul_(p).mul_(ctx.scaling).to(q.dtype)
+            dq[..., first:last, :] = (ds @ k[..., low:last, :]).view_as(dq[..., first:last, :])
+            dk[..., low:last, :] += ds.mT @ rows
+        return dq.view_as(gradients[0]), dk.to(k.dtype), dv.to(v.dtype), None, None
+
+    @staticmethod
+    def blocks(length: int, window: int) -> list[tuple[int, int, int]]:
+        """First and last query of each block, and between them the first key that the first query sees."""
+        starts = range(0, length, CausalAttention.BLOCK)
+        return [(s, max(0, s - window + 1), min(s + CausalAttention.BLOCK, length)) for s in starts]
+
+
+BLOCKS = "cbt_blocks"
+"""The name under which transformers knows this attention."""
+
+
+def _attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    plain = attention_mask is None and not options.get("dropout") and query.shape[2] == key.shape[2]
+    if not plain:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    window = options.get("sliding_window") or query.shape[2]
+    kind = _precision(query)
+    query, key, value = query.to(kind), key.to(kind), value.to(kind)
+    return CausalAttention.apply(query, key, value, options["scaling"], window).transpose(1, 2), None
+
+
+def _mask(batch_size: int, q_length: int, kv_length: int, q_offset: int = 0, **options: Any) -> Tensor | None:
+    # Without padding or a cache the blocks above know which keys a query sees; the skip is transformers' word for that.
+    whole = options.get("attention_mask") is None and q_length == kv_length and not q_offset
+    if whole and options.get("allow_is_causal_skip", True):
+        return None
+    return sdpa_mask(batch_size, q_length, kv_length, q_offset, **options)
+
+
+AttentionInterface.register(BLOCKS, _attention)
+AttentionMaskInterface.register(BLOCKS, _mask)
+
+
+# ------------------------------------------------------------------------------------------- norm and memory
+
+
+class RmsNorm(torch.autograd.Function):
+    """x / rms(x) * scale for x (..., width) and scale (width,), computed in fp32; the scale is frozen."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, eps: float) -> Tensor:
+        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        inverse = (size.square_().div_(x.shape[-1])).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, scale, inverse)
+        return (x * inverse).mul_(scale).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        x, scale, inverse = ctx.saved_tensors
+        g = gradients[0] * scale
+        dot = (g * x).sum(-1, keepdim=True).mul_(inverse**3 / x.shape[-1])
+        return g.mul_(inverse).sub_(x * dot).to(x.dtype), None, None
+
+
+def _norm_forward(self: Any, x: Tensor) -> Tensor:
+    return RmsNorm.apply(x, 1.0 + self.weight.detach().float(), self.eps)
+
+
+def keep_memory() -> None:
+    """Ask glibc to keep freed memory for the next layer; nothing on other systems."""
+    if not sys.platform.startswith("linux"):
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        trim_threshold, mmap_threshold = -1, -3  # malloc.h
+        library.mallopt(mmap_threshold, 2**30)
+        library.mallopt(trim_threshold, 2**31 - 1)
+
+
+# ------------------------------------------------------------------------------------------- LoRA
 
 
 def _plain(layer: Any) -> bool:
@@ -63,7 +199,12 @@ def _plain(layer: Any) -> bool:
 def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if self.disable_adapters or self.merged or args or kwargs:
         return LoraLinear.forward(self, x, *args, **kwargs)
-    kind = x.dtype if not torch.is_autocast_enabled(x.device.type) else torch.get_autocast_dtype(x.device.type)
+    kind = _precision(x)
     a, b, weight = self.lora_A["default"].weight, self.lora_B["default"].weight, self.base_layer.weight
     # The adapter is kept in fp32 for the optimizer and multiplied in the model's precision.
     return LoraMatmul.apply(x.to(kind), weight.to(kind), a.to(kind), b.to(kind), self.scaling["default"])
+
+
+def _precision(x: Tensor) -> torch.dtype:
+    """In which an operation that autocast lowers would compute."""
+    return torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype

@@ -118,6 +118,7 @@ def train(rows: Iterable[Row], dev_rows: Iterable[Row], config: TrainingConfig, 
     if (out / "result.json").exists():
         return runs.read_result(out)
 
+    fused.keep_memory()
     set_seed(config.seed)
     model, tokenizer = endpoint.load(config.model, None if config.precision == "auto" else config.precision)
     template = templates.adopt(config.template, tokenizer)

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import AutoPeftModelForCausalLM
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 from typer.testing import CliRunner
 
 from cbtlib import ROOT, CbtError, cli, endpoint, fused, planning, runs, sampling, templates, training
@@ -122,6 +123,49 @@ def test_the_fused_layer_computes_what_peft_computes(tokenizer, autocast):
     assert cosine > (0.99 if autocast else 0.99999)
     if not autocast:
         torch.testing.assert_close(fused_gradient, gradient, rtol=1e-3, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=15)
+@given(length=st.integers(1, 300), window=st.integers(1, 300), groups=st.sampled_from([1, 2]))
+def test_attention_in_blocks_is_attention(length, window, groups):
+    torch.manual_seed(length)
+    q, k, v = (torch.randn(2, heads, length, 8, requires_grad=True) for heads in (2, 2 // groups, 2 // groups))
+    place = torch.arange(length)
+    seen = (place[:, None] >= place) & (place[:, None] - place < window)
+    whole = torch.nn.functional.scaled_dot_product_attention(q, k, v, seen, scale=0.3, enable_gqa=True)
+    blocks = fused.CausalAttention.apply(q, k, v, 0.3, window)
+    weight = torch.randn_like(whole)
+    torch.testing.assert_close(blocks, whole, rtol=1e-4, atol=1e-5)
+    expected, found = (torch.autograd.grad((out * weight).sum(), (q, k, v)) for out in (whole, blocks))
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_the_norm_is_gemmas():
+    torch.manual_seed(0)
+    norm = Gemma3RMSNorm(16)
+    torch.nn.init.normal_(norm.weight)
+    x = torch.randn(3, 5, 16, requires_grad=True)
+    weight = torch.randn_like(x)
+    ours = fused.RmsNorm.apply(x, 1 + norm.weight.detach(), norm.eps)
+    torch.testing.assert_close(ours, norm(x))
+    expected, found = (torch.autograd.grad((y * weight).sum(), x)[0] for y in (norm(x), ours))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_longer_than_the_window_and_a_masked_batch_give_the_models_own_logits(model, tokenizer):
+    text = "考试没考好，我很难过。" * 60
+    long = torch.tensor([tokenizer(text)["input_ids"]])
+    assert long.shape[1] > model.config.sliding_window
+    mask = torch.ones_like(long)
+    mask[0, :7] = 0
+    before = [model(long).logits, model(long, attention_mask=mask).logits[:, 7:]]
+    said = model.generate(long[:, :40], max_new_tokens=5, do_sample=False)
+    lora = training.add_lora(model, CONFIG)  # a fresh adapter changes nothing
+    fused.fuse(lora)
+    for mine, theirs in zip([lora(long).logits, lora(long, attention_mask=mask).logits[:, 7:]], before, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+    assert torch.equal(lora.generate(input_ids=long[:, :40], max_new_tokens=5, do_sample=False), said)
 
 
 def test_fused_layers_still_obey_disabled_adapters(model, tokenizer):
