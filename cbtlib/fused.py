@@ -9,9 +9,10 @@ On a CPU a training step of a small model waits for memory as long as it compute
       y = x W^T + s (x A^T) B^T          x (N, in)   W (out, in)   A (r, in)   B (out, r)
       dA = s (g B)^T x    dB = s g^T (x A^T)    dx = g W + s (g B) A          W is frozen: no dW
 
-- Attention. PyTorch's CPU kernel for causal attention is slow in its backward pass at 16 bits. Here attention is matmuls
-  over blocks of queries, each with the keys that it may see and no others (Dao et al. 2022, arXiv 2205.14135, eq. 4).
-- RMS norm. Gemma's code in transformers makes nine passes over an activation and autograd twelve more; here three, five.
+- Attention. PyTorch's CPU kernel for causal attention is slow in its backward pass at 16 bits. Here it is matmuls over
+  blocks of queries, each with the keys that they may see and no others.
+- RMS norm. Gemma's code in transformers passes over an activation nine times, and autograd twelve times more; here it
+  is three and five.
 - `keep_memory` lets the C library hand freed activations to the next layer: by default it returns them to the system,
   which hands out the same pages anew, filled with zeros.
 
@@ -24,6 +25,7 @@ import sys
 from typing import Any
 
 import torch
+from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers import AttentionInterface
@@ -64,8 +66,8 @@ def fuse(model: nn.Module) -> int:
     if next(model.parameters()).device.type == "cpu":
         for module in model.modules():
             if type(module) is Gemma3RMSNorm:
-                module.forward = _norm_forward.__get__(module)
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+                module.forward = _norm_forward.__get__(module)  # type: ignore[method-assign]
+        base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         if base.config._attn_implementation == "sdpa":
             base.set_attn_implementation(BLOCKS)
     return len(layers)
