@@ -208,7 +208,9 @@ def score(
     idf: Annotated[bool, typer.Option("--idf", help="weight bertscore's tokens by rarity")] = False,
     bleurt: Annotated[Path | None, typer.Option(help="folder of a BLEURT checkpoint")] = None,
     bleurt_python: Annotated[str, typer.Option(help="a Python that has Google's bleurt package")] = "python3",
-    nfkc: Annotated[bool, typer.Option("--nfkc", help="fold full-width forms first")] = False,
+    normalise: Annotated[
+        list[str] | None, typer.Option(help="width or simplified: bring all texts into this form; again for both")
+    ] = None,
     resamples: Annotated[int, typer.Option(min=1, help="bootstrap resamples and randomisation trials")] = 1000,
     seed: Annotated[int, typer.Option(help="of resampling")] = 0,
     json_out: Annotated[Path | None, typer.Option("--json", help="write everything here")] = None,
@@ -228,7 +230,7 @@ def score(
         metrics.METRICS["bleurt"] = outside.metric(bleurt, bleurt_python)
     found = pairing.score(
         hyp, ref, bases=base or (), training=train or (), allow_leak=allow_leak, names=metric or (),
-        normalise="NFKC" if nfkc else "none", resamples=resamples, seed=seed,
+        normalise=normalise or (), resamples=resamples, seed=seed,
     )  # fmt: skip
     for system, rows in found["scores"].items():
         counts = ", ".join(f"{count} {outcome}" for outcome, count in found["outcomes"][system].items())
@@ -337,6 +339,7 @@ def ratings_judge(
 
     texts, systems = _posts_and_answers(posts, answers)
     human = forms.read(against, forms.read_key(key)) if against and key else None
+    criteria = [] if human is None else list(human["criterion"].unique())
     if bool(against) != bool(key):
         raise CbtError("--against FILE and --key FILE belong together: without the key no rating has a system")
     models = dict(_pair(text, "SYSTEM=MODEL") for text in contestant)
@@ -355,10 +358,7 @@ def ratings_judge(
         print(f"{name}: {value:.2f} [{low:.2f}, {high:.2f}]" if value == value else f"{name}: not asked")
         whole[name] = None if value != value else {"value": value, "low": low, "high": high}
     whole |= {name: json.loads(getattr(found, name).to_json(orient="records")) for name in ("wins", "neighbours")}
-    whole["against"] = {
-        one: judging.against(given, human, one, seed=seed)
-        for one in ([] if human is None else human["criterion"].unique())
-    }
+    whole["against"] = {one: judging.against(given, human, one, seed=seed) for one in criteria}  # type: ignore[arg-type]
     for name, agreed in whole["against"].items():
         print(
             f"against people, {name}: kappa {agreed['kappa']:.2f} [{agreed['low']:.2f}, {agreed['high']:.2f}], ", end=""

@@ -127,12 +127,9 @@ def normalise(samples: Sequence[Sample], forms: Sequence[str]) -> tuple[list[Sam
     `width`: full-width letters and digits become half-width (Ａ１ as A1); Chinese punctuation stays. `simplified`:
     traditional characters become simplified ones.
     """
-    for form in forms:
-        if form not in NORMAL_FORMS:
-            raise CbtError(f"no form {form!r} to normalise to: choose of {', '.join(NORMAL_FORMS)}")
+    converters = {form: converter(form) for form in forms}
     changed = dict.fromkeys(forms, 0)
-    for form in forms:
-        convert = _half_width if form == "width" else _simplified()
+    for form, convert in converters.items():
         new = [_converted(sample, convert) for sample in samples]
         for old, sample in zip(samples, new, strict=True):
             changed[form] += sum(
@@ -140,6 +137,13 @@ def normalise(samples: Sequence[Sample], forms: Sequence[str]) -> tuple[list[Sam
             )
         samples = new
     return list(samples), changed
+
+
+def converter(form: str) -> Callable[[str], str]:
+    """The function that brings a text into one of `NORMAL_FORMS`, character by character."""
+    if form not in NORMAL_FORMS:
+        raise CbtError(f"no form {form!r} to normalise to: choose of {', '.join(NORMAL_FORMS)}")
+    return _half_width if form == "width" else _simplified()
 
 
 def _converted(sample: Sample, convert: Callable[[str], str]) -> Sample:

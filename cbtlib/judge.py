@@ -207,11 +207,16 @@ def analyse(given: Sequence[Verdict], resamples: int = 1000, seed: int = 0) -> A
         low, high = bca(drawn[:, index] - drawn[:, index + 1], difference, leave_out)
         neighbours.append((better, worse, difference, low, high, bool(low > 0)))
     shares = [Statistics(first), Statistics(same), Statistics(again)]
-    figures = [(s.value, *b) for s, b in zip(shares, intervals(shares, resamples, seed=seed), strict=True)]
+    bounds_of = intervals(shares, resamples, seed=seed)
+    first_wins, consistency, self_consistency = (
+        (share.value, low, high) for share, (low, high) in zip(shares, bounds_of, strict=True)
+    )
     return Analysis(
         pd.DataFrame(wins, columns=["system", "rate", "low", "high", "pairs"]),
         pd.DataFrame(neighbours, columns=["system", "next", "difference", "low", "high", "told_apart"]),
-        *figures,
+        first_wins,
+        consistency,
+        self_consistency,
         dict(Counter(verdict.outcome for verdict in given)),
         len(given) // 2 - len(both),
     )

@@ -12,11 +12,10 @@ Notable choices
   (None) is an error: it has an outcome, and an outcome other than ok is never data.
 - A system that was sampled several times gives several texts for an item. Their statistics are averaged within the
   item, which stays one item: dice thrown again are no new posts.
-- Nothing is normalised unless asked (`normalise="NFKC"` folds full-width forms), and traditional characters are never
-  converted. The signature says so, and how many texts are in traditional characters (hypotheses+references).
+- Nothing is normalised unless asked: `normalise` takes the forms of `formats`, half width and simplified script. The
+  signature says which, and how many texts were in traditional characters (hypotheses+references).
 """
 
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,11 +25,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cbtlib import CbtError, gates, surface
+from cbtlib import CbtError, formats, gates, surface
 from cbtlib.resampling import Statistics, bca, bootstrap, holm, intervals, randomisation
 from cbtlib.surface import References, Texts
 
-Normalisation = Literal["none", "NFKC"]
 Hypotheses = Sequence[str | Sequence[str]]  # for each item a text, or the texts of several samples
 
 
@@ -157,7 +155,7 @@ def measure(
     *,
     metrics: Sequence[str] = OVERLAP,
     sources: Sequence[str] = (),
-    normalise: Normalisation = "none",
+    normalise: Sequence[str] = (),
 ) -> dict[str, tuple[Statistics, str]]:
     """Per-item statistics and signature of each metric; `references[set][item]`, None where a later set has none.
 
@@ -170,7 +168,11 @@ def measure(
     empties = sum(not text.strip() for text in texts.hypotheses)
     scripts = f"{surface.traditional(texts.hypotheses)}+{sum(map(surface.traditional, texts.references))}"
     several = f"samples:{sizes.min()}-{sizes.max()}|" if sizes.max() > 1 else ""
-    shared = f"{several}norm:{normalise}|script:as-is|traditional:{scripts}|empty:0|empties:{empties}"
+    width, script = (
+        "half" if "width" in normalise else "as-is",
+        "simplified" if "simplified" in normalise else "as-is",
+    )
+    shared = f"{several}width:{width}|script:{script}|traditional:{scripts}|empty:0|empties:{empties}"
     numbers = {sum(text is not None for text in item) for item in zip(*texts.references, strict=True)}
     nrefs = f"nrefs:{numbers.pop() if len(numbers) == 1 else 'var'}|"
     measured = {}
@@ -197,7 +199,7 @@ def score(
     sources: Sequence[str] = (),
     training: Sequence[str] | None = None,
     allow_leak: bool = False,
-    normalise: Normalisation = "none",
+    normalise: Sequence[str] = (),
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -253,7 +255,7 @@ def compare(
     base: str | None = None,
     metrics: Sequence[str] = OVERLAP,
     sources: Sequence[str] = (),
-    normalise: Normalisation = "none",
+    normalise: Sequence[str] = (),
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -314,7 +316,7 @@ def _samples(hypotheses: Hypotheses) -> list[list[str]]:
 
 
 def _checked(
-    samples: Sequence[Sequence[str]], references: References, sources: Sequence[str], normalise: Normalisation
+    samples: Sequence[Sequence[str]], references: References, sources: Sequence[str], normalise: Sequence[str]
 ) -> Texts:
     """All samples in one row, with the references and sources of their items beside them; CbtError for what is none."""
     if isinstance(sources, str) or any(isinstance(one, str) for one in references):
@@ -337,11 +339,12 @@ def _checked(
     for item, given in enumerate(zip(*references, strict=True), 1):
         if all(text is None for text in given):
             raise CbtError(f"item {item} has no reference in any set; leave the item out")
-    if normalise not in ("none", "NFKC"):
-        raise CbtError(f"there is no normalisation {normalise!r}; use 'none' or 'NFKC'")
+    converters = [formats.converter(form) for form in normalise]
 
     def fold(texts: Sequence[Any]) -> list[Any]:
-        return [text if text is None or normalise == "none" else unicodedata.normalize("NFKC", text) for text in texts]
+        for convert in converters:
+            texts = [text if text is None else convert(text) for text in texts]
+        return list(texts)
 
     return Texts(
         fold([text for texts in samples for text in texts]),

@@ -66,7 +66,7 @@ def score(
     training: Sequence[Path] = (),
     allow_leak: bool = False,
     names: Sequence[str] = (),
-    normalise: metrics.Normalisation = "none",
+    normalise: Sequence[str] = (),
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:

@@ -14,7 +14,9 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -243,6 +245,24 @@ def verdict(claim: dict[str, str], run: dict[str, Any] | None) -> str:
         return "not comparable"
     paper, tolerance = float(claim["value"]), float(claim["tolerance"] or 0)
     return "reproduced" if low - tolerance <= paper <= high + tolerance else "differs"
+
+
+def backbones(model: str, scores: Mapping[str, float]) -> pd.DataFrame:
+    """The paper's four backbones, two rows each: the paper's value (NaN: a blank) and this run's (NaN: not run).
+
+    `scores` are those of the tuned `model`; they fill the row of the backbone that has the model's name.
+    """
+    with (ROOT / "data/paper/automatic.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    ran = re.sub(r"[^a-z0-9]", "", model.lower().rstrip("/").rsplit("/", 1)[-1])
+    table: dict[tuple[str, str], dict[str, float]] = {}
+    for row in rows:
+        here = re.sub(r"[^a-z0-9]", "", row["backbone"].lower()) == ran
+        paper = float(row["value"]) if row["value"] else math.nan
+        table.setdefault((row["backbone"], "paper"), {})[row["metric"]] = paper
+        mine = scores.get(row["number"], math.nan) if here else math.nan
+        table.setdefault((row["backbone"], "this run"), {})[row["metric"]] = mine
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis(index=["backbone", "whose"])
 
 
 def reproduce(profile: str, results: str = "results") -> pd.DataFrame:

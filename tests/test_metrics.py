@@ -165,22 +165,26 @@ def test_one_item_has_a_value_and_no_interval():
     assert score.value == 100 and np.isnan(score.low) and np.isnan(score.high) and score.n == 1
 
 
-def test_nfkc_folds_full_width_forms_and_says_so():
-    plain = metrics.score(["ＡＢ１２"], [["AB12"]], metrics=["chrf"])[0]
-    folded = metrics.score(["ＡＢ１２"], [["AB12"]], metrics=["chrf"], normalise="NFKC")[0]
-    assert plain.value == 0 and folded.value == 100
-    assert "norm:none" in plain.signature and "norm:NFKC" in folded.signature
+def test_full_width_and_traditional_forms_are_folded_when_asked_and_the_signature_says_so():
+    hypotheses, references = ["ＡＢ１２，說過"], [["AB12，说过"]]
+    plain = metrics.score(hypotheses, references, metrics=["chrf"])[0]
+    folded = metrics.score(hypotheses, references, metrics=["chrf"], normalise=["width", "simplified"])[0]
+    assert plain.value < 20 and folded.value == 100
+    assert "width:as-is|script:as-is|traditional:1+0" in plain.signature
+    assert "width:half|script:simplified|traditional:0+0" in folded.signature
+    with pytest.raises(CbtError, match="no form 'NFKC' to normalise to"):
+        metrics.score(hypotheses, references, normalise=["NFKC"])
 
 
 def test_a_signature_tells_two_settings_apart():
     texts = ["我很好", "不太好"]
     signatures = {metrics.score(texts, [texts], metrics=["bleu"], seed=seed)[0].signature for seed in (0, 1)}
     assert len(signatures) == 2
-    said = r"nrefs:1\|norm:none\|script:as-is\|traditional:0\+0\|empty:0\|empties:0\|.*ci:0.95-bca-1000"
+    said = r"nrefs:1\|width:as-is\|script:as-is\|traditional:0\+0\|empty:0\|empties:0\|.*ci:0.95-bca-1000"
     assert all(re.search(said, s) for s in signatures)
 
 
-def test_traditional_characters_are_counted_and_never_converted():
+def test_traditional_characters_are_counted():
     (score,) = metrics.score(["我們說過這個問題", "我很好"], [["我们说过这个问题", "我很好"]], metrics=["bleu"])
     assert "traditional:1+0" in score.signature and score.value < 60
     assert surface.traditional(["你好，今天怎么样？", "臺灣", "", None, "abc", "他说：“發”"]) == 2
