@@ -42,8 +42,8 @@ clean: ## remove results, the built book and .venv (the model's cache stays)
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
 	  "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make $(MAKECMDGOALS) PYTHON=python3.11")'
 	@echo "setting up .venv: 2.7 GB, a few minutes, once"
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv && date +%s > .venv/began
 	$(PIP) install -q "$$(grep '^torch==' requirements.lock)"
 	$(PIP) install -r requirements.lock
 	$(PIP) install -q --no-deps --no-build-isolation -e .
-	@touch $@
+	@echo $$(( $$(date +%s) - $$(cat .venv/began) )) > $@

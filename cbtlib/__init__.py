@@ -49,6 +49,7 @@ Judging
     metrics             scores with signatures and intervals, behind a leak gate
     resampling          intervals and paired tests
     pairing             answers and references lined up item by item
+    tables              a reader's own table, its columns named
     forms               blinded rating forms, and the ratings that come back
     agreement           kappa, alpha and Gwet's AC
     ratings             what human ratings say
@@ -56,6 +57,7 @@ Judging
 
 The book
     report              numbers, claims, provenance
+    reproducing         a row for each figure: expected, tolerance, command
     figures             one style, one CJK font
     run                 one notebook, one profile
     book                the graph of pages, then Jupyter Book

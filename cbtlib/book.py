@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from cbtlib import ROOT, CbtError, report
+from cbtlib import ROOT, CbtError, report, reproducing
 from cbtlib.run import PAGES, profile_parameters
 
 HTML = ROOT / "_build/html"
@@ -54,6 +54,7 @@ def build(profile: str, results: str = "results") -> None:
         source, target = ROOT / results / profile / page / f"{page}.ipynb", executed / f"{page}.ipynb"
         if not target.exists() or target.read_bytes() != source.read_bytes():  # keeps Sphinx from reading it again
             shutil.copyfile(source, target)
+    reproducing.write(profile, results)
     print("building the book …", flush=True)
     builder = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
     command = [sys.executable, "-c", builder, "build", ".", "-W", "-n", "--keep-going", "-q"]
@@ -69,7 +70,9 @@ def fingerprint() -> str:
     digest = hashlib.sha256()
     files = [path for path in (ROOT / "book").rglob("*") if path.is_file() and "executed" not in path.parts]
     files = [path for path in files if "__pycache__" not in path.parts]
-    for path in sorted([*files, ROOT / "_config.yml", ROOT / "_toc.yml", Path(__file__)]):
+    files += [ROOT / name for name in ("_config.yml", "_toc.yml", "REPRODUCING.md")]
+    files += [Path(__file__), Path(reproducing.__file__), *(ROOT / "results/reference").glob("*.json")]
+    for path in sorted(files):
         digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -86,10 +86,11 @@ def claims(
     ] = False,
 ) -> None:
     """Print the paper's claims against a run, or a run against the published numbers."""
-    from cbtlib import report
+    from cbtlib import report, reproducing
 
     if publish:
         print(report.publish(profile))
+        print(reproducing.renew_readme())
         return
     table = report.reproduce(profile) if reproduce else report.claims(profile)
     print(table.to_string(max_colwidth=60))

@@ -296,11 +296,23 @@ def publish(profile: str, results: str = "results") -> Path:
         half = (entry["high"] - entry["low"]) / 2 if "low" in entry else 0.05 * abs(entry["value"])
         entries[key] = {"value": entry["value"], "tolerance": _plain(half), "what": entry["what"]}
     facts = {key: made[key] for key in ("profile", "commit", "lock_sha256", "data_sha256", "versions", "hardware")}
-    cost = {key: made[key] for key in ("minutes", "peak_memory_gb")}
+    cost = {key: made[key] for key in ("minutes", "peak_memory_gb")} | footprint()
     path = ROOT / "results/reference" / f"{profile}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {**facts, **cost, "numbers": entries})
     return path
+
+
+def footprint() -> dict[str, float]:
+    """What the book takes here: `disk_gb` of environment, model, results and site; `setup_minutes` if make set up."""
+    from cbtlib import cache
+
+    places = [ROOT / ".venv", cache.root(), ROOT / "results", ROOT / "_build"]
+    used = sum(path.lstat().st_size for place in places for path in place.rglob("*") if path.is_file())
+    note = ROOT / ".venv/installed"  # the Makefile writes the seconds that it took
+    seconds = note.read_text("utf-8").strip() if note.exists() else ""
+    setup = {"setup_minutes": round(int(seconds) / 60, 2)} if seconds.isdigit() else {}
+    return {"disk_gb": round(used / 1e9, 2), **setup}
 
 
 def _interval(run: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,17 +33,27 @@ class Copy:
 
 
 @pytest.fixture(scope="session")
-def smoke_book(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    root = tmp_path_factory.mktemp("book")
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    for name in filter(None, listing.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, root / name)
-    copy = Copy(root)
+def copy_repository(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Copy]:
+    """Makes a copy of the sources, without what is built."""
+
+    def make() -> Copy:
+        root = tmp_path_factory.mktemp("book")
+        listing = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        for name in filter(None, listing.stdout.split("\0")):
+            if (ROOT / name).is_file():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / name, root / name)
+        return Copy(root)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def smoke_book(copy_repository: Callable[[], Copy]) -> Copy:
+    copy = copy_repository()
     done = copy.cbt("book", "--profile", "smoke")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return copy

@@ -1,0 +1,175 @@
+"""A reader's own table: columns asked for by name, or a sentence that says which is missing and what is there instead.
+
+    table = tables.read("mine.csv", {"question": "question", "answer": "reply"}, optional=["id", "outcome"])
+    table["outcome"] = tables.outcomes(table, "answer")
+
+Takes JSON Lines, a JSON list, CSV, TSV and the semicolon CSV of some spreadsheets, in UTF-8 (with or without a
+byte-order mark) or GBK. Notable choices
+- Nothing is guessed. A column that is not there is an error with the two nearest names, and the reader says which.
+- Every row that cannot be used is named; a table with silently fewer rows is another table.
+- An empty answer is no text and no error: it is an answer that failed, and is counted as one.
+"""
+
+import csv
+import difflib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cbtlib import ROOT, CbtError, corpus
+from cbtlib.report import OUTCOMES
+
+ALIASES = {
+    "question": ("question", "post", "query", "prompt", "input", "instruction", "text", "问题", "提问", "来信"),
+    "answer": ("answer", "reply", "response", "output", "completion", "text", "回答", "回复", "回信"),
+}
+"""What other people call a column: used to suggest a name, never to take one."""
+SHOWN = 10
+"""Bad rows that an error names before it counts the rest."""
+
+
+def read(path: Path | str, columns: Mapping[str, str], optional: Sequence[str] = ()) -> pd.DataFrame:
+    """The columns {our name: name in the file} as text, and those of `optional` that are there; index: line.
+
+    A relative path is looked for in the repository. `id` is the line number where the file has none. Raises CbtError
+    for a file that is no table, a column that is not there, an id that comes twice, a question or id that is no text.
+    """
+    path = ROOT / path
+    rows = _rows(path)
+    if not rows:
+        raise CbtError(f"{path} holds no rows: it needs the columns {', '.join(columns.values())}")
+    names = list(dict.fromkeys(name for _, row in rows for name in row))
+    there = {name.strip().casefold(): name for name in names}
+    absent = {ours: name for ours, name in columns.items() if name.strip().casefold() not in there}
+    if absent:
+        raise CbtError("\n".join(_missing(path, ours, name, names) for ours, name in absent.items()))
+    wanted = {ours: there[name.strip().casefold()] for ours, name in columns.items()}
+    wanted |= {name: there[name] for name in optional if name in there and name not in wanted}
+    table = pd.DataFrame(
+        [{ours: row.get(name) for ours, name in wanted.items()} for _, row in rows],
+        index=pd.Index([line for line, _ in rows], name="line"),
+        dtype=object,
+    )
+    if "id" in table:
+        table["id"] = [str(name) if isinstance(name, int) else name for name in table["id"]]
+    elif "id" in optional:
+        table.insert(0, "id", [str(line) for line in table.index])
+    _check(path, table, wanted)
+    return table
+
+
+def join(questions: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """The columns of both tables, lined up by id; CbtError names an id that only one of them has."""
+    for has, lacks, what in ((questions, answers, "answer"), (answers, questions, "question")):
+        if lone := [name for name in has["id"] if name not in set(lacks["id"])]:
+            raise CbtError(
+                f"{len(lone)} of {len(has)} ids have no {what}, {lone[0]!r} first: both files need the same ids"
+            )
+    return questions.merge(answers, on="id", validate="one_to_one")
+
+
+def outcomes(table: pd.DataFrame, column: str, given: str = "outcome") -> list[str]:
+    """The outcome of each row: what column `given` says, where the table has it; else ok, and failed for no text."""
+    found = []
+    for line, row in table.iterrows():
+        text, outcome = row[column], row.get(given) or "ok"
+        if outcome not in OUTCOMES:
+            raise CbtError(f"line {line}, column {given}: {outcome!r} is none of {', '.join(OUTCOMES)}")
+        found.append("failed" if outcome == "ok" and not (text or "").strip() else outcome)
+    return found
+
+
+def nearest(name: str, known: Sequence[str], number: int = 2) -> list[str]:
+    """The names of `known` most like `name` or like what others call it, best first."""
+
+    def likeness(candidate: str) -> float:
+        plain = candidate.strip().casefold()
+        return max(
+            difflib.SequenceMatcher(None, other, plain).ratio() - 0.1 * (other != name.casefold())
+            for other in (name.casefold(), *ALIASES.get(name, ()))
+        )
+
+    return sorted(known, key=likeness, reverse=True)[:number]
+
+
+def _missing(path: Path, ours: str, name: str, names: list[str]) -> str:
+    close = nearest(ours if name == ours else name, names)
+    it = " and ".join(repr(one) for one in close)
+    told = f"the nearest names are {it}" if len(close) > 1 else f"its only column is {it}"
+    return f"{path}: column {name!r} is missing; {told}. Rename one, or give its name: -p {ours}_column={close[0]}"
+
+
+def _check(path: Path, table: pd.DataFrame, wanted: Mapping[str, str]) -> None:
+    """Every cell is text (or nothing); a question and an id are there and the id is there once."""
+    problems = []
+    seen: dict[str, int] = {}
+    for line, row in zip(table.index.tolist(), table.to_dict("records"), strict=True):
+        for ours, value in row.items():
+            called = wanted.get(str(ours), str(ours))
+            if value is not None and not isinstance(value, str):
+                problems.append(f"line {line}, column {called}: is {type(value).__name__}, not text")
+            elif ours in ("id", "question") and not (value or "").strip():
+                problems.append(f"line {line}, column {called}: is empty")
+            elif ours == "id" and value in seen:
+                problems.append(f"line {line}, column {called}: {value!r} stands on line {seen[value]} already")
+            elif ours == "id" and isinstance(value, str):
+                seen[value] = line
+    _refuse(path, problems)
+
+
+def _refuse(path: Path, problems: Sequence[str]) -> None:
+    if problems:
+        more = [f"… and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        raise CbtError("\n  ".join([f"{path}: {len(problems)} rows cannot be used", *problems[:SHOWN], *more]))
+
+
+# ------------------------------------------------------------------ from bytes to rows
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    encoding = corpus.sniff_encoding(path)
+    with path.open(encoding=encoding) as file:
+        first = file.read(4096).lstrip()[:1]
+    rows: list[tuple[int, dict[str, Any]]] = []
+    problems = []
+    if first == "{":
+        for line, item in corpus.read_objects(path):
+            if isinstance(item, corpus.Problem):
+                problems.append(str(item))
+            else:
+                rows.append((line, item))
+    elif first == "[":
+        try:
+            items = json.loads(path.read_text(encoding))
+        except ValueError as error:
+            raise CbtError(f"{path} begins like a JSON list and is none: {error}") from None
+        for number, item in enumerate(items, 1):
+            if isinstance(item, dict):
+                rows.append((number, item))
+            else:
+                problems.append(f"item {number}: is {type(item).__name__}, not an object with named fields")
+    else:
+        rows, problems = _table(path, path.read_text(encoding))
+    _refuse(path, problems)
+    return rows
+
+
+def _table(path: Path, text: str) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
+    header = text.split("\n", 1)[0]
+    delimiter = max(",\t;", key=header.count)
+    csv.field_size_limit(corpus.MAX_LINE)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    names = reader.fieldnames or []
+    if twice := [name for name in names if list(names).count(name) > 1]:
+        raise CbtError(f"{path}, line 1: the column {twice[0]!r} stands twice; rename one of the two")
+    rows, problems = [], []
+    for row in reader:
+        if None in row or None in row.values():
+            problems.append(f"line {reader.line_num}: has another number of cells than the header's {len(names)}")
+        else:
+            rows.append((reader.line_num, row))
+    return rows, problems

@@ -1,0 +1,114 @@
+"""The reproducing page: a row for each figure and headline number, with nothing in it that no file holds."""
+
+import json
+import re
+
+import pytest
+
+from cbtlib import ROOT, CbtError, report, reproducing
+
+CAPTION = "Share of posts | with a label, *95 %* intervals."
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A repository with one page that ran: one figure, one number its summary cites, one that nobody cites."""
+    for module in (report, reproducing):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(reproducing, "PAGES", {"07_words": {}})
+    folder = tmp_path / "results/smoke/07_words"
+    for place in (folder, *(tmp_path / name for name in ("notebooks", "book/executed", "data/paper"))):
+        place.mkdir(parents=True)
+    (tmp_path / "data/paper/claims.csv").write_text("id,number\nx,\n")
+    (tmp_path / "requirements.lock").write_text("")
+    (tmp_path / "notebooks/07_words.py").write_text(
+        "# {glue:text}`nobody`\n# ## Summary\n# {glue:text}`share_low:.0%`\n# ## Next\n# {glue:text}`later`\n"
+    )
+    numbers = {
+        "share": {"value": 0.25, "low": 0.2, "high": 0.3, "what": "share of words"},
+        "nobody": {"value": 3, "what": "cited by nobody"},
+    }
+    report.write_json(folder / "metrics.json", {"page": "07_words", "numbers": numbers, "outcomes": {}})
+    facts = {"seconds": 90, "peak_memory_gb": 1.5, "commit": "abc"}
+    report.write_json(folder / "run.json", facts)
+    dress = {"mystnb": {"figure": {"caption": CAPTION, "name": "fig-07-words-the-shares"}}}
+    cells = [{"metadata": {}, "source": ["# Words\n", "more"]}, {"metadata": dress, "source": []}]
+    report.write_json(folder / "07_words.ipynb", {"cells": cells})
+    for kind in ("svg", "png"):
+        (folder / f"the_shares.{kind}").write_text("")
+    (folder / "the_shares.csv").write_text("kind,share,n\na,0.25,3\nb,0.75,1\n")
+    return tmp_path
+
+
+def publish(root, value, tolerance):
+    (root / "results/reference").mkdir(exist_ok=True)
+    numbers = {"07_words::share": {"value": value, "tolerance": tolerance, "what": "x"}}
+    report.write_json(root / "results/reference/smoke.json", {"numbers": numbers})
+
+
+def test_a_figure_and_a_cited_number_have_a_row_and_nothing_else_does(run):
+    table = reproducing.rows("smoke")
+    assert table["kind"].tolist() == ["figure", "number"]
+    assert table["claim"].tolist() == [CAPTION, "share of words"]
+    assert set(table["command"]) == {"cbt run notebooks/07_words.py --profile smoke"}
+    assert table["product"].tolist() == ["07_words/the_shares.svg", "07_words/metrics.json"]
+    assert set(table["minutes"]) == {1.5} and set(table["memory (GB)"]) == {1.5}
+    assert table["this run"].tolist() == ["share 0.25", "0.25"]
+
+
+def test_without_a_reference_nothing_is_expected_and_the_page_says_so(run):
+    text = reproducing.write("smoke").read_text("utf-8")
+    assert "No reference is published" in text and not re.search(r"± \d", text)
+    assert set(reproducing.rows("smoke")["holds"]) == {""}
+
+
+@pytest.mark.parametrize(("value", "holds"), [(0.26, "yes"), (0.4, "no")])
+def test_a_run_is_held_against_what_was_published(run, value, holds):
+    publish(run, value, 0.05)
+    table = reproducing.rows("smoke")
+    assert table["holds"].tolist() == [holds, holds]
+    assert table["expected"].tolist() == [f"share {value} ± 0.05", f"{value} ± 0.05"]
+    text = reproducing.write("smoke").read_text("utf-8")
+    assert ("(outside)" in text) is (holds == "no") and "No reference" not in text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(22327, "22,327"), (0.31416, "0.3142"), (148.06, "148.1"), (5e-6, "5e-06")]
+)
+def test_numbers_are_written_as_people_write_them(value, shown):
+    assert reproducing._shown(value) == shown
+
+
+def test_a_caption_cannot_break_the_table(run):
+    line = next(line for line in reproducing.write("smoke").read_text("utf-8").splitlines() if "Share of posts" in line)
+    assert len(re.findall(r"(?<!\\)\|", line)) == 5 and r"\*95 %\*" in line
+
+
+def test_the_readme_says_what_was_published_and_nothing_else():
+    text = (ROOT / "README.md").read_text("utf-8")
+    said = text.partition(reproducing.README_MARKS[0])[2].partition(reproducing.README_MARKS[1])[0].strip()
+    assert said == reproducing.measured()
+
+
+def test_the_readme_takes_its_numbers_from_the_published_run(run):
+    readme = run / "README.md"
+    readme.write_text("before\n{}\nold\n{}\nafter\n".format(*reproducing.README_MARKS))
+    content = {"hardware": {"accelerator": None, "processor": "A chip", "cores": 2}, "minutes": 11.25,
+               "peak_memory_gb": 3.14, "disk_gb": 4.2, "numbers": {}}  # fmt: skip
+    (run / "results/reference").mkdir()
+    report.write_json(run / "results/reference/embedded.json", content)
+    text = reproducing.renew_readme().read_text("utf-8")
+    assert "A chip, 2 cores" in text and "11.2 minutes" in text and "3.1 GB" in text and "old" not in text
+    assert text.startswith("before") and text.endswith("after\n")
+    readme.write_text("no marks")
+    with pytest.raises(CbtError, match="has no place"):
+        reproducing.renew_readme()
+
+
+def test_the_built_page_has_a_row_for_every_figure_of_the_run(smoke_book):
+    root = smoke_book.root / "results/smoke"
+    drawn = {f"{path.parent.name}/{path.name}" for path in root.glob("*/*.svg")}
+    page = (smoke_book.html / "book/reproducing.html").read_text("utf-8")
+    assert drawn and not {name for name in drawn if name not in page}
+    manifest = json.loads((root / "manifest.json").read_text("utf-8"))
+    assert all(f"notebooks/{name}.py --profile smoke" in page for name in manifest["pages"] if name != "claims")

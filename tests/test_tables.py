@@ -1,0 +1,114 @@
+"""A reader's own file: read in the forms people have, refused with the line or the two nearest names."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cbtlib import CbtError, report, tables
+
+PAIR = {"question": "question", "answer": "answer"}
+ROWS = [{"question": "睡不着怎么办？", "answer": "先别看钟。\n再说别的。"}, {"question": "他没回我", "answer": ""}]
+
+
+def written(path, rows, kind, encoding):
+    if kind == "jsonl":
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    elif kind == "json":
+        text = json.dumps(rows, ensure_ascii=False)
+    else:
+        mark = {"csv": ",", "tsv": "\t", "semicolon": ";"}[kind]
+        quoted = [[f'"{value.replace(chr(34), chr(34) * 2)}"' for value in row.values()] for row in rows]
+        text = "\n".join(mark.join(cells) for cells in [list(rows[0]), *quoted]) + "\n"
+    path.write_text(text, encoding)
+    return path
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gbk"])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv", "semicolon"])
+def test_every_form_and_encoding_gives_the_same_table(tmp_path, kind, encoding):
+    table = tables.read(written(tmp_path / "mine", ROWS, kind, encoding), PAIR, optional=["id", "outcome"])
+    assert table[["question", "answer"]].to_dict("records") == ROWS
+    assert table["id"].is_unique and "outcome" not in table
+
+
+@given(st.lists(st.tuples(*[st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1)] * 2), min_size=1))
+def test_what_was_written_is_what_is_read(tmp_path_factory, pairs):
+    path = tmp_path_factory.mktemp("table") / "t.csv"
+    rows = [{"question": question, "answer": answer} for question, answer in pairs]
+    assert tables.read(written(path, rows, "csv", "utf-8"), PAIR).to_dict("records") == rows
+
+
+def test_a_missing_column_is_named_with_the_two_nearest(tmp_path):
+    path = written(tmp_path / "mine.csv", [{"nr": "1", "Question ": "a", "anwser": "b", "topic": "c"}], "csv", "utf-8")
+    with pytest.raises(CbtError) as error:
+        tables.read(path, PAIR)
+    assert "mine.csv: column 'answer' is missing; the nearest names are 'anwser' and " in str(error.value)
+    assert "-p answer_column=anwser" in str(error.value) and "'question' is missing" not in str(error.value)
+    assert tables.read(path, PAIR | {"answer": "anwser"})["answer"].tolist() == ["b"]
+
+
+def test_what_others_call_a_column_is_suggested_and_never_taken(tmp_path):
+    path = written(tmp_path / "mine.csv", [{"nr": "1", "问题": "a", "response": "b"}], "csv", "utf-8")
+    with pytest.raises(CbtError) as error:
+        tables.read(path, PAIR)
+    assert "-p question_column=问题" in str(error.value) and "-p answer_column=response" in str(error.value)
+    one = written(tmp_path / "one.jsonl", [{"content": "a"}], "jsonl", "utf-8")
+    with pytest.raises(CbtError, match="its only column is 'content'"):
+        tables.read(one, {"question": "question"})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "holds no rows"),
+        ("question,answer\n", "holds no rows"),
+        ("question,answer\na,b\nc\n", "line 3: has another number of cells than the header's 2"),
+        ("question,question\na,b\n", "'question' stands twice"),
+        ("question,answer\n,b\n", "line 2, column question: is empty"),
+        ("id,question,answer\n7,a,b\n7,c,d\n", "line 3, column id: '7' stands on line 2 already"),
+        ('{"question": "a", "answer": ["b"]}\n', "line 1, column answer: is list, not text"),
+        ('{"question": "a", "answer": "b"\n', "line 1: is no JSON object"),
+        ('["a"]', "item 1: is str, not an object"),
+        ("[", "begins like a JSON list and is none"),
+        ("PK\x03\x04", "zip"),
+    ],
+)
+def test_what_is_no_table_is_refused_with_its_place(tmp_path, content, said):
+    path = tmp_path / "mine.csv"
+    path.write_text(content, "utf-8")
+    with pytest.raises(CbtError) as error:
+        tables.read(path, PAIR, optional=["id"])
+    assert said in str(error.value) and "mine.csv" in str(error.value)
+
+
+def test_a_thousand_bad_rows_do_not_flood_the_screen(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("question,answer\n" + ",b\n" * 1000, "utf-8")
+    with pytest.raises(CbtError, match="1000 rows cannot be used") as error:
+        tables.read(path, PAIR)
+    assert str(error.value).count("\n") == tables.SHOWN + 1 and "990 more" in str(error.value)
+
+
+def test_an_empty_answer_failed_and_an_unknown_outcome_is_refused(tmp_path):
+    rows = [{"question": "a", "answer": text, "outcome": outcome} for text, outcome in
+            [("b", "ok"), (" ", "ok"), ("b", ""), ("", "refused"), ("half", "truncated")]]  # fmt: skip
+    table = tables.read(written(tmp_path / "m.csv", rows, "csv", "utf-8"), PAIR, optional=["outcome"])
+    assert tables.outcomes(table, "answer") == ["ok", "failed", "ok", "refused", "truncated"]
+    table.loc[table.index[0], "outcome"] = "fine"
+    with pytest.raises(CbtError, match=f"line 2, column outcome: 'fine' is none of {report.OUTCOMES[0]}"):
+        tables.outcomes(table, "answer")
+
+
+def test_questions_and_answers_meet_by_id(tmp_path):
+    questions = tables.read(
+        written(tmp_path / "q.csv", [{"id": "1", "question": "a"}, {"id": "2", "question": "b"}], "csv", "utf-8"),
+        {"question": "question"},
+        optional=["id"],
+    )
+    both = [{"id": 2, "text": "B"}, {"id": 1, "text": "A"}]
+    answers = tables.read(written(tmp_path / "a.jsonl", both, "jsonl", "utf-8"), {"answer": "text"}, optional=["id"])
+    assert tables.join(questions, answers)["answer"].tolist() == ["A", "B"]
+    with pytest.raises(CbtError, match="1 of 2 ids have no answer, '1' first"):
+        tables.join(questions, answers[answers["id"] == "2"])
