@@ -131,12 +131,34 @@ def corpus_check(
 @corpus_app.command("quality")
 def corpus_quality(
     paths: Annotated[list[Path] | None, typer.Argument(help="files; the book's own corpus when none is named")] = None,
+    beside: Annotated[
+        Path | None, typer.Option(help="another set in any known form, PsyQA say, to compare with")
+    ] = None,
+    format: Annotated[str, typer.Option(help="form of the other set, as cbtlib.formats names it")] = "auto",
 ) -> None:
     """Measure lengths, labels, variety and how far each letter answers its own post."""
-    from cbtlib import corpus, quality
+    from cbtlib import corpus, formats, quality
 
     records = [record for path in paths or corpus.own_files() for record in corpus.load(path)]
     print(quality.card(records))
+    if beside:
+        own = quality.aggregates([formats.of_record(record) for record in records])
+        other = quality.aggregates(formats.load(beside, format))
+        print("\n" + quality.markdown(quality.beside({"these": own, beside.name: other})))
+
+
+@corpus_app.command("aggregates")
+def corpus_aggregates(
+    path: Annotated[Path, typer.Argument(help="a set in any known form, with answers")],
+    format: Annotated[str, typer.Option(help="form of the file, as cbtlib.formats names it")] = "auto",
+) -> None:
+    """Print figures of a set as JSON that hold none of its text (how data/psyqa_sample.json was made)."""
+    import json
+
+    from cbtlib import formats, quality, report
+
+    figures = quality.aggregates(formats.load(path, format))
+    print(json.dumps({"sha256": report.sha256(path), **figures}, indent=1))
 
 
 @distortions_app.command("benchmark")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from cbtlib import CbtError, corpus, quality, second_pass
+from cbtlib import CbtError, corpus, formats, quality, second_pass
 
 MARKS = ("<!-- statistics: written by `cbt corpus card` -->", "<!-- end of statistics -->")
 
@@ -50,9 +50,15 @@ def with_statistics(card: Path) -> str:
         raise CbtError(f"{card} has no place for the statistics: it needs the lines {MARKS[0]} and {MARKS[1]}")
     records = [record for path in _files(card.parent) for record in corpus.load(path)]
     text = quality.card(records)
-    second = card.parent / "second_labels.jsonl"
+    second, psyqa = card.parent / "second_labels.jsonl", card.parent / "psyqa_sample.json"
     if second.exists():
-        text += "\n\n" + _agreement(second_pass.compare(records, second_pass.read(second, records)))
+        labels = second_pass.read(second, records)
+        text += "\n\n" + _agreement(second_pass.compare(records, labels)) + "\n\n"
+        text += _spans(second_pass.spans(records, labels))
+    if psyqa.exists():
+        own = quality.aggregates([formats.of_record(record) for record in records])
+        sets = {"the book's": own, "public PsyQA sample": json.loads(psyqa.read_text(encoding="utf-8"))}
+        text += "\n\n" + quality.markdown(quality.beside(sets))
     return f"{before}{mark}\n\n{text}\n\n{end}{after}"
 
 
@@ -70,6 +76,15 @@ def _agreement(table: pd.DataFrame) -> str:
         lines.append(f"| {name} | " + " | ".join([*counts, *numbers, f"{row['f1']:.2f}"]) + " |")
     mean: Any = table.loc["macro", "f1"]
     return "\n".join([*lines, f"| *mean of the types* | | | | | | {mean:.2f} |"])
+
+
+def _spans(table: pd.DataFrame) -> str:
+    equal = int((table["jaccard"] == 1).sum())
+    half = int((table["jaccard"] >= 0.5).sum())
+    return (
+        f"Of the {len(table)} types that both passes saw in a post, the marked words are the same in {equal}, and share at "
+        f"least half of their characters in {half}; on average they share {table['jaccard'].mean():.2f} (Jaccard)."
+    )
 
 
 def croissant(folder: Path) -> dict[str, Any]:

@@ -89,6 +89,14 @@ def read(path: Path | str, format: str = "auto") -> tuple[list[Sample], list[Pro
     return samples, problems
 
 
+def load(path: Path | str, format: str = "auto") -> list[Sample]:
+    """`read`, for a set that is wanted whole: CorpusError with every problem when there is one."""
+    samples, problems = read(path, format)
+    if problems:
+        raise corpus.CorpusError(Path(path), problems)
+    return samples
+
+
 def detect(path: Path) -> str:
     """The format of a file from its first bytes; CbtError with the choices when nothing fits."""
     with path.open(encoding=corpus.sniff_encoding(path), errors="ignore") as file:

@@ -1,27 +1,40 @@
 """How good a corpus is as text: lengths, labels, variety, and whether each letter answers its own post.
 
-`measure` gives the numbers, `card` the tables of the data card made from them. Notable choices:
+`measure` gives the numbers, `card` the tables of the data card made from them. `aggregates` gives the figures that any
+set of posts and answers has, so that a set which may not be passed on can still be set beside the book's (`beside`).
+Notable choices:
 
 - Variety is counted on characters, so that no word segmenter has a say: distinct-4 and runs of 12 characters.
 - A run of 12 that stands in the answer's own post is a quotation and is not counted as a stock phrase.
 - Self-BLEU (Zhu et al. 2018) is each answer's BLEU-4 against all the others, without brevity penalty (an answer has
   some reference of its own length as soon as there are a few), averaged; lower is more varied.
+- Both depend on how much text is counted. Across sets they are taken on an equal footing: 200 answers drawn by a fixed
+  seed, the first 300 characters of each.
 """
 
 import math
+import random
 import re
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
 
 from cbtlib import CbtError, gates
 from cbtlib.corpus import SPLITS, TOPICS, TYPES, Record
+from cbtlib.formats import Sample
 
 RUN = 12
 """Characters of a run that may stand in two answers, not in three."""
 QUOTE = 4
 """Characters that a key thought must have in common with its post to count as quoting it."""
+FOOTING = (200, 300)
+"""Answers, and characters of each, on which the variety of different sets is compared."""
+BIN = 50
+"""Characters in a bin of the length histograms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +111,66 @@ def self_bleu(texts: Sequence[str]) -> float:
     return 100 * statistics.fmean(map(math.exp, logs))
 
 
+def aggregates(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Figures of any set that hold none of its text, as a JSON object.
+
+    Counts of posts and answers; their lengths (shortest, median, longest) and histograms (lower edge of a bin of 50
+    characters: count); shares of the answers with the commonest first 6 characters, with a run of 8 characters of their
+    post, with a question; pairs of near duplicates; distinct-4 and self-BLEU on an equal footing (None where the set
+    has not 200 answers of 300 characters). CbtError when there is no answer.
+    """
+    answered = [(sample.text, sample.answer) for sample in samples if sample.answer and not sample.crisis]
+    if not answered:
+        raise CbtError("there is no answer in it: name a set of posts with answers")
+    posts, answers = list(dict.fromkeys(post for post, _ in answered)), [answer for _, answer in answered]
+    drawn = _footing(answers)
+    grams = Counter(gram for answer in drawn for gram in _runs(answer, 4))
+    return {
+        "posts": len(posts),
+        "answers": len(answers),
+        "post_length": _lengths(posts),
+        "answer_length": _lengths(answers),
+        "post_histogram": _histogram(posts),
+        "answer_histogram": _histogram(answers),
+        "commonest_opening": Counter(answer[:6] for answer in answers).most_common(1)[0][1] / len(answers),
+        "near_duplicates": sum(len(gates.near_duplicates(texts)) for texts in (posts, answers)),
+        "quoting": _share(_common_run(answer, post) >= 8 for post, answer in answered),
+        "asking": _share(bool(re.search("[？?]", answer)) for answer in answers),
+        "distinct_4": len(grams) / grams.total() if drawn else None,
+        "self_bleu": self_bleu(drawn) if drawn else None,
+    }
+
+
+def beside(sets: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """The `aggregates` of several sets as text, one column a set."""
+    rows = {
+        "posts": "posts",
+        "answers": "answers",
+        "post_length": "post, characters (shortest / median / longest)",
+        "answer_length": "answer, characters",
+        "commonest_opening": "share of answers with the commonest first 6 characters",
+        "near_duplicates": "pairs of near duplicates (5-gram Jaccard 0.3 or more)",
+        "quoting": "share of answers with 8 characters in a row of their post",
+        "asking": "share of answers that ask something",
+        "distinct_4": f"distinct-4, {FOOTING[0]} answers of {FOOTING[1]} characters",
+        "self_bleu": f"self-BLEU, {FOOTING[0]} answers of {FOOTING[1]} characters",
+    }
+    table = {name: [_cell(figures[key]) for key in rows] for name, figures in sets.items()}
+    return pd.DataFrame(table, index=pd.Index(rows.values(), name="measure"))
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of texts in Markdown."""
+    lines = [" | ".join([str(table.index.name), *table.columns]), "|".join(["---"] * (len(table.columns) + 1))]
+    lines += [" | ".join([str(name), *row]) for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
 def card(records: Sequence[Record]) -> str:
     """The statistics of the data card in Markdown: quality, labels and topics by split."""
     quality = asdict(measure(records))
     lines = ["| measure | value |", "|---|---|"]
-    for name, value in quality.items():
-        shown = (
-            " / ".join(map(str, value))
-            if isinstance(value, tuple)
-            else f"{value:.3f}"
-            if isinstance(value, float)
-            else value
-        )
-        lines.append(f"| {_TITLES[name]} | {shown} |")
+    lines += [f"| {_TITLES[name]} | {_cell(value)} |" for name, value in quality.items()]
     splits = [split for split in SPLITS if any(record.split == split for record in records)]
     for title, names, holds in (
         ("distortion", (*TYPES, "none"), lambda x, name: name in x.types if name != "none" else not x.types),
@@ -139,6 +199,25 @@ _TITLES = {
     "quoting": "share of key thoughts that quote their post",
     "asking": "share of challenges that ask something",
 }
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return " / ".join(map(str, value))
+    return "—" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _footing(answers: Sequence[str]) -> list[str]:
+    """The same number of answers of the same length from any set; none where there are too few."""
+    count, length = FOOTING
+    long = [answer for answer in answers if len(answer) >= length]
+    return [answer[:length] for answer in random.Random(0).sample(long, count)] if len(long) >= count else []
+
+
+def _histogram(texts: Sequence[str]) -> dict[str, int]:
+    """{lower edge of a bin: texts in it}, as text so that JSON keeps it."""
+    counts = Counter(len(text) // BIN * BIN for text in texts)
+    return {str(edge): counts[edge] for edge in range(0, max(counts) + 1, BIN)}
 
 
 def _runs(text: str, n: int) -> list[str]:

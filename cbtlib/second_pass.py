@@ -4,6 +4,9 @@
 posts and the labelling guide alone. Agreement is reported as it is, type by type. Both passes are a language model's,
 on posts whose brief asked for clear cases: what they share by being alike cannot be told from what is in the text, so
 this is an upper bound on the agreement of two people, and no measurement of it. A bad line is an error.
+
+Agreement on types asks whether a post shows a type, as the detectors do. `spans` asks how far the two passes then mark
+the same words.
 """
 
 from pathlib import Path
@@ -12,13 +15,13 @@ import numpy as np
 import pandas as pd
 
 from cbtlib import CbtError, agreement, corpus, detection, distortions, resampling
-from cbtlib.corpus import TYPES, Problem, Record
+from cbtlib.corpus import TYPES, Label, Problem, Record
 
 
-def read(path: Path, records: list[Record]) -> dict[str, frozenset[str]]:
-    """Record id to the types of the second pass; CorpusError with every line that does not fit the records."""
+def read(path: Path, records: list[Record]) -> dict[str, tuple[Label, ...]]:
+    """Record id to the labels of the second pass; CorpusError with every line that does not fit the records."""
     known = {record.id: record for record in records}
-    labels: dict[str, frozenset[str]] = {}
+    labels: dict[str, tuple[Label, ...]] = {}
     problems: list[Problem] = []
     for line, item in corpus.read_objects(path):
         if isinstance(item, Problem):
@@ -29,8 +32,10 @@ def read(path: Path, records: list[Record]) -> dict[str, frozenset[str]]:
             problems.append(Problem(line, "id", f"{name!r} is {'there twice' if name in labels else 'no record'}"))
         elif not isinstance(found, list) or not all(isinstance(x, dict) and x.get("type") in TYPES for x in found):
             problems.append(Problem(line, "distortions", "must be a list of labels with known types"))
+        elif not all(_fits(x.get("start"), x.get("end"), known[name]) for x in found):
+            problems.append(Problem(line, "distortions", "holds a span that lies outside the description"))
         else:
-            labels[name] = frozenset(x["type"] for x in found)
+            labels[name] = tuple(Label(x["type"], x["start"], x["end"]) for x in found)
     if problems:
         raise corpus.CorpusError(path, problems)
     if len(labels) < 2:
@@ -38,7 +43,28 @@ def read(path: Path, records: list[Record]) -> dict[str, frozenset[str]]:
     return labels
 
 
-def compare(records: list[Record], second: dict[str, frozenset[str]], resamples: int = 1000) -> pd.DataFrame:
+def _fits(start: object, end: object, record: Record) -> bool:
+    return type(start) is int and type(end) is int and 0 <= start < end <= len(record.description)
+
+
+def spans(records: list[Record], second: dict[str, tuple[Label, ...]]) -> pd.DataFrame:
+    """For each post and type that both passes label (index id, type): characters of the first, the second and both.
+
+    `jaccard` is the share of the characters marked by either that both have marked; 1 where the spans are the same.
+    """
+    rows = []
+    for record in records:
+        for kind in TYPES:
+            one, two = (
+                {place for label in labels if label.type == kind for place in range(label.start, label.end)}
+                for labels in (record.distortions, second.get(record.id, ()))
+            )
+            if one and two:
+                rows.append((record.id, kind, len(one), len(two), len(one & two), len(one & two) / len(one | two)))
+    return pd.DataFrame(rows, columns=["id", "type", "first", "second", "both", "jaccard"]).set_index(["id", "type"])
+
+
+def compare(records: list[Record], second: dict[str, tuple[Label, ...]], resamples: int = 1000) -> pd.DataFrame:
     """Agreement per type and for `any`: counts, Cohen's kappa and Krippendorff's alpha with 95 % intervals, F1.
 
     F1 takes the first pass as gold: the second pass scored as if it were a detector. A type that
@@ -46,7 +72,7 @@ def compare(records: list[Record], second: dict[str, frozenset[str]], resamples:
     """
     rows = [record for record in records if record.id in second]
     first = distortions.of_records(rows)
-    other = distortions.matrix([second[record.id] for record in rows])
+    other = distortions.matrix([{label.type for label in second[record.id]} for record in rows])
     scores = detection.evaluate(first, other, TYPES, resamples=resamples).table["f1"]
     first, other = (np.column_stack([labels, labels.any(1)]).astype(float) for labels in (first, other))
     out = []

@@ -83,7 +83,7 @@ cost.style.format("{:.1f}").set_caption("Cost of each page on the machine named 
 # clock is no result: the same run on another day gives other minutes.
 
 # %%
-page.number("pages", len(cost), what="chapters run")
+page.number("pages", sum(name[0].isdigit() for name in cost.index), what="chapters run")
 glue("minutes", float(cost["minutes"].sum()), display=False)
 glue("peak_memory_gb", float(cost["peak memory (GB)"].max()), display=False)
 page.save()

@@ -51,11 +51,25 @@ def test_posts_of_the_second_pass_only_are_compared(tmp_path):
         ([line(0, ["worry"]), line(1, [])], "known types"),
         ([{"id": "r-0"}], "must be a list"),
         ([line(0, [])], "at least two"),
+        (
+            [{"id": "r-0", "distortions": [{"type": "labelling", "start": 3, "end": 70}]}, line(1, [])],
+            "line 1, field distortions: holds a span",
+        ),
+        ([{"id": "r-0", "distortions": [{"type": "labelling", "start": "0", "end": 2}]}], "holds a span"),
     ],
 )
 def test_a_line_that_does_not_fit_is_an_error(tmp_path, rows, words):
     with pytest.raises(CbtError, match=words):
         second_pass.read(put(tmp_path, rows), FIRST)
+
+
+def test_spans_are_compared_character_by_character_where_both_see_the_type(tmp_path):
+    rows = [line(0, ["labelling"]), line(2, ["labelling"]), line(4, []), line(3, ["labelling"])]
+    rows[0]["distortions"][0] |= {"start": 1, "end": 5}
+    table = second_pass.spans(FIRST, second_pass.read(put(tmp_path, rows), FIRST))
+    assert list(table.index) == [("r-0", "labelling"), ("r-2", "labelling")]
+    assert table.loc[("r-0", "labelling")].tolist() == [3, 4, 2, pytest.approx(2 / 5)]
+    assert table.loc[("r-2", "labelling"), "jaccard"] == 1
 
 
 def test_the_books_second_pass_covers_at_least_120_posts():
