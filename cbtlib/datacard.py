@@ -82,8 +82,8 @@ def _spans(table: pd.DataFrame) -> str:
     equal = int((table["jaccard"] == 1).sum())
     half = int((table["jaccard"] >= 0.5).sum())
     return (
-        f"Of the {len(table)} types that both passes saw in a post, the marked words are the same in {equal}, and share at "
-        f"least half of their characters in {half}; on average they share {table['jaccard'].mean():.2f} (Jaccard)."
+        f"Of the {len(table)} types that both passes saw in a post, the marked words are the same in {equal} and share "
+        f"at least half of their characters in {half}; on average they share {table['jaccard'].mean():.2f} (Jaccard)."
     )
 
 

@@ -113,8 +113,10 @@ def detect(path: Path) -> str:
     ):
         if head[:1] in "[{来求" and re.search(mark, head[:4000]):
             return name
-    if not head or head[0] in "[{":
-        raise CbtError(f"{path} is empty or of no form known here: name it with --format ({', '.join(FORMATS)})")
+    if not head:
+        raise CbtError(f"{path} is empty")
+    if head[0] in "[{":
+        raise CbtError(f"{path} is of no form known here: name it with --format ({', '.join(FORMATS)})")
     cells = re.split(r"[\t,]", first.strip().lower())
     if "\t" in first and cells[-1] in ("内容", "text", "content") and len(cells) > 3:
         return "socialcd3k"

@@ -28,6 +28,8 @@ from cbtlib.formats import Sample
 
 NEAR = 0.3
 """Jaccard similarity of character 5-grams from which two texts count as near duplicates."""
+MIXED = 30
+"""Characters that a dialogue may share with another in whole turns: thanks and greetings recur by nature."""
 SUPPORT = 6
 """Positives below which a label's score on an evaluation set says nothing worth printing."""
 
@@ -333,13 +335,15 @@ def _dialogues(items: list[_Placed]) -> Iterator[Finding]:
             continue
         if not any(role == "counsellor" and text.strip() for role, text in turns):
             yield Finding("no counsellor", item.where, f"a dialogue of {len(turns)} turns, none of them a counsellor's")
-        mixed: Counter[str] = Counter()
+        mixed: dict[str, list[int]] = defaultdict(list)
         for _, text in turns:
             key = "".join(text.split())
-            if len(key) >= 12 and home.setdefault(key, item) is not item:  # shorter ones ("谢谢你") recur by nature
-                mixed[home[key].where] += 1
-        for where, count in mixed.items():
-            yield Finding("mixed dialogue", item.where, f"{count} of its {len(turns)} turns stand in another", where)
+            if len(key) >= 12 and home.setdefault(key, item) is not item:
+                mixed[home[key].where].append(len(key))
+        for where, lengths in mixed.items():
+            if sum(lengths) >= MIXED:
+                what = f"{len(lengths)} of its {len(turns)} turns stand in another"
+                yield Finding("mixed dialogue", item.where, what, where)
 
 
 CRISIS = re.compile(

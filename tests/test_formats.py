@@ -143,6 +143,7 @@ def test_what_does_not_fit_its_form_is_named_by_line(tmp_path, format, content, 
     ("format", "content", "words"),
     [
         ("auto", "随便一段话", "no form known"),
+        ("auto", " \n", "is empty"),
         ("auto", '[{"a": 1}]', "no form known"),
         ("smile", "[1, 2", "is no JSON"),
         ("xml", "<a/>", "no format 'xml'"),

@@ -143,6 +143,19 @@ def test_a_dialogue_without_a_counsellor_and_turns_of_another_client_are_found(t
     assert finding.gate == "mixed dialogue" and finding.other.endswith("1.json:1")
 
 
+def test_thanks_and_greetings_that_recur_are_no_mixed_dialogue(tmp_path):
+    files = [
+        dialogue(
+            tmp_path / f"{index}.json",
+            ("client", POSTS[index]),
+            ("counselor", f"{POSTS[index + 3]}你怎么看？"),
+            ("client", "好的，我会按照你的建议去试一试，谢谢你。"),
+        )
+        for index in range(2)
+    ]
+    assert gates.check(files).findings == []
+
+
 def test_one_text_with_two_labels_is_found(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("我什么都做不好\t1\n今天下雨了\t0\n我什么都做不好\t0\n", encoding="utf-8")
