@@ -102,23 +102,29 @@ own = quality.aggregates([formats.of_record(record) for record in records])
 other = json.loads((ROOT / "data/psyqa_sample.json").read_text("utf-8"))
 if psyqa:
     other = quality.aggregates(formats.load(psyqa))
-figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
-rows = []
-for axis, kind in zip(axes, ("post", "answer"), strict=True):
-    for label, figures_of, style in (("this book", own, "-"), ("PsyQA sample", other, "--")):
-        bins = {int(edge): count for edge, count in figures_of[f"{kind}_histogram"].items()}
-        share = np.array(list(bins.values())) / sum(bins.values())
-        axis.stairs(share, [*bins, max(bins) + quality.BIN], label=label, linestyle=style, linewidth=1.8)
-        rows += [(kind, label, edge, value) for edge, value in zip(bins, share, strict=True)]
-    axis.set(xlabel=f"characters of the {kind}", ylabel="share", xlim=(0, 500 if kind == "post" else 2000))
-axes[0].legend(frameon=False)
+rows = [
+    (kind, name, int(edge), count / figures_of[f"{kind}s"])
+    for kind in ("post", "answer")
+    for name, figures_of in (("this book", own), ("PsyQA sample", other))
+    for edge, count in figures_of[f"{kind}_histogram"].items()
+]
 lengths = pd.DataFrame(rows, columns=["kind", "set", "from", "share"]).set_index(["kind", "set"])
 middle = {kind: (own[f"{kind}_length"][1], other[f"{kind}_length"][1]) for kind in ("post", "answer")}
+for kind, (here, there) in middle.items():
+    page.number(f"{kind}_median", here, what=f"median characters of {kind}s", n=own[f"{kind}s"])
+    page.number(f"{kind}_median_psyqa", there, what=f"the same in PsyQA's sample: {kind}s", n=other[f"{kind}s"])
 
 # %% [markdown]
 # Ours are tamer: no very short answers, none of the very long ones, and fewer long posts.
 
 # %%
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+for axis, kind, longest in zip(axes, ("post", "answer"), (500, 2000), strict=True):
+    for name, style in (("this book", "-"), ("PsyQA sample", "--")):
+        bins = lengths.loc[(kind, name)]
+        axis.stairs(bins["share"], [*bins["from"], bins["from"].max() + quality.BIN], label=name, ls=style, lw=1.8)
+    axis.set(xlabel=f"characters of the {kind}", ylabel="share", xlim=(0, longest))
+axes[0].legend(frameon=False)
 figures.show(
     figure,
     page,
@@ -129,9 +135,6 @@ figures.show(
     caption=f"Lengths in steps of {quality.BIN} characters: {len(records)} posts and letters of the book, "
     f"{other['posts']} posts and {other['answers']} answers of PsyQA.",
 )
-for kind, (here, there) in middle.items():
-    page.number(f"{kind}_median", here, what=f"median characters of a {kind}", n=own[f"{kind}s"])
-    page.number(f"{kind}_median_psyqa", there, what=f"the same in PsyQA's sample: {kind}", n=other[f"{kind}s"])
 
 # %% [markdown]
 # ## How varied?
@@ -229,31 +232,29 @@ figures.show(
 
 # %%
 second = second_pass.read(ROOT / "data/second_labels.jsonl", records)
-agreed = second_pass.compare(records, second, resamples)
+kappa = second_pass.compare(records, second, resamples).loc[list(corpus.TYPES)]
 spans = second_pass.spans(records, second)
-figure, axes = plt.subplots(1, 2, figsize=(9, 4.4), sharey=True)
-order = list(corpus.TYPES)
-kappa = agreed.loc[order]
-around = [kappa["kappa"] - kappa["kappa_low"], kappa["kappa_high"] - kappa["kappa"]]
-axes[0].errorbar(kappa["kappa"], range(len(order)), xerr=around, fmt="o", capsize=3)
-axes[0].set(xlabel="kappa of the type, 95 % interval", xlim=(0, 1.03))
-axes[0].set_yticks(range(len(order)), [names[kind] for kind in order])
 jaccard = spans.reset_index().groupby("type")["jaccard"]
-for place, kind in enumerate(order):
-    values = jaccard.get_group(kind)
-    axes[1].plot(values, [place] * len(values), "o", color=figures.COLORS[0], alpha=0.25)
-    axes[1].plot(values.mean(), place, "|", color=figures.COLORS[5], markersize=16, markeredgewidth=2.5)
-axes[1].set(xlabel="shared characters of the spans (Jaccard)", xlim=(-0.03, 1.03))
-axes[0].invert_yaxis()
+lowest, mean = kappa["kappa"].min(), spans["jaccard"].mean()
+page.number("kappa_lowest", lowest, what="lowest kappa of a type, two passes", n=len(second))
+page.number("span_jaccard", mean, what="mean Jaccard of spans both passes marked", n=len(spans))
+page.number("spans_equal", (spans["jaccard"] == 1).mean(), what="share of those spans that are equal", n=len(spans))
 
 # %% [markdown]
 # Each dot on the right is one type in one post that both passes saw; the bar is the mean.
 
 # %%
-lowest, mean = kappa["kappa"].min(), spans["jaccard"].mean()
-page.number("kappa_lowest", lowest, what="lowest kappa of a type, two passes", n=len(second))
-page.number("span_jaccard", mean, what="mean Jaccard of spans both passes marked", n=len(spans))
-page.number("spans_equal", (spans["jaccard"] == 1).mean(), what="share of those spans that are equal", n=len(spans))
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.4), sharey=True)
+around = [kappa["kappa"] - kappa["kappa_low"], kappa["kappa_high"] - kappa["kappa"]]
+left.errorbar(kappa["kappa"], range(len(kappa)), xerr=around, fmt="o", capsize=3)
+left.set(xlabel="kappa of the type, 95 % interval", xlim=(0, 1.03))
+left.set_yticks(range(len(kappa)), [names[kind] for kind in kappa.index])
+for place, kind in enumerate(kappa.index):
+    values = jaccard.get_group(kind)
+    right.plot(values, [place] * len(values), "o", color=figures.COLORS[0], alpha=0.25)
+    right.plot(values.mean(), place, "|", color=figures.COLORS[5], markersize=16, markeredgewidth=2.5)
+right.set(xlabel="shared characters of the spans (Jaccard)", xlim=(-0.03, 1.03))
+left.invert_yaxis()
 figures.show(
     figure,
     page,
