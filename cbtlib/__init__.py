@@ -36,6 +36,7 @@ Reading answers
 
 Training
     templates           a post and its answer as one string
+    backbones           Baichuan-7B and Qwen-7B in layouts that load
     training            LoRA, loss on answer tokens only
     fused               a LoRA layer as one autograd step
     runs                the folder of a run: resumed, finished, never mixed

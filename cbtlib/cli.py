@@ -296,6 +296,17 @@ def train(
     print(f"{result.adapter}: dev loss {first:.3f} -> {last:.3f} in {result.seconds / 60:.1f} minutes")
 
 
+@app.command()
+def convert(
+    folder: Annotated[Path, typer.Argument(help="model folder in Baichuan-7B's or Qwen-7B's own layout")],
+    out: Annotated[Path, typer.Argument(help="folder to write: Llama or Qwen2 layout, safetensors")],
+) -> None:
+    """Bring a Baichuan-7B or Qwen-7B checkpoint (CBT-LLM's among them) into a layout that loads."""
+    from cbtlib import backbones
+
+    print(backbones.convert(folder, out))
+
+
 @ratings_app.command("sheet")
 def ratings_sheet(
     answers: Annotated[list[str], typer.Argument(help="SYSTEM=answers.jsonl, one for each system")],

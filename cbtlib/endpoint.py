@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cbtlib import CbtError, embedded
+from cbtlib import CbtError, backbones, embedded
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,9 @@ def load(model: str = "embedded", dtype: str | None = None, trimmed: bool = True
 
     logging.disable_progress_bar()  # it would stand on every page of the book
     source = str(embedded.model_dir(model, trimmed)) if model in embedded.NAMES else model
+    own = backbones.layout(Path(source))
+    if own:
+        raise CbtError(f"{model} is in {own.title()}'s own layout: `cbt convert {model} OUT` makes a folder that loads")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         weights = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype or best_dtype()))

@@ -30,7 +30,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainingArguments, set_seed
 
-from cbtlib import CbtError, endpoint, fused, runs, templates
+from cbtlib import CbtError, backbones, endpoint, fused, runs, templates
 from cbtlib.embedded import NAMES
 from cbtlib.runs import TrainingResult
 from cbtlib.templates import IGNORED, Row
@@ -161,8 +161,10 @@ def add_lora(model: nn.Module, config: TrainingConfig) -> PeftModel:
     """The model with a fresh LoRA adapter, its weights in fp32, everything else frozen."""
     targets: str | list[str] = config.targets
     if config.targets != "all-linear":
-        targets = [name.strip() for name in config.targets.split(",")]
         known = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)})
+        asked = [name.strip() for name in config.targets.split(",")]
+        # The joint matrix of Baichuan and Qwen goes by its three parts once it is apart.
+        targets = [part for name in asked for part in ([name] if name in known else backbones.PACKED.get(name, [name]))]
         unknown = [name for name in targets if name not in known]
         if unknown:
             raise CbtError(f"no linear layer is called {', '.join(unknown)}: this model has {', '.join(known)}")
@@ -307,6 +309,6 @@ def check(rows: Sequence[Row], dev_rows: Sequence[Row], config: TrainingConfig) 
     leaked = {row.post.strip() for row in dev_rows} & {row.post.strip() for row in rows}
     if leaked:
         raise CbtError(f"{len(leaked)} posts are in the training and in the dev records: leave them out of one")
-    local = Path(config.model)
-    if config.model not in NAMES and local.is_dir() and not any(local.glob("*.safetensors")):
-        raise CbtError(f"the model folder {local} holds no weights (*.safetensors)")
+    local, forms = Path(config.model), ("*.safetensors", "pytorch_model*.bin")
+    if config.model not in NAMES and local.is_dir() and not any(any(local.glob(form)) for form in forms):
+        raise CbtError(f"the model folder {local} holds no weights ({', '.join(forms)})")

@@ -266,7 +266,10 @@ def test_a_damaged_or_foreign_checkpoint_is_named_and_refused(finished, tmp_path
 
 BAD_CONFIGS = [
     (replace(CONFIG, max_length=30), r"\d of 8 records are longer than max_length=30: \d+ tokens.*raise max_length to"),
-    (replace(CONFIG, targets="q_proj,W_pack"), "no linear layer is called W_pack: this model has .*q_proj"),
+    (
+        replace(CONFIG, targets="q_proj,query_key_value"),
+        "no linear layer is called query_key_value: this model has .*q_proj",
+    ),
     (replace(CONFIG, template="klingon"), "no template 'klingon'"),
     (replace(CONFIG, template="qwen"), r"needs the tokens <\|im_start\|>"),
     (replace(CONFIG, template="baichuan"), "needs the tokens <reserved_102>"),

@@ -1,0 +1,193 @@
+"""The paper's backbones in the layouts that transformers itself knows: Baichuan-7B as Llama, Qwen-7B as Qwen2.
+
+Both were published with model code of their own, written for an older transformers. The arithmetic is that of Llama
+and Qwen2; only names differ, and that query, key and value are one matrix. Notable choices:
+
+- Nothing of the model's own code is run, and `.bin` weights are read as tensors only (`weights_only`).
+- One file of weights at a time, in its own precision: a 7B model needs the memory of its largest file.
+- The folder appears whole or not at all. LLaMA- and Alpaca-Chinese are Llama already and need none of this.
+- `W_pack` (Baichuan) and `c_attn` (Qwen), the names of the joint matrix in other people's configurations, stand for
+  q_proj, k_proj and v_proj afterwards. LoRA then has an A for each of the three instead of one for all.
+"""
+
+import base64
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cbtlib import CbtError
+
+PACKED = dict.fromkeys(("W_pack", "c_attn"), ("q_proj", "k_proj", "v_proj"))
+"""Names of joint matrices, and what they are called once they are apart."""
+
+
+def layout(folder: Path) -> str:
+    """ "baichuan" or "qwen" when a model folder needs `convert`, "" when transformers loads it as it is."""
+    place = folder / "config.json"
+    if not place.exists():
+        return ""
+    config = json.loads(place.read_text(encoding="utf-8"))
+    name = (config.get("architectures") or [""])[0].lower()
+    return {"baichuanforcausallm": "baichuan", "qwenlmheadmodel": "qwen"}.get(name, "")
+
+
+def convert(folder: Path | str, out: Path | str) -> Path:
+    """Write the Baichuan-7B or Qwen-7B checkpoint of `folder` to `out` as Llama or Qwen2: safetensors and tokenizer.
+
+    Raises CbtError when the layout is another one, a file is missing, or `out` exists.
+    """
+    folder, out = Path(folder), Path(out)
+    kind = layout(folder)
+    if not kind:
+        raise CbtError(
+            f"{folder} is no Baichuan-7B or Qwen-7B in its own layout: if transformers loads it, train on it"
+        )
+    if out.exists():
+        raise CbtError(f"{out} exists: take another folder, or remove that one")
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
+        raise CbtError(f"the model folder {folder} holds no weights (*.safetensors, pytorch_model*.bin)")
+    published = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    settings, rename = {"baichuan": (_llama, _from_baichuan), "qwen": (_qwen2, _from_qwen)}[kind]
+    place = out.with_name(out.name + ".part")
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    settings(published, folder).save_pretrained(place)
+    _tokenizer(kind, folder).save_pretrained(place)
+    _weights(files, rename, place)
+    place.rename(out)
+    return out
+
+
+def _weights(files: list[Path], rename: Callable[[str, Tensor], Iterator[tuple[str, Tensor]]], place: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+    from tqdm.auto import tqdm
+
+    index: dict[str, str] = {}
+    for number, path in enumerate(tqdm(files, desc="converting", disable=None), 1):
+        held = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        tensors = {to: value.contiguous() for name, old in held.items() for to, value in rename(name, old)}
+        to = f"model-{number:05}-of-{len(files):05}.safetensors"
+        save_file(tensors, place / to, metadata={"format": "pt"})
+        index |= dict.fromkeys(tensors, to)
+    text = json.dumps({"metadata": {}, "weight_map": index}, indent=1)
+    (place / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------- Baichuan-7B
+
+
+def _llama(config: dict[str, Any], folder: Path) -> Any:
+    from transformers import LlamaConfig
+
+    if "max_position_embeddings" not in config or config["vocab_size"] == 125_696:
+        raise CbtError(f"{folder} is Baichuan2 or a 13B: neither is Llama in other names; Baichuan-7B is")
+    same = (
+        "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads rms_norm_eps "
+        "max_position_embeddings bos_token_id eos_token_id pad_token_id"
+    )
+    return LlamaConfig(
+        **{key: config[key] for key in same.split() if key in config}, architectures=["LlamaForCausalLM"]
+    )
+
+
+def _from_baichuan(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
+    if "W_pack" in name:
+        yield from ((name.replace("W_pack", part), third) for part, third in _apart("W_pack", value))
+    elif not name.endswith("rotary_emb.inv_freq"):
+        yield name, value
+
+
+# ------------------------------------------------------------------------------------------- Qwen-7B
+
+
+def _qwen2(config: dict[str, Any], folder: Path) -> Any:
+    from transformers import Qwen2Config
+
+    return Qwen2Config(
+        vocab_size=config["vocab_size"],
+        hidden_size=config["hidden_size"],
+        intermediate_size=config["intermediate_size"] // 2,  # Qwen counts gate and value together
+        num_hidden_layers=config["num_hidden_layers"],
+        num_attention_heads=config["num_attention_heads"],
+        num_key_value_heads=config["num_attention_heads"],
+        max_position_embeddings=config["seq_length"],
+        rms_norm_eps=config["layer_norm_epsilon"],
+        rope_parameters={"rope_type": "default", "rope_theta": config.get("rotary_emb_base", 10_000)},
+        tie_word_embeddings=False,
+        architectures=["Qwen2ForCausalLM"],
+    )
+
+
+QWEN = {
+    "attn.c_proj": "self_attn.o_proj",
+    "mlp.w1": "mlp.up_proj",
+    "mlp.w2": "mlp.gate_proj",  # the one that goes through SiLU
+    "mlp.c_proj": "mlp.down_proj",
+    "ln_1": "input_layernorm",
+    "ln_2": "post_attention_layernorm",
+}
+OUTSIDE = {"transformer.wte.weight": "model.embed_tokens.weight", "transformer.ln_f.weight": "model.norm.weight"}
+
+
+def _from_qwen(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
+    inside = re.fullmatch(r"transformer\.h\.(\d+)\.(.+)\.(weight|bias)", name)
+    if not inside:
+        if "rotary_emb" not in name:
+            yield OUTSIDE.get(name, name), value
+        return
+    layer, part, what = inside.groups()
+    if part == "attn.c_attn":
+        yield from ((f"model.layers.{layer}.self_attn.{to}.{what}", third) for to, third in _apart("c_attn", value))
+    else:
+        yield f"model.layers.{layer}.{QWEN[part]}.{what}", value
+
+
+def _apart(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
+    return zip(PACKED[name], value.chunk(3), strict=True)
+
+
+# ------------------------------------------------------------------------------------------- tokenizers
+
+
+def _tokenizer(kind: str, folder: Path) -> Any:
+    from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
+
+    if kind == "qwen" and (folder / "qwen.tiktoken").exists():
+        return _from_tiktoken(folder / "qwen.tiktoken")
+    try:
+        if (folder / "tokenizer.json").exists():
+            return PreTrainedTokenizerFast.from_pretrained(folder)
+        # Baichuan's is a SentencePiece model like Llama's; reading one takes the packages sentencepiece and protobuf.
+        return LlamaTokenizer.from_pretrained(folder) if kind == "baichuan" else AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, ImportError, TypeError) as error:
+        raise CbtError(
+            f"the tokenizer of {folder} cannot be read ({str(error).splitlines()[0]}): is its tokenizer.model or "
+            "qwen.tiktoken there? A tokenizer.model takes `pip install sentencepiece protobuf`"
+        ) from error
+
+
+def _from_tiktoken(path: Path) -> Any:
+    """Qwen's byte-level BPE: a line a token (base64, rank); its pattern and special tokens are not in the file."""
+    from transformers import PreTrainedTokenizerFast
+    from transformers.convert_slow_tokenizer import TikTokenConverter
+
+    class Converter(TikTokenConverter):
+        @staticmethod
+        def load_tiktoken_bpe(tiktoken_url: str) -> dict[bytes, int]:
+            lines = (line.split() for line in Path(tiktoken_url).read_bytes().splitlines() if line)
+            return {base64.b64decode(token): int(rank) for token, rank in lines}
+
+    pattern = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+        r"\s+(?!\S)|\s+"
+    )
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{number}|>" for number in range(205))]
+    converted = Converter(vocab_file=str(path), pattern=pattern, extra_special_tokens=special).converted()
+    return PreTrainedTokenizerFast(tokenizer_object=converted, eos_token="<|endoftext|>", pad_token="<|endoftext|>")

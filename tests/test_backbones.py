@@ -1,0 +1,116 @@
+"""Backbones in layouts of their own: converted, they compute what they computed, and go the whole way."""
+
+import base64
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from test_training import CONFIG, DEV, ROWS, TINY
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from typer.testing import CliRunner
+
+from cbtlib import CbtError, backbones, cli, endpoint, runs, sampling, templates, training
+
+ROLES = {"baichuan": "<reserved_102> <reserved_103>", "qwen": "<|im_start|> <|im_end|>"}
+
+
+def published(kind, folder, tiktoken=False):
+    """A tiny random model, saved as Baichuan-7B or Qwen-7B were: their names, joint matrices, .bin files."""
+    tokenizer = endpoint.load("smoke")[1]
+    tokenizer.add_special_tokens({"additional_special_tokens": ROLES[kind].split()})
+    torch.manual_seed(0)
+    folder.mkdir()
+    size = 300 + 208 if tiktoken else len(tokenizer)
+    same = {"vocab_size": size, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    if kind == "baichuan":
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=size, **TINY))
+        config = same | {"architectures": ["BaiChuanForCausalLM"], "intermediate_size": 64, "rms_norm_eps": 1e-6}
+        config |= {"max_position_embeddings": 4096, "eos_token_id": tokenizer.eos_token_id}
+    else:
+        model = Qwen2ForCausalLM(Qwen2Config(vocab_size=size, num_key_value_heads=2, **TINY))
+        config = same | {"architectures": ["QWenLMHeadModel"], "intermediate_size": 128, "layer_norm_epsilon": 1e-6}
+        config |= {"seq_length": 2048}
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter)  # they start at zero, where a lost bias would not show
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    if not tiktoken:
+        tokenizer.save_pretrained(folder)
+    old = {}
+    for name, value in model.state_dict().items():
+        if ".q_proj" in name:
+            parts = [model.state_dict()[name.replace("q_proj", part)] for part in ("q_proj", "k_proj", "v_proj")]
+            name, value = name.replace("q_proj", "W_pack" if kind == "baichuan" else "c_attn"), torch.cat(parts)
+        elif ".k_proj" in name or ".v_proj" in name:
+            continue
+        if kind == "qwen":
+            for ours, theirs in {to: frm for frm, to in backbones.QWEN.items()}.items():
+                name = name.replace(ours, theirs)
+            name = name.replace("model.layers", "transformer.h").replace("self_attn.c_attn", "attn.c_attn")
+            name = {to: frm for frm, to in backbones.OUTSIDE.items()}.get(name, name)
+        old[name] = value
+    old["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(1)
+    names = sorted(old)
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        torch.save({name: old[name] for name in part}, folder / f"pytorch_model-0000{number}-of-00002.bin")
+    return model.eval()
+
+
+@pytest.mark.parametrize(("kind", "targets"), [("baichuan", "W_pack"), ("qwen", "c_attn"), ("baichuan", "all-linear")])
+def test_a_backbone_in_its_own_layout_goes_the_whole_way(kind, targets, tmp_path):
+    original = published(kind, tmp_path / "theirs")
+    done = CliRunner().invoke(cli.app, ["convert", str(tmp_path / "theirs"), str(tmp_path / "ours")])
+    assert done.exit_code == 0, done.output + str(done.exception)
+    assert not list((tmp_path / "ours").glob("*.bin"))
+    converted, tokenizer = endpoint.load(str(tmp_path / "ours"), "float32")
+    ids = torch.tensor([tokenizer("我很累，睡不着")["input_ids"]])
+    torch.testing.assert_close(converted(ids).logits, original(ids).logits)
+
+    config = replace(CONFIG, model=str(tmp_path / "ours"), template=kind, targets=targets, max_steps=1)
+    result = training.train(ROWS[:4], DEV, config, tmp_path / "run")
+    tuned, names = runs.load_adapter(result.adapter)
+    adapted = {
+        name.partition(".lora_A")[0].rpartition(".")[2] for name, _ in tuned.named_parameters() if "lora_A" in name
+    }
+    assert adapted >= {"q_proj", "k_proj", "v_proj"} and (targets == "all-linear") == ("up_proj" in adapted)
+    template = templates.adopt(kind, names)
+    (sample,) = sampling.sample(
+        tuned, names, [templates.render("我很累", template)], max_new_tokens=3, stop=templates.stop_ids(template, names)
+    )
+    assert isinstance(sample.text, str)
+
+
+def test_qwens_own_tokenizer_file_is_read(tmp_path):
+    published("qwen", tmp_path / "theirs", tiktoken=True)
+    merges = [b"\xe6\x88", "我".encode(), b"\xe5\xbe", "很".encode(), "我很".encode()]
+    tokens = [bytes([value]) for value in range(256)] + merges
+    lines = [f"{base64.b64encode(token).decode()} {rank}" for rank, token in enumerate(tokens)]
+    (tmp_path / "theirs" / "qwen.tiktoken").write_text("\n".join(lines) + "\n")
+    backbones.convert(tmp_path / "theirs", tmp_path / "ours")
+    _, tokenizer = endpoint.load(str(tmp_path / "ours"))
+    template = templates.adopt("qwen", tokenizer)
+    (row,) = templates.encode(ROWS[:1], tokenizer, template, 4096)
+    assert tokenizer.decode(row["input_ids"]) == templates.render(ROWS[0].post, template) + ROWS[0].answer_text + (
+        "<|im_end|>"
+    )
+    assert tokenizer("我很")["input_ids"] == [260]
+
+
+def test_what_cannot_be_converted_is_one_sentence(tmp_path):
+    published("baichuan", tmp_path / "theirs")
+    with pytest.raises(CbtError, match=r"Baichuan's own layout.*cbt convert"):
+        endpoint.load(str(tmp_path / "theirs"))
+    with pytest.raises(CbtError, match="exists: take another"):
+        backbones.convert(tmp_path / "theirs", tmp_path)
+    config = json.loads((tmp_path / "theirs/config.json").read_text("utf-8"))
+    (tmp_path / "theirs/config.json").write_text(json.dumps(config | {"vocab_size": 125_696}), "utf-8")
+    with pytest.raises(CbtError, match="Baichuan2 or a 13B"):
+        backbones.convert(tmp_path / "theirs", tmp_path / "out")
+    for path in (tmp_path / "theirs").glob("*.bin"):
+        path.unlink()
+    with pytest.raises(CbtError, match="holds no weights"):
+        backbones.convert(tmp_path / "theirs", tmp_path / "out")
+    with pytest.raises(CbtError, match="no Baichuan-7B or Qwen-7B"):
+        backbones.convert(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
