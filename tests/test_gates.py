@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from cbtlib import CbtError, cli, corpus, formats, gates, quality
+from cbtlib import cli, corpus, gates
 
 POSTS = [
     "地铁上忘了带伞，走到公司裤脚全湿，开会时一直觉得大家在看我的鞋。",
@@ -237,54 +237,6 @@ def test_a_flood_of_copies_is_found_as_a_chain():
     assert len(pairs) < 2000
 
 
-# ------------------------------------------------------------------ quality, command line
-
-
-def test_quality_sees_stock_phrases_and_missing_quotes():
-    plain = quality.measure([record(i) for i in range(4)])
-    assert plain.quoting == 1.0 and plain.asking == 1.0 and plain.repeated_runs == 0
-    stock = "请你记得要好好照顾自己的身体。"
-    dull = [record(i, answer=dict.fromkeys(corpus.PARTS, stock)) for i in range(4)]
-    poor = quality.measure(dull)
-    assert poor.quoting == 0.0 and poor.asking == 0.0 and poor.commonest_opening == 1.0
-    assert poor.repeated_runs > 0 and poor.near_duplicates == 6
-    assert poor.self_bleu == pytest.approx(100) and plain.self_bleu < poor.self_bleu
-    with pytest.raises(CbtError, match="two records"):
-        quality.measure([record(0)])
-
-
-def test_aggregates_hold_no_text_and_stand_on_an_equal_footing():
-    rng = random.Random(0)
-    letters = [chr(0x4E00 + k) for k in range(3000)]
-
-    def sample(index: int, length: int) -> formats.Sample:
-        return formats.Sample(str(index), index, f"第{index}问", "".join(rng.choices(letters, k=length - 1)) + "？")
-
-    long = [sample(i, 400 + i) for i in range(250)]
-    figures = quality.aggregates(long)
-    assert (figures["posts"], figures["answers"], figures["asking"]) == (250, 250, 1.0)
-    assert figures["answer_length"] == (400, 524, 649) and figures["answer_histogram"]["400"] == 50
-    assert sum(figures["answer_histogram"].values()) == sum(figures["post_histogram"].values()) == 250
-    assert not set(json.dumps(figures, ensure_ascii=False)) & set(letters)
-    more = quality.aggregates([*long, *(sample(i, 5000) for i in range(250, 300))])
-    assert more["distinct_4"] == pytest.approx(figures["distinct_4"], abs=0.01)  # longer answers change nothing
-    few = quality.aggregates(long[:199])
-    assert few["distinct_4"] is None and few["self_bleu"] is None
-    table = quality.beside({"a": figures, "b": few})
-    assert "—" in quality.markdown(table) and list(table.columns) == ["a", "b"]
-    with pytest.raises(CbtError, match="no answer"):
-        quality.aggregates([formats.Sample("1", 1, "下雨")])
-
-
-def test_quality_sets_another_set_beside_and_prints_its_aggregates(tmp_path):
-    corpus.dump([record(i) for i in range(3)], tmp_path / "a.jsonl")
-    (tmp_path / "b.csv").write_text("text,answer\n下雨了没带伞,先换双鞋好不好？\n", encoding="utf-8")
-    command = ["corpus", "quality", str(tmp_path / "a.jsonl"), "--beside", str(tmp_path / "b.csv")]
-    assert "| measure | these | b.csv |" in CliRunner().invoke(cli.app, command).stdout
-    printed = CliRunner().invoke(cli.app, ["corpus", "aggregates", str(tmp_path / "b.csv")]).stdout
-    assert json.loads(printed)["posts"] == 1 and "下雨" not in printed
-
-
 def test_the_command_exits_with_1_on_a_finding_and_prints_json(tmp_path):
     corpus.dump([record(0), record(1, description=POSTS[0], question="第0问")], tmp_path / "a.jsonl")
     result = CliRunner().invoke(cli.app, ["corpus", "check", str(tmp_path / "a.jsonl"), "--json"])
@@ -296,5 +248,5 @@ def test_the_command_exits_with_1_on_a_finding_and_prints_json(tmp_path):
 
 
 def test_the_books_own_corpus_passes_every_gate():
-    report = gates.check(corpus.own_files(), support=1)
+    report = gates.check(corpus.own_files())
     assert report.findings == []
