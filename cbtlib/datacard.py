@@ -119,7 +119,7 @@ def croissant(folder: Path) -> dict[str, Any]:
         description=DESCRIPTION,
         license=[LICENSE],
         version="1.0.0",
-        date_published=datetime(2026, 11, 22),
+        date_published=datetime(2026, 11, 25),
         cite_as="See CITATION.cff of the repository.",
         distribution=files,
         record_sets=sets,
