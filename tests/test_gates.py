@@ -2,6 +2,7 @@
 
 import json
 import random
+import zipfile
 from dataclasses import replace
 
 import pytest
@@ -206,6 +207,24 @@ def test_lines_that_cannot_be_read_are_findings_and_are_counted(tmp_path):
         file.write("{broken\n")
     report = gates.check([tmp_path / "a.jsonl"])
     assert (report.lines, report.kept, found(report)) == (2, 1, ["schema"])
+
+
+def test_a_file_that_is_none_is_one_sentence_and_no_finding(tmp_path):
+    (tmp_path / "empty.jsonl").touch()
+    with zipfile.ZipFile(tmp_path / "zip.json", "w") as archive:
+        archive.writestr("a.jsonl", "{}")
+    (tmp_path / "utf16.jsonl").write_bytes('{"id": "天"}'.encode("utf-16"))
+    for name, words in (
+        ("empty.jsonl", "is empty"),
+        ("zip.json", "zip, gzip or parquet"),
+        ("utf16.jsonl", "UTF-8"),
+        (".", "is a directory"),
+        ("none.jsonl", "does not exist"),
+    ):
+        with pytest.raises(CbtError, match=words):
+            gates.check([tmp_path / name])
+    with pytest.raises(CbtError, match="at least one file"):
+        gates.check([])
 
 
 def jaccard(a: str, b: str) -> float:
