@@ -1,10 +1,11 @@
 # Two commands do everything: `make book` and `make test`. Each sets up .venv first, once.
 PYTHON ?= python3
 PORT ?= 8000
+PROFILE ?= embedded
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help book test serve check reproduce lock clean
+.PHONY: help book test serve check student slides reproduce lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -23,6 +24,12 @@ serve: .venv/installed ## serve the built book on this machine (PORT=8000)
 check: .venv/installed ## is this machine ready? (cbt doctor)
 	@$(BIN)/python -m cbtlib doctor
 
+student: .venv/installed ## write the exercises without solutions into student/
+	@$(BIN)/python -m cbtlib student
+
+slides: .venv/installed ## make slides of the chapters that have run, into slides/ (PROFILE=embedded)
+	@$(BIN)/python -m cbtlib slides --profile $(PROFILE)
+
 reproduce: .venv/installed ## compare the last embedded run with the published numbers
 	@$(BIN)/python -m cbtlib claims --reproduce
 
@@ -35,7 +42,7 @@ lock: ## resolve pyproject.toml anew into requirements.lock (maintainers)
 	rm -rf .venv-lock
 
 clean: ## remove results, the built book and .venv (the model's cache stays)
-	rm -rf .venv .venv-lock _build book/executed .snakemake results/embedded results/smoke
+	rm -rf .venv .venv-lock _build book/executed student slides .snakemake results/embedded results/smoke
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: requirements.lock pyproject.toml

@@ -62,6 +62,8 @@ The book
     figures             one style, one CJK font
     run                 one notebook, one profile
     book                the graph of pages, then Jupyter Book
+    student             exercises, and the notebooks without solutions
+    slides              the chapters as reveal.js slides
     doctor              is this machine ready?
     commands            what `cbt generate` does beside the library
     cli                 the `cbt` command

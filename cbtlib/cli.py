@@ -70,6 +70,28 @@ def serve(port: Annotated[int, typer.Option(help="port on this machine")] = 8000
 
 
 @app.command()
+def student(out: Annotated[Path, typer.Option(help="folder to write into")] = Path("student")) -> None:
+    """Write each chapter's exercises as a notebook without solutions (what `make student` does)."""
+    from cbtlib import student as exercises
+
+    for path in exercises.make(out):
+        print(path)
+
+
+@app.command()
+def slides(
+    profile: Annotated[str, typer.Option(help="whose run to show")] = "embedded",
+    results: Annotated[str, typer.Option(help="folder for products, relative to the repository")] = "results",
+    out: Annotated[Path, typer.Option(help="folder to write into")] = Path("slides"),
+) -> None:
+    """Make reveal.js slides of every chapter that has run; they open without a network (what `make slides` does)."""
+    from cbtlib import slides as decks
+
+    for path in decks.make(profile, results, out):
+        print(path)
+
+
+@app.command()
 def doctor() -> None:
     """Check Python, pins, memory, disk, the embedded model and fonts; say what to do about each failure."""
     from cbtlib import doctor as checks

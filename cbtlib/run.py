@@ -113,10 +113,12 @@ def dress(notebook: Any, facts: dict[str, Any]) -> None:
     """Turn an executed notebook into a page of the book, in place.
 
     Fills the banner from `facts` (run.json), moves captions and alt text from outputs to their cell (where MyST-NB
-    reads them), hides parameter and solution code, and drops standard error and what papermill kept of this machine.
+    reads them), folds parameters and solutions, and drops standard error and what papermill kept of this machine.
     """
+    from cbtlib import student
     from cbtlib.figures import METADATA
 
+    notebook.cells = student.dress(notebook.cells)
     for cell in notebook.cells:
         tags = cell.metadata.setdefault("tags", [])
         for clock in ("papermill", "execution"):
@@ -125,7 +127,7 @@ def dress(notebook: Any, facts: dict[str, Any]) -> None:
             cell.source = banner(facts)
         if cell.cell_type != "code":
             continue
-        if {"parameters", "injected-parameters", "solution"} & set(tags) and "hide-input" not in tags:
+        if {"parameters", "injected-parameters"} & set(tags) and "hide-input" not in tags:
             tags.append("hide-input")
         cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         dresses = [output.metadata[METADATA] for output in cell.outputs if METADATA in output.get("metadata", {})]

@@ -280,50 +280,227 @@ page.save()
 #   {glue:text}`cheapest:.0f` and {glue:text}`dearest:.0f` US dollars at the list prices of the file.
 # - On {glue:text}`triage_posts` posts of the book, the triage raised {glue:text}`triage_false_alarms` false
 #   alarms and missed {glue:text}`triage_false_calms` crisis posts. On your posts it will do otherwise.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# **1.** A run asks for `deepseek-flash` and for a model that the price file does not have. What do 1,000
-# prompt and 500 completion tokens cost?
+# They need only the next cell, not the chapter. `make student` writes them as a notebook without the solutions.
 
-# %% tags=["solution", "hide-input"]
-table = prices.load()
-known = prices.find("deepseek-flash", table)
-assert prices.find("a-model-nobody-listed", table) is None
-micro = known.micro(1000, 500)
-assert micro == -(-(1000 * known.input_pico + 500 * known.output_pico) // 10**6)
-print(f"{prices.dollars(micro)} at prices of {known.as_of}; the other one is {prices.dollars(None)}, which is not $0")
+# %% tags=["setup"]
+import math
+import tempfile
+from itertools import pairwise
+
+from cbtlib import faults, generate, prices, prompts
 
 # %% [markdown]
-# **2.** Two questions of a file differ in their ids only. How many requests does a run send?
+# ### Exercise 1 (read): Which of these are answers?
+#
+# Six replies of an endpoint that was asked for a letter of a few hundred characters:
+#
+# | | HTTP | finish_reason | content |
+# |---|---|---|---|
+# | a | 200 | stop | 听起来这几周你很累。…… (312 characters) |
+# | b | 200 | length | 你提到主管没有回你消息，于是你觉得 |
+# | c | 200 | content_filter | (empty) |
+# | d | 429 | | rate limit reached |
+# | e | 200 | stop | 抱歉，作为人工智能，我无法提供这方面的帮助。 ("Sorry, as an AI I cannot help with this.") |
+# | f | 200 | stop | (empty) |
+#
+# Give each its outcome: *ok, truncated, filtered, failed* or *refused*. An empty reply that says it is done is
+# *failed*.
 
-# %% tags=["solution", "hide-input"]
+# %% [raw] tags=["blank"]
+# outcome = ...  # a dict, such as {"a": "ok", "b": …}
+
+# %% [raw] tags=["wrong"]
+# outcome = {"a": "ok", "b": "ok", "c": "filtered", "d": "failed", "e": "ok", "f": "failed"}  # there is text in b and e
+
+# %% tags=["solution"]
+outcome = {"a": "ok", "b": "truncated", "c": "filtered", "d": "failed", "e": "refused", "f": "failed"}
+
+# %% tags=["check"]
+assert isinstance(outcome, dict) and sorted(outcome) == list("abcdef"), "give each of a to f an outcome"
+assert [one for one, kind in outcome.items() if kind == "ok"] == ["a"], "half a letter is no letter, nor is an apology"
+assert outcome["b"] == "truncated" and outcome["e"] == "refused", "say why b and e are not data: the reasons differ"
+assert (outcome["c"], outcome["d"], outcome["f"]) == ("filtered", "failed", "failed"), "look at c, d and f again"
+
+# %% [markdown]
+# ### Exercise 2 (read): How many requests?
+#
+# Two questions of a file differ in their ids only. A run asks both. How many requests reach the endpoint, and how
+# many answers come back?
+
+# %% [raw] tags=["blank"]
+# sent, came_back = ..., ...
+
+# %% [raw] tags=["wrong"]
+# sent, came_back = 2, 2  # one request for each question
+
+# %% tags=["solution"]
+sent, came_back = 1, 2  # the key of a request is the hash of its body, and the id is not in the body
+
+# %% tags=["check"]
 twins = [generate.Question(name, "同一个问题", "同一段描述") for name in ("a", "b")]
-shutil.rmtree(page.dir / "rehearsal" / "twins", ignore_errors=True)
-with faults.serve() as server:
-    both = generate.run(twins, prompts.get("five_parts_json"), server, page.dir / "rehearsal" / "twins")
-assert server.requests == 1 and [answer.outcome for answer in both] == ["ok", "ok"]
-print("one request, two answers: the key is the hash of the request, and the id is not in it")
+with faults.serve() as server, tempfile.TemporaryDirectory() as folder:
+    answers = generate.run(twins, prompts.get("five_parts_json"), server, folder)
+assert came_back == len(answers), "each question of the file has a line in the answers"
+assert sent == server.requests, "what makes two requests the same? look at generate.key_of"
 
 # %% [markdown]
-# **3.** Triage these two: 累死了，明天还要加班 ("dead tired, and overtime again tomorrow") and
-# 最近一直很麻木，看不到头 ("numb for weeks, no end in sight"). Which level does each get?
+# ### Exercise 3 (compute): A bill that is never too low
+#
+# Write `cost(model, prompt_tokens, completion_tokens)` in whole micro-dollars, rounded **up**, from the price file;
+# `None` for a model that the file does not have. A price has `input_pico` and `output_pico`: picodollars a token, of
+# which a micro-dollar has 10⁶.
 
-# %% tags=["solution", "hide-input"]
-tired, hopeless = safety.triage("累死了，明天还要加班"), safety.triage("最近一直很麻木，看不到头")
-assert (tired.level, hopeless.level) == ("none", "concern")
-print(tired, hopeless, sep="\n")
+# %% [raw] tags=["blank"]
+# def cost(model: str, prompt_tokens: int, completion_tokens: int) -> int | None:
+#     price = prices.find(model, prices.load())
+#     ...
+
+# %% [raw] tags=["wrong"]
+# def cost(model: str, prompt_tokens: int, completion_tokens: int) -> int | None:
+#     """What is not in the table costs nothing."""
+#     price = prices.find(model, prices.load())
+#     if price is None:
+#         return 0
+#     return -(-(prompt_tokens * price.input_pico + completion_tokens * price.output_pico) // 10**6)
+
+
+# %% tags=["solution"]
+def cost(model: str, prompt_tokens: int, completion_tokens: int) -> int | None:
+    """Whole numbers all the way: a float would lose picodollars, and a missing price is not a price of 0."""
+    price = prices.find(model, prices.load())
+    if price is None:
+        return None
+    return -(-(prompt_tokens * price.input_pico + completion_tokens * price.output_pico) // 10**6)
+
+
+# %% tags=["check"]
+listed = next(iter(prices.load().values()))
+for tokens in ((1000, 500), (1, 0), (1, 1), (123_456_789, 987_654_321)):
+    found = cost(listed.model, *tokens)
+    assert isinstance(found, int) and found == listed.micro(*tokens), f"{tokens} tokens cost {listed.micro(*tokens)}"
+assert cost("a-model-nobody-listed", 1000, 500) is None, "an unknown price is unknown, and not nothing"
 
 # %% [markdown]
-# **4.** An answer to the second post of exercise 3 says nothing about where to find help. Which gate stops
-# it? Add one sentence so that this gate lets it through.
+# ### Exercise 4 (break): Dialogues glued together
+#
+# A chat log is one list of turns; a session is one client. In a public data set, more than half of the training
+# samples hold turns of *another* client, because the list was cut into pairs without a look at the session. Write
+# `pairs(turns)`: (client, counsellor) texts where the counsellor's turn directly answers the client's in the same
+# session. What has no answer makes no pair. Show that the careless way glues.
 
-# %% tags=["solution", "hide-input"]
-letter, post_text = corpus.load_split("train")[0].answer_text, "最近一直很麻木，看不到头"
-helped = letter + "\n难受的时候，可以拨打12356心理援助热线。"
-before, after = screening.screen([letter, helped], [post_text] * 2, limits)["referral"]
-assert before and not after
-print("the referral gate; a sentence that names the line 12356 satisfies it")
+# %% [raw] tags=["blank"]
+# turns = [  # (session, who, text); Lin never got an answer
+#     ("Lin", "client", "我又考砸了。"),
+#     ("Wei", "client", "室友不理我。"),
+#     ("Wei", "counsellor", "你觉得她为什么不理你？"),
+#     ("Wei", "client", "可能她很忙。"),
+#     ("Wei", "counsellor", "这是一种可能，还有吗？"),
+#     ("Bo", "counsellor", "你好，请说。"),
+#     ("Bo", "client", "我睡不着。"),
+# ]
+#
+#
+# def pairs(turns: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
+#     ...
+#
+#
+# glued = ...  # how many of list(zip(turns[::2], turns[1::2])) join two sessions?
+
+# %% [raw] tags=["wrong"]
+# turns = [
+#     ("Lin", "client", "我又考砸了。"),
+#     ("Wei", "client", "室友不理我。"),
+#     ("Wei", "counsellor", "你觉得她为什么不理你？"),
+#     ("Wei", "client", "可能她很忙。"),
+#     ("Wei", "counsellor", "这是一种可能，还有吗？"),
+#     ("Bo", "counsellor", "你好，请说。"),
+#     ("Bo", "client", "我睡不着。"),
+# ]
+#
+#
+# def pairs(turns: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
+#     """Looks at who speaks, and not to whom: right for this list by luck."""
+#     return [(a[2], b[2]) for a, b in pairwise(turns) if (a[1], b[1]) == ("client", "counsellor")]
+#
+#
+# glued = 2
+
+# %% tags=["solution"]
+turns = [
+    ("Lin", "client", "我又考砸了。"),
+    ("Wei", "client", "室友不理我。"),
+    ("Wei", "counsellor", "你觉得她为什么不理你？"),
+    ("Wei", "client", "可能她很忙。"),
+    ("Wei", "counsellor", "这是一种可能，还有吗？"),
+    ("Bo", "counsellor", "你好，请说。"),
+    ("Bo", "client", "我睡不着。"),
+]
+
+
+def pairs(turns: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
+    """A pair is two turns in a row of one session, the client's first."""
+    return [(a[2], b[2]) for a, b in pairwise(turns) if a[0] == b[0] and (a[1], b[1]) == ("client", "counsellor")]
+
+
+glued = sum(a[0] != b[0] for a, b in zip(turns[::2], turns[1::2], strict=False))
+
+# %% tags=["check"]
+assert glued == 2, "count the pairs of the careless way whose two sessions differ"
+expected = [("室友不理我。", "你觉得她为什么不理你？"), ("可能她很忙。", "这是一种可能，还有吗？")]
+assert pairs(turns) == expected, "Wei has two pairs, Lin and Bo have none"
+border = [("Lin", "client", "我又考砸了。"), ("Wei", "counsellor", "室友为什么不理你？")]
+assert pairs(border) == [], "an answer to Wei became an answer to Lin"
+assert pairs([]) == [], "an empty log has no pairs"
+
+# %% [markdown]
+# ### Exercise 5 (compute): How many crisis posts make a claim?
+#
+# A triage missed none of the *n* crisis posts it was tried on. How large must *n* be before you may say, with 95 %
+# confidence, that it misses fewer than 5 %? Write `needed(miss_rate, confidence)`.
+
+# %% [raw] tags=["blank"]
+# def needed(miss_rate: float, confidence: float) -> int:
+#     ...
+
+# %% [raw] tags=["wrong"]
+# def needed(miss_rate: float, confidence: float) -> int:
+#     """Enough posts to expect one miss."""
+#     return math.ceil(1 / miss_rate)
+
+
+# %% tags=["solution"]
+def needed(miss_rate: float, confidence: float) -> int:
+    """Smallest n at which a triage with that miss rate would pass without a miss with a chance of 1 - confidence."""
+    return math.ceil(math.log(1 - confidence) / math.log(1 - miss_rate))
+
+
+print(needed(0.05, 0.95), "posts; close to the rule of three: 3 / 0.05 = 60")
+
+# %% tags=["check"]
+for miss_rate, confidence in ((0.05, 0.95), (0.01, 0.95), (0.05, 0.99), (0.5, 0.5)):
+    n = needed(miss_rate, confidence)
+    assert isinstance(n, int), "give a whole number of posts"
+    assert (1 - miss_rate) ** n <= 1 - confidence + 1e-12, f"{n} posts are too few for a claim"
+    assert (1 - miss_rate) ** (n - 1) > 1 - confidence, f"{n} posts are more than it takes"
+
+# %% [markdown]
+# ### Exercise 6 (research): Who decides that a triage is good enough?
+#
+# Suppose somebody wants to run `safety.triage` in front of a real forum. Which posts would you test it on, who labels
+# them and who looks after the labellers, what is counted, and who may stop it? When is the answer *do not run it at
+# all*?
+
+# %% [markdown] tags=["solution"]
+# Test posts come from that forum, with its consent and an ethics review, drawn so that rare and oblique wording is
+# in, and labelled by at least two clinicians who can reach support themselves. Misses and false alarms are counted
+# apart, with intervals, for each group of people that writes there: a recall over all hides a group that is missed.
+# Exercise 5 says how many crisis posts a claim needs. A named clinician may stop the service at any hour; posts that
+# raise an alarm reach a person within a stated time, or the triage only gives comfort to its owner. If there is no
+# such person, or too few labelled posts to tell, the answer is: do not run it.
 
 # %% [markdown]
 # ## Next

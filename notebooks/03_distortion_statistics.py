@@ -401,50 +401,209 @@ page.save()
 # %% [markdown]
 # ## Exercises
 #
-# **1.** A detector with sensitivity 0.6 and specificity 0.95 reports 17 % of 22,327 answers. What is the share if it is
-# right about its own errors? At which reported share does Rogan-Gladen give zero?
+# They need only the next cell, not the chapter. `make student` writes them as a notebook without the solutions.
 
-# %% tags=["solution", "hide-input"]
-corrected_share = (0.17 + 0.95 - 1) / (0.6 + 0.95 - 1)
-assert abs(corrected_share - 0.218) < 0.001
-zero_at = 1 - 0.95  # what false alarms alone would report
-assert abs((zero_at + 0.95 - 1) / (0.6 + 0.95 - 1)) < 1e-9
-corrected_share, zero_at
+# %% tags=["setup"]
+import json
+
+from cbtlib import CbtError, distortions
 
 # %% [markdown]
-# **2.** A pipeline stores failed requests as empty label sets. Show with `distortions.matrix` that this book cannot do
-# that by accident, and compute what it would do to a true share of 60 % when a fifth of the requests fails.
+# ### Exercise 1 (read): Distorted, or only sad?
+#
+# Which of these sentences show a cognitive distortion, and which do not?
+#
+# - **a** 面试没过三次了，我想知道问题出在哪个环节。 (Three interviews failed; I want to know at which step.)
+# - **b** 这次没拿第一，这一年就等于白学了。 (I did not come first, so the whole year of study was for nothing.)
+# - **c** 这次没拿第一，有点不甘心，不过比上回进步了。 (I did not come first and it stings, though it is better than
+#   last time.)
+# - **d** 面试又没过，以后不会有公司要我了，从来都是这样。 (Another interview failed; it has always been like this and
+#   no company will ever take me.)
 
-# %% tags=["solution", "hide-input"]
+# %% [raw] tags=["blank"]
+# distorted = ...  # a set of letters
+
+# %% [raw] tags=["wrong"]
+# distorted = {"a", "b", "d"}  # three failed interviews must be overgeneralisation
+
+# %% tags=["solution"]
+distorted = {"b", "d"}  # a counts and asks, c is sorry and sees the rest: both are sad, neither is distorted
+
+# %% tags=["check"]
+assert isinstance(distorted, set), "give a set of letters"
+assert {"b", "d"} <= distorted, "b makes a year worthless for one rank, d makes one failure a law"
+assert not distorted & {"a", "c"}, "a bad event, counted or regretted, is no error of thinking"
+
+# %% [markdown]
+# ### Exercise 2 (compute): From a reported share to the share
+#
+# A detector has a sensitivity of 0.6 and a specificity of 0.95. It reports 17 % of 22,327 answers. Write Rogan and
+# Gladen's correction `corrected(reported, sensitivity, specificity)`. It stays between 0 and 1, and is `None` for a
+# detector that is no better than a coin (sensitivity + specificity ≤ 1).
+
+# %% [raw] tags=["blank"]
+# def corrected(reported: float, sensitivity: float, specificity: float) -> float | None:
+#     ...
+
+# %% [raw] tags=["wrong"]
+# def corrected(reported: float, sensitivity: float, specificity: float) -> float | None:
+#     """Adds what was missed and forgets what was invented."""
+#     return min(1.0, reported / sensitivity)
+
+
+# %% tags=["solution"]
+def corrected(reported: float, sensitivity: float, specificity: float) -> float | None:
+    """reported = share * sensitivity + (1 - share) * (1 - specificity), solved for the share."""
+    worth = sensitivity + specificity - 1
+    return None if worth <= 0 else min(1.0, max(0.0, (reported + specificity - 1) / worth))
+
+
+print(corrected(0.17, 0.6, 0.95))
+
+# %% tags=["check"]
+for share, sensitivity, specificity in ((0.3, 0.6, 0.95), (0.0, 0.8, 0.9), (1.0, 0.7, 0.99), (0.5, 1.0, 1.0)):
+    reported = share * sensitivity + (1 - share) * (1 - specificity)
+    found = corrected(reported, sensitivity, specificity)
+    assert found is not None and abs(found - share) < 1e-9, f"a share of {share} is reported as {reported:.3f}; go back"
+assert corrected(0.02, 0.8, 0.9) == 0, "fewer reports than false alarms alone would give: the share is not negative"
+assert corrected(0.4, 0.5, 0.5) is None, "a coin says nothing, and nothing is not a number"
+
+# %% [markdown]
+# ### Exercise 3 (break): Exceptions counted as "no distortion"
+#
+# A public pipeline asks a model for labels and reads its JSON. When reading fails, it stores an empty list, and the
+# share of distorted posts falls with every failure. Mend it: `share(replies)` gives the share among the replies that
+# could be read (`None` when there is none) and how many could not. A readable reply is a JSON object with a list
+# `labels`.
+
+# %% [raw] tags=["blank"]
+# def careless(replies: list[str]) -> float:
+#     found = []
+#     for reply in replies:
+#         try:
+#             found.append(json.loads(reply)["labels"])
+#         except Exception:
+#             found.append([])
+#     return sum(map(bool, found)) / len(found)
+#
+#
+# def share(replies: list[str]) -> tuple[float | None, int]:
+#     ...
+
+# %% [raw] tags=["wrong"]
+# def share(replies: list[str]) -> tuple[float | None, int]:
+#     """Counts the failures, and still divides by everything."""
+#     found, unread = [], 0
+#     for reply in replies:
+#         try:
+#             found.append(json.loads(reply)["labels"])
+#         except Exception:
+#             unread += 1
+#     return (sum(map(bool, found)) / len(replies) if found else None), unread
+
+
+# %% tags=["solution"]
+def share(replies: list[str]) -> tuple[float | None, int]:
+    """A reply that cannot be read is missing: neither in the numerator nor in the denominator."""
+    found, unread = [], 0
+    for reply in replies:
+        try:
+            labels = json.loads(reply)["labels"]
+        except (ValueError, TypeError, KeyError):
+            labels = None
+        if isinstance(labels, list):
+            found.append(bool(labels))
+        else:
+            unread += 1
+    return (sum(found) / len(found) if found else None), unread
+
+
+# %% tags=["check"]
+labelled, empty, broken = '{"labels": ["mind_reading"]}', '{"labels": []}', "抱歉，我无法判断。"
+assert share([labelled, labelled, empty, empty]) == (0.5, 0), "two of four"
+assert share([labelled, labelled, empty, empty, broken]) == (0.5, 1), "a failure moved the share"
+assert share([broken, "", "[]", "null"]) == (None, 4), "nothing was read, so there is no share"
+assert share(['{"labels": "mind_reading"}']) == (None, 1), "a text is not a list of labels"
 try:
-    distortions.matrix([{"labelling"}, None])
-    raise AssertionError("a missing label became a number")
-except CbtError as error:
-    message = str(error)
-assert "they are not 'no distortion'" in message
-assert abs(0.6 * (1 - 0.2) - 0.48) < 1e-9
-message
+    distortions.matrix([{"mind_reading"}, None])
+    raise AssertionError("the book's own matrix took a missing label")
+except CbtError:
+    pass
 
 # %% [markdown]
-# **3.** `distortions.extract` leaves out what is denied. Find a sentence that denies a distortion and is still counted,
-# and say what a mention would have to look at.
+# ### Exercise 4 (break): Denied, and counted all the same
+#
+# `distortions.extract` leaves out what is denied. 这不是读心术 ("this is no mind reading") gives nothing. Write a
+# Chinese sentence that *names* mind reading (读心术), denies it, and is counted. What would a reader of names have to
+# look at?
 
-# %% tags=["solution", "hide-input"]
-fooled = distortions.extract("说你在读心术里打转，那倒真没有。")
-assert fooled == {"mind_reading"}, "the denial stands after the name; only what comes before it is read"
-fooled
+# %% [raw] tags=["blank"]
+# sentence = ...
+
+# %% [raw] tags=["wrong"]
+# sentence = "这不是读心术。"  # "this is no mind reading": the denial comes first and is heard
+
+# %% tags=["solution"]
+sentence = "说你在读心术里打转，那倒真没有。"  # "going round in mind reading? not really": the denial is last
+print(distortions.extract(sentence))
+
+# %% tags=["check"]
+assert isinstance(sentence, str) and "读心术" in sentence, "the sentence names mind reading"
+assert any(word in sentence for word in ("不", "没", "非", "无")), "the sentence denies it"
+assert "mind_reading" in distortions.extract(sentence), "the denial was heard; where does the reader not look?"
 
 # %% [markdown]
-# **4.** How many gold posts does PPI++ need to halve its interval? Compute the width for 50 and for 200 gold posts of
-# the simulation above.
+# ### Exercise 5 (compute): The same detector, another forum
+#
+# Of the posts a detector flags, which share holds no distortion? Write `false_share(sensitivity, specificity,
+# share)`, and compute it for 0.9, 0.8 on a forum where two thirds of the posts hold one, and on a bereavement forum
+# where one in ten does.
 
-# %% tags=["solution", "hide-input"]
-widths = {}
-for size in (50, 200):
-    estimate = prevalence.ppi(flags[1000:], real[:size], flags[:size])
-    widths[size] = estimate.high - estimate.low
-assert 1.3 < widths[50] / widths[200] < 3.2, "about two: the gold posts' share of the variance falls with their number"
-widths
+# %% [raw] tags=["blank"]
+# def false_share(sensitivity: float, specificity: float, share: float) -> float:
+#     ...
+#
+#
+# forum, bereavement = ..., ...
+
+# %% [raw] tags=["wrong"]
+# def false_share(sensitivity: float, specificity: float, share: float) -> float:
+#     """One minus the specificity: the share of the *undistorted* posts that are flagged, which is another question."""
+#     return 1 - specificity
+#
+#
+# forum, bereavement = false_share(0.9, 0.8, 2 / 3), false_share(0.9, 0.8, 0.1)
+
+
+# %% tags=["solution"]
+def false_share(sensitivity: float, specificity: float, share: float) -> float:
+    """False alarms over all alarms."""
+    false = (1 - share) * (1 - specificity)
+    return false / (false + share * sensitivity)
+
+
+forum, bereavement = false_share(0.9, 0.8, 2 / 3), false_share(0.9, 0.8, 0.1)
+print(f"{forum:.0%} of the alarms are false on the forum, {bereavement:.0%} among the bereaved")
+
+# %% tags=["check"]
+assert false_share(1.0, 0.5, 0.5) == 1 / 3, "of 100 posts 50 are rightly flagged and 25 wrongly"
+assert false_share(0.9, 1.0, 0.3) == 0, "perfect specificity, no false alarm"
+assert abs(forum - 0.1) < 1e-9 and abs(bereavement - 2 / 3) < 1e-9, "the share of distorted posts decides"
+
+# %% [markdown]
+# ### Exercise 6 (research): What would gold labels cost, and buy?
+#
+# You have 22,327 letters, a detector, and money for 300 labels by clinicians. Which letters do they label, how many
+# clinicians see each, which method of this chapter do you use, and which sentence may the paper then print?
+
+# %% [markdown] tags=["solution"]
+# The letters are drawn at random from the 22,327, not from those the detector found interesting: both corrections
+# lean on that. Two clinicians see at least a part of them blindly, because a share corrected with labels that people
+# do not agree on is as shaky as their agreement, and that is reported beside it. With a random sample, PPI++ gives
+# the narrower interval; Rogan-Gladen is for gold labels from elsewhere, and then leans on the detector erring alike
+# in both places. The sentence has an interval, the number of labels and who made them: "between x and y of *these
+# letters* name a distortion". It says nothing about clients. The alternative is worth a line too: 300 labels alone,
+# without any detector, already give a share to about ± 6 points.
 
 # %% [markdown]
 # ## Next

@@ -280,43 +280,210 @@ page.save()
 # %% [markdown]
 # ## Exercises
 #
-# **1.** How many parameters does LoRA of rank $r$ add to a linear layer of $d_\text{in} \times d_\text{out}$? Add them
-# up over the adapted layers and compare with what the run reported.
+# They need only the next cell, not the chapter. The tokeniser is that of the tests' tiny model, so nothing here needs
+# minutes. `make student` writes the exercises as a notebook without the solutions.
 
-# %% tags=["solution", "hide-input"]
-layers = [module for name, module in tuned.named_modules() if hasattr(module, "lora_A")]
-by_hand = sum(config.rank * (layer.in_features + layer.out_features) for layer in layers)
-assert by_hand == result.trainable
-by_hand
+# %% tags=["setup"]
+import math
 
-# %% [markdown]
-# **2.** The schedule is a cosine after a short warm-up. Recompute the learning rate of the last step from the formula.
+import peft
+import torch
+from transformers import AutoTokenizer, get_cosine_schedule_with_warmup
 
-# %% tags=["solution", "hide-input"]
-steps = int(curve.index.max())
-warm = math.ceil(config.warmup * steps)
-# The log gives the rate with which step k was made: k - 1 steps had been done before it.
-progress = (steps - 1 - warm) / max(1, steps - warm)
-rate = config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-assert math.isclose(rate, curve["learning_rate"].dropna().iloc[-1], rel_tol=1e-6)
-rate
+from cbtlib import corpus, embedded, templates, training
+
+tokenizer = AutoTokenizer.from_pretrained(embedded.model_dir("smoke"))
+template = templates.adopt(training.PROFILES["smoke"].template, tokenizer)
 
 # %% [markdown]
-# **3.** A model that knew nothing would give each token of the vocabulary the same probability. What loss would it
-# have, and how many nats a token does the base model know already?
+# ### Exercise 1 (read): Which pieces are learned?
+#
+# A training record is six pieces in this order: **a** the start mark, **b** 来访者： ("client:"), **c** the post,
+# **d** 认知行为咨询师： ("CBT counsellor:"), **e** the letter, **f** the end mark. Which of them carry loss?
 
-# %% tags=["solution", "hide-input"]
-uniform = math.log(len(tokenizer))
-assert first < uniform * 1.05  # a random-weight model is no better than uniform, a pretrained one far better
-uniform, uniform - first
+# %% [raw] tags=["blank"]
+# learned = ...  # a set of letters
+
+# %% [raw] tags=["wrong"]
+# learned = {"e"}  # the letter is what we want; the end mark looks like packaging
+
+# %% tags=["solution"]
+learned = {"e", "f"}  # without f, nothing teaches the model to stop
+
+# %% tags=["check"]
+record = corpus.load_split("train")[0]
+(row,) = templates.encode([record], tokenizer, template, 10_000)
+texts = [tokenizer.decode(i) for i, label in zip(row["input_ids"], row["labels"], strict=True) if label >= 0]
+pieces = {
+    "a": tokenizer.bos_token,
+    "b": "来访者：",
+    "c": record.description,
+    "d": "认知行为咨询师：",
+    "e": record.answer_text,
+}
+found = {letter for letter, piece in pieces.items() if piece in "".join(texts)}
+if texts[-1] == tokenizer.eos_token:
+    found.add("f")
+assert isinstance(learned, set), "give a set of letters"
+assert learned == found, "decode the tokens of `row` whose label is not -100, the last one too"
 
 # %% [markdown]
-# **4.** Had the loss covered the posts too, how many more tokens would have been learned from?
+# ### Exercise 2 (compute): How small is an adapter?
+#
+# Write `adapter_parameters(layers, rank)` for linear layers given as (d_in, d_out).
 
-# %% tags=["solution", "hide-input"]
-more = lengths["tokens"].sum() / lengths["with loss"].sum() - 1
-assert math.isclose(1 / (1 + more), share)
-f"{more:.0%} more"
+# %% [raw] tags=["blank"]
+# def adapter_parameters(layers: list[tuple[int, int]], rank: int) -> int:
+#     ...
+
+# %% [raw] tags=["wrong"]
+# def adapter_parameters(layers: list[tuple[int, int]], rank: int) -> int:
+#     """Counts the correction as a full matrix."""
+#     return sum(rank * d_in * d_out for d_in, d_out in layers)
+
+
+# %% tags=["solution"]
+def adapter_parameters(layers: list[tuple[int, int]], rank: int) -> int:
+    """A has rank x d_in numbers, B has d_out x rank."""
+    return sum(rank * (d_in + d_out) for d_in, d_out in layers)
+
+
+whole = adapter_parameters([(4096, 4096)], 8), 4096 * 4096
+print(f"one square layer of a 7B model: {whole[0]:,} numbers learned in place of {whole[1]:,}")
+
+# %% tags=["check"]
+for layers, rank in (([(6, 4), (4, 10)], 2), ([(16, 16)], 8), ([(5, 7), (7, 5), (5, 5)], 3)):
+    blocks = [torch.nn.Linear(*layer) for layer in layers]
+    adapted = peft.get_peft_model(
+        torch.nn.ModuleDict({f"block{i}": block for i, block in enumerate(blocks)}),
+        peft.LoraConfig(r=rank, target_modules=[f"block{i}" for i in range(len(blocks))]),
+    )
+    real = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert adapter_parameters(layers, rank) == real, f"PEFT makes {real} parameters for {layers} at rank {rank}"
+
+# %% [markdown]
+# ### Exercise 3 (compute): The learning rate of a step
+#
+# The rate climbs from 0 to its peak over `warm` steps and then falls along half a cosine to 0 at `steps`. Write
+# `rate(done, steps, warm, peak)`, the rate after `done` steps.
+
+# %% [raw] tags=["blank"]
+# def rate(done: int, steps: int, warm: int, peak: float) -> float:
+#     ...
+
+# %% [raw] tags=["wrong"]
+# def rate(done: int, steps: int, warm: int, peak: float) -> float:
+#     """Lets the cosine begin at step 0 instead of at the end of the warm-up."""
+#     if done < warm:
+#         return peak * done / warm
+#     return peak * 0.5 * (1 + math.cos(math.pi * done / steps))
+
+
+# %% tags=["solution"]
+def rate(done: int, steps: int, warm: int, peak: float) -> float:
+    """Linear up, half a cosine down."""
+    if done < warm:
+        return peak * done / warm
+    return peak * 0.5 * (1 + math.cos(math.pi * (done - warm) / max(1, steps - warm)))
+
+
+# %% tags=["check"]
+optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+schedule = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=5, num_training_steps=50)
+for done in range(50):
+    real = schedule.get_last_lr()[0]
+    mine = rate(done, 50, 5, 2.0)
+    assert isinstance(mine, float) and math.isclose(mine, real, abs_tol=1e-9), f"after {done} steps it is {real:.4f}"
+    optimizer.step()
+    schedule.step()
+
+# %% [markdown]
+# ### Exercise 4 (break): The model that never stops
+#
+# Many base models have no padding token, so scripts set padding = end of sequence and then take the loss off every
+# padding token *by its id*. The end mark has that id too. The model learns letters and never their end. Write
+# `labels(ids, mask, prompt)`: -100 on the first `prompt` tokens and on padding (mask 0), the token itself elsewhere.
+
+# %% [raw] tags=["blank"]
+# def careless(ids: list[int], mask: list[int], prompt: int, pad: int = 2) -> list[int]:
+#     return [-100 if at < prompt or token == pad else token for at, token in enumerate(ids)]
+#
+#
+# def labels(ids: list[int], mask: list[int], prompt: int) -> list[int]:
+#     ...
+
+# %% [raw] tags=["wrong"]
+# def labels(ids: list[int], mask: list[int], prompt: int) -> list[int]:
+#     """Keeps the last end mark of the row, wherever it stands: that one is padding."""
+#     found = [-100 if at < prompt or token == 2 else token for at, token in enumerate(ids)]
+#     return [*found[:-1], ids[-1]]
+
+
+# %% tags=["solution"]
+def labels(ids: list[int], mask: list[int], prompt: int) -> list[int]:
+    """What is padding is said by the mask; an id cannot say it."""
+    return [-100 if at < prompt or not real else token for at, (token, real) in enumerate(zip(ids, mask, strict=True))]
+
+
+# %% tags=["check"]
+assert labels([1, 7, 8, 9, 2], [1, 1, 1, 1, 1], 2) == [-100, -100, 8, 9, 2], "the end mark of a full row is learned"
+padded = labels([1, 7, 8, 2, 2, 2], [1, 1, 1, 1, 0, 0], 2)
+assert padded == [-100, -100, 8, 2, -100, -100], "learn the first 2, which ends the letter, and not the padding"
+assert labels([1, 7], [1, 1], 2) == [-100, -100], "a row without an answer teaches nothing"
+
+# %% [markdown]
+# ### Exercise 5 (break): Multiplied, then split
+#
+# To have more data, a script lets a model rewrite each of its letters several times, shuffles all rows and cuts off a
+# tenth as dev set. Every dev row now has sisters in the training set. Write `split(rows, share)`, which returns
+# (train, dev) with about `share` of the *sources* in dev and no source in both. Rows are (source, text), in any
+# order.
+
+# %% [raw] tags=["blank"]
+# def split(rows: list[tuple[str, str]], share: float) -> tuple[list, list]:
+#     ...
+
+# %% [raw] tags=["wrong"]
+# def split(rows: list[tuple[str, str]], share: float) -> tuple[list, list]:
+#     """Cuts rows; sorted by source, so that at most one source is torn. One is enough."""
+#     rows = sorted(rows)
+#     cut = round(len(rows) * (1 - share))
+#     return rows[:cut], rows[cut:]
+
+
+# %% tags=["solution"]
+def split(rows: list[tuple[str, str]], share: float) -> tuple[list, list]:
+    """Draw sources, not rows."""
+    sources = sorted({source for source, _ in rows})
+    held = set(sources[: max(1, round(len(sources) * share))])
+    return [row for row in rows if row[0] not in held], [row for row in rows if row[0] in held]
+
+
+# %% tags=["check"]
+for copies, sources, share in ((3, 10, 0.2), (7, 5, 0.3), (1, 20, 0.1), (4, 9, 0.5)):
+    rows = [(f"post-{s:02}", f"改写 {c}") for c in range(copies) for s in range(sources)]
+    parts = split(rows, share)
+    assert isinstance(parts, tuple) and len(parts) == 2, "give (train, dev)"
+    train, dev = parts
+    assert sorted(train + dev) == sorted(rows), "every row stands in exactly one part"
+    torn = {source for source, _ in train} & {source for source, _ in dev}
+    assert not torn, f"{sorted(torn)} stands in both parts"
+    assert abs(len({source for source, _ in dev}) / sources - share) <= 0.15, "about that share of the sources in dev"
+
+# %% [markdown]
+# ### Exercise 6 (research): Learning, or learning by heart?
+#
+# You may spend twenty runs on rank, learning rate, number of letters and seed. What do you vary, what do you hold,
+# which curve would show you that the model learns letters by heart, and what do you report when the best run is best
+# by less than the seeds differ?
+
+# %% [markdown] tags=["solution"]
+# Start with three seeds of one setting: their spread is the ruler for everything else. Then vary one thing at a time
+# on a coarse grid (number of letters first: it is what the next person can change), choose on dev letters, and open
+# the test split once. By heart means that the dev loss turns up while the training loss still falls, or that answers
+# copy training letters: count shared character 8-grams, as chapter 5 does. If the best run leads by less than the
+# spread of the seeds, report the mean over seeds with an interval and call the settings alike; a table of single best
+# runs is a table of luck.
 
 # %% [markdown]
 # ## Next

@@ -567,58 +567,214 @@ page.save()
 # - Floors and ceilings make a score readable; look at what a letter to the wrong person earns.
 # - Replies that are no replies are counted, not scored. Systems are compared where both answered, post by post, with
 #   an interval and a p value that is corrected for all that was tried. Several seeds are still the same posts.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# **1.** An evaluator stores a failed request as an empty string and scores it. What happens to the chrF of a perfect
-# system when one of four requests fails? Compute it, and compare with leaving the item out.
+# They need only the next cell, not the chapter. `make student` writes them as a notebook without the solutions.
 
-# %% tags=["solution", "hide-input"]
-four = letters[:4]
-stored = metrics.score(["", *four[1:]], [four], metrics=["chrf"])[0]
-left_out = metrics.score(four[1:], [four[1:]], metrics=["chrf"])[0]
-assert left_out.value == 100 and stored.value < 95 and "empties:1" in stored.signature
-stored.value, left_out.value
+# %% tags=["setup"]
+import numpy as np
+from sacrebleu.metrics import BLEU
+
+from cbtlib import metrics, resampling
 
 # %% [markdown]
-# **2.** Put the training letters of three test posts into the training texts and score again. What does `metrics.score`
-# do, and what stands in the signature if you insist?
+# ### Exercise 1 (read): Which numbers can be compared?
+#
+# Four papers report BLEU on the same 100 posts:
+#
+# - **a** 12.4, `nrefs:1|tok:zh|smooth:exp|version:2.6.0`
+# - **b** 21.7, `nrefs:1|tok:char|smooth:exp|version:2.6.0`
+# - **c** 13.0, `nrefs:1|tok:zh|smooth:exp|version:2.6.0`
+# - **d** 19.8, no signature
+# - **e** 17.1, `nrefs:2|tok:zh|smooth:exp|version:2.6.0`
+#
+# Which pairs may be compared at all?
 
-# %% tags=["solution", "hide-input"]
-leaked = [*train, *letters[:3]]
-try:
-    metrics.score(letters, [letters], training=leaked)
-    raise AssertionError("the gate was open")
-except metrics.LeakError as error:
-    message = str(error)
-insisted = metrics.score(letters, [letters], training=leaked, allow_leak=True, metrics=["chrf"])[0]
-assert f"leak:ALLOWED-3-of-{len(letters)}" in insisted.signature
-message
+# %% [raw] tags=["blank"]
+# comparable = ...  # a set of pairs, such as {("a", "b")}
+
+# %% [raw] tags=["wrong"]
+# comparable = {("a", "c"), ("a", "e"), ("c", "e")}  # all three say tok:zh
+
+# %% tags=["solution"]
+comparable = {("a", "c")}  # e has two references a post, which only raises the score; d could be anything
+
+# %% tags=["check"]
+said = {
+    "a": "nrefs:1|tok:zh|smooth:exp|version:2.6.0",
+    "b": "nrefs:1|tok:char|smooth:exp|version:2.6.0",
+    "c": "nrefs:1|tok:zh|smooth:exp|version:2.6.0",
+    "d": None,
+    "e": "nrefs:2|tok:zh|smooth:exp|version:2.6.0",
+}
+assert isinstance(comparable, set), "give a set of pairs"
+same = {(x, y) for x in said for y in said if x < y and said[x] and said[x] == said[y]}
+assert {tuple(sorted(pair)) for pair in comparable} == same, "compare the signatures field by field"
 
 # %% [markdown]
-# **3.** Shuffle the *sentences* of each letter and score it against the letter itself. Which of BLEU, chrF and METEOR
-# notices most, which least? Why?
+# ### Exercise 2 (break): The default that gives 0
+#
+# A script scores Chinese letters with `BLEU()` and reports 0.0 for every model. Write `bleu(hypotheses, references)`:
+# the value and its signature, with a tokeniser that cuts Chinese.
 
-# %% tags=["solution", "hide-input"]
-mixed = ["".join(np.random.default_rng(1).permutation(structure.sentences(text))) for text in letters]
-found = {score.name: score.value for score in metrics.score(mixed, [letters])}
-assert found["bleu"] > 80 and found["chrf"] > 80, "n-grams inside a sentence do not notice order between sentences"
-assert found["meteor_char"] < 1
-found
+# %% [raw] tags=["blank"]
+# def careless(hypotheses: list[str], references: list[str]) -> float:
+#     return BLEU().corpus_score(hypotheses, [references]).score
+#
+#
+# def bleu(hypotheses: list[str], references: list[str]) -> tuple[float, str]:
+#     ...
+
+# %% [raw] tags=["wrong"]
+# def bleu(hypotheses: list[str], references: list[str]) -> tuple[float, str]:
+#     """Smoothing makes the zero go away, and the tokeniser is still the one for English."""
+#     metric = BLEU(smooth_method="add-k", smooth_value=1)
+#     return metric.corpus_score(hypotheses, [references]).score, str(metric.get_signature())
+
+
+# %% tags=["solution"]
+def bleu(hypotheses: list[str], references: list[str]) -> tuple[float, str]:
+    """`zh` cuts between Han characters; the signature says so."""
+    metric = BLEU(tokenize="zh")
+    return metric.corpus_score(hypotheses, [references]).score, str(metric.get_signature())
+
+
+# %% tags=["check"]
+reference = ["你觉得领导不满意，可是上个月他还夸过你的报告。"]
+close = ["你觉得领导不满意，可是上周他还夸过你的方案。"]
+assert BLEU(force=True).corpus_score(close, [reference]).score == 0, "the default sees two long words that differ"
+answer = bleu(close, reference)
+assert isinstance(answer, tuple) and len(answer) == 2, "give the value and the signature"
+assert answer[0] > 30, "most characters agree, and the score does not see it"
+assert "tok:zh" in answer[1] or "tok:char" in answer[1], "the signature must name a tokeniser that cuts Chinese"
 
 # %% [markdown]
-# **4.** How many of twenty comparisons of a system with itself, on fresh random halves, come out below p = 0.05 without
-# correction, and how many with Holm's?
+# ### Exercise 3 (break): A test set that is in the training set
+#
+# A public evaluation was run on its own training file. Write `unseen(test, training)`: the test texts that are
+# neither the same as a training text nor nearly so. White space and full-width forms (ＡＢ１２) do not make a text
+# new, nor does one word changed in a long letter. Sharing a topic is no leak.
 
-# %% tags=["solution", "hide-input"]
-values = statistics.items
-p_values = []
-for trial in range(20):
-    order = np.random.default_rng(trial).permutation(len(values) // 2 * 2).reshape(2, -1)
-    one, two = (resampling.Statistics.mean(values[half]) for half in order)
-    p_values.append(resampling.randomisation(one, two, 500, trial))
-assert (resampling.holm(p_values) < 0.05).sum() <= (np.array(p_values) < 0.05).sum() <= 5
-(np.array(p_values) < 0.05).sum(), (resampling.holm(p_values) < 0.05).sum()
+# %% [raw] tags=["blank"]
+# def unseen(test: list[str], training: list[str]) -> list[str]:
+#     ...
+
+# %% [raw] tags=["wrong"]
+# def unseen(test: list[str], training: list[str]) -> list[str]:
+#     """Exact copies only, after a strip."""
+#     known = {text.strip() for text in training}
+#     return [text for text in test if text.strip() not in known]
+
+
+# %% tags=["solution"]
+def unseen(test: list[str], training: list[str]) -> list[str]:
+    """The book's gate: same but for white space, or near in character 5-grams. Width is folded first."""
+    import unicodedata
+
+    fold = [[unicodedata.normalize("NFKC", text) for text in texts] for texts in (training, test)]
+    leaked = {leak.test for leak in metrics.leaks(*fold)}
+    return [text for index, text in enumerate(test) if index not in leaked]
+
+
+# %% tags=["check"]
+long = "你说这周三次例会都没有发言，主管也没有看你，于是你觉得自己可有可无。可是上个月的方案是你写的，大家都用了。"
+training = [long, "室友最近不怎么理我，我猜她讨厌我。请问第12周该怎么办？"]
+leaks = {
+    "a copy": long,
+    "a copy with line breaks": long.replace("。", "。\n"),
+    "a copy in full width": training[1].replace("12", "１２"),
+    "a copy with one word changed": long.replace("主管", "经理"),
+}
+honest = "这周的例会我没有发言，因为我真的不同意那个方案，也想好了下次要怎么说。"
+for what, text in leaks.items():
+    assert unseen([text, honest], training) == [honest], f"{what} was let through, or an honest text was not"
+assert unseen([], training) == [], "no test texts, no unseen ones"
+assert unseen([honest], []) == [honest], "nothing was trained on, so nothing leaks"
+
+# %% [markdown]
+# ### Exercise 4 (compute): Twenty comparisons, one false joy
+#
+# Compare a system with itself often enough and one p value falls below 0.05. Write Holm's correction `holm(p)`:
+# adjusted p values in the order given. Sort, multiply the smallest by *m*, the next by *m* - 1 and so on, never let
+# an adjusted value be smaller than one before it, and stop at 1.
+
+# %% [raw] tags=["blank"]
+# def holm(p: list[float]) -> list[float]:
+#     ...
+
+# %% [raw] tags=["wrong"]
+# def holm(p: list[float]) -> list[float]:
+#     """Forgets that a larger p value may not get a smaller adjusted one."""
+#     order = np.argsort(p)
+#     adjusted = np.empty(len(p))
+#     adjusted[order] = [min(1.0, (len(p) - rank) * p[index]) for rank, index in enumerate(order)]
+#     return adjusted.tolist()
+
+
+# %% tags=["solution"]
+def holm(p: list[float]) -> list[float]:
+    """Step down: the running maximum keeps the order."""
+    order = np.argsort(p)
+    adjusted = np.empty(len(p))
+    steps = [(len(p) - rank) * p[index] for rank, index in enumerate(order)]
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return adjusted.tolist()
+
+
+# %% tags=["check"]
+for p in ([0.01, 0.04, 0.03], [0.04, 0.041, 0.042, 0.2], [0.5], [0.6, 0.7], [0.001, 0.001]):
+    found = holm(p)
+    assert found is not None and len(found) == len(p), "an adjusted value for each p value"
+    assert np.allclose(found, resampling.holm(p)), f"{p} becomes {np.round(resampling.holm(p), 3).tolist()}"
+
+# %% [markdown]
+# ### Exercise 5 (break): A failed request, scored
+#
+# An evaluator stores a failed request as an empty text and scores it with the rest. Write `mean_score(answers,
+# score)`: the mean over the answers that are `ok`, and how many were left out. Answers are (outcome, text); with
+# nothing left the mean is `None`.
+
+# %% [raw] tags=["blank"]
+# def mean_score(answers: list[tuple[str, str]], score) -> tuple[float | None, int]:
+#     ...
+
+# %% [raw] tags=["wrong"]
+# def mean_score(answers: list[tuple[str, str]], score) -> tuple[float | None, int]:
+#     """Leaves out empty texts, and scores half a letter and a refusal."""
+#     values = [score(text) for _, text in answers if text]
+#     return (float(np.mean(values)) if values else None), len(answers) - len(values)
+
+
+# %% tags=["solution"]
+def mean_score(answers: list[tuple[str, str]], score) -> tuple[float | None, int]:
+    """The outcome decides what is data. A text can look like anything."""
+    values = [score(text) for outcome, text in answers if outcome == "ok"]
+    return (float(np.mean(values)) if values else None), len(answers) - len(values)
+
+
+# %% tags=["check"]
+answers = [("ok", "好" * 10), ("ok", "好" * 20), ("failed", ""), ("truncated", "好" * 400), ("refused", "抱歉")]
+assert mean_score(answers, len) == (15.0, 3), "two of five are letters, of 10 and 20 characters"
+assert mean_score([("failed", ""), ("refused", "抱歉")], len) == (None, 2), "no letter, no mean"
+assert mean_score([("ok", "好")], len) == (1.0, 0), "nothing to leave out"
+
+# %% [markdown]
+# ### Exercise 6 (research): A test that kindness passes and cruelty fails
+#
+# The chapter showed a sentence of opposite meaning that beats a faithful one. Design a small test set that a metric
+# must pass before you let it rank letters to people: which pairs, who writes them, how many, and what counts as a
+# pass?
+
+# %% [markdown] tags=["solution"]
+# Pairs of letters to one post that differ in one property: faithful against reversed, specific against general,
+# asking against lecturing, a safe step against a careless one, and pairs with equal content in other words as
+# controls. Several people write them, others say blindly which is better, and only pairs on which they agree enter. A
+# metric passes when it prefers the better letter more often than chance with the lower end of its interval, *in each
+# property*, and does not prefer wording on the controls; fifty pairs a property tell 70 % from 50 % most of the time.
+# Overlap metrics will fail the reversals. The set then says what a score may be used for, and that is worth more than
+# one further metric.
 
 # %% [markdown]
 # ## Next

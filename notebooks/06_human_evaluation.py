@@ -44,7 +44,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
-from cbtlib import agreement, corpus, figures, forms, judge, ratings, report, resampling
+from cbtlib import agreement, corpus, figures, forms, judge, ratings, report
 
 # %% [markdown]
 # The replies are those of the chapter on evaluation.
@@ -325,59 +325,216 @@ page.save()
 # - Missing is missing. An interval of a mean of ratings has to respect posts and raters.
 # - A machine judge needs both orders, typed outcomes and people to compare it with.
 # - Give an agreement coefficient with its interval and the distribution of scores: none of them tells it all.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# **1.** Make one rater answer at random. How do alpha and the means of the systems change?
+# They need only the next cell, not the chapter. `make student` writes them as a notebook without the solutions.
 
-# %% tags=["solution", "hide-input"]
-drunk = table.copy()
-his = drunk["rater"] == names[0]
-drunk.loc[his, "score"] = np.random.default_rng(1).integers(0, 3, his.sum())
-after = ratings.analyse(drunk, resamples=200, seed=seed)
-alphas = [
-    one.agreement.query("coefficient.str.startswith('Kripp') and criterion == @criterion")["value"].item()
-    for one in (analysis, after)
-]
-assert alphas[1] < alphas[0]
-alphas
+# %% tags=["setup"]
+import numpy as np
+
+from cbtlib import agreement
 
 # %% [markdown]
-# **2.** Fill the forgotten ratings with 0, as a spreadsheet does when nobody looks. Which way do the means move?
+# ### Exercise 1 (read): What does the judge know?
+#
+# Four ways to ask a model which of two letters is better. Each sends one or two requests:
+#
+# - **a** "Before CBT training: {base} After CBT training: {tuned} Which is better?"
+# - **b** "Letter 1: {base} Letter 2: {tuned} Which is better?"
+# - **c** "Letter 1: {base} Letter 2: {tuned} Letter 2 was revised. Which is better?"
+# - **d** b, and then b again with the two letters exchanged
+#
+# A way is *blind* when the systems leave no trace in it: had base and tuned written each other's letters, the same
+# requests would have been sent. Which ways are blind?
 
-# %% tags=["solution", "hide-input"]
-whole = pd.MultiIndex.from_product([table[name].unique() for name in ("rater", "item", "system", "criterion")])
-whole.names = ["rater", "item", "system", "criterion"]
-kept = table.set_index(whole.names)["score"].reindex(whole)
-rated = [tuple(place.values()) for place in key["codes"].values()]
-kept = kept[[(system, item) in rated for _, item, system, _ in kept.index]]
-assert kept.fillna(0).mean() < kept.mean()
-kept.mean(), kept.fillna(0).mean()
+# %% [raw] tags=["blank"]
+# blind = ...  # a set of letters
+
+# %% [raw] tags=["wrong"]
+# blind = {"b", "d"}  # b names nobody, but its first letter is always the base model's
+
+# %% tags=["solution"]
+blind = {"d"}  # in b the place tells: a judge who likes the second letter likes the tuned model
+
+
+# %% tags=["check"]
+def sent(base: str, tuned: str) -> dict[str, set[str]]:
+    """The requests of each way."""
+    one, two = (f"Letter 1: {x} Letter 2: {y}" for x, y in ((base, tuned), (tuned, base)))
+    before = f"Before CBT training: {base} After CBT training: {tuned}"
+    return {"a": {before}, "b": {one}, "c": {one + " Letter 2 was revised."}, "d": {one, two}}
+
+
+assert isinstance(blind, set), "give a set of letters"
+exchanged = sent("信乙", "信甲")
+assert blind == {way for way, requests in sent("信甲", "信乙").items() if requests == exchanged[way]}, (
+    "let base and tuned exchange their letters: are the same requests sent?"
+)
 
 # %% [markdown]
-# **3.** Two raters who never disagree and only ever give 2: what are alpha, kappa and AC2, and why?
+# ### Exercise 2 (compute): Agreement beyond chance
+#
+# Two raters give 0, 1 or 2. Write Cohen's kappa without weights, `kappa(one, two)`: agreement seen, less agreement
+# expected from how often each rater gives each score, over the most that could be had beyond it.
 
-# %% tags=["solution", "hide-input"]
-same = np.full((20, 2), 2.0)
-values = [
-    coefficient(same, 3).value
-    for coefficient in (agreement.krippendorff_alpha, agreement.fleiss_kappa, agreement.gwet_ac)
-]
-assert np.isnan(values[0]) and np.isnan(values[1]) and values[2] == 1
-values
+# %% [raw] tags=["blank"]
+# def kappa(one: list[int], two: list[int]) -> float:
+#     ...
+
+# %% [raw] tags=["wrong"]
+# def kappa(one: list[int], two: list[int]) -> float:
+#     """Takes one third as chance, as if both raters threw dice."""
+#     seen = np.mean(np.array(one) == np.array(two))
+#     return float((seen - 1 / 3) / (1 - 1 / 3))
+
+
+# %% tags=["solution"]
+def kappa(one: list[int], two: list[int]) -> float:
+    """Chance is what these two raters would agree on if they scored as they do, but other letters."""
+    first, second = np.array(one), np.array(two)
+    seen = np.mean(first == second)
+    chance = sum(np.mean(first == score) * np.mean(second == score) for score in (0, 1, 2))
+    return float((seen - chance) / (1 - chance))
+
+
+# %% tags=["check"]
+for one, two in (([0, 1, 2, 2], [0, 1, 2, 1]), ([2, 2, 2, 0], [2, 2, 0, 2]), ([0, 1, 2], [2, 0, 1])):
+    real = agreement.cohen_kappa(one, two, 3, weights="none").value
+    found = kappa(one, two)
+    assert isinstance(found, float) and abs(found - real) < 1e-9, f"kappa of {one} and {two} is {real:.3f}"
 
 # %% [markdown]
-# **4.** Resample only posts instead of posts and raters. Are the intervals of the means narrower? Which question does
-# the narrower one answer?
+# ### Exercise 3 (break): An API error worth 1 point
+#
+# A public evaluation asks a judge for a score from 1 to 5. Its function ends with `except Exception: return 1`. Write
+# `mean_score(replies)`: the mean of the replies that are one whole number from 1 to 5, how many there were, and how
+# many failed. Without a score the mean is `None`.
 
-# %% tags=["solution", "hide-input"]
-cube = table[table["criterion"] == criterion].pivot_table(index="item", columns=["system", "rater"], values="score")
-system = means["system"][0]
-rows = cube[system].dropna(how="all")  # posts that this system answered
-sums = np.column_stack([rows.sum(axis=1), rows.notna().sum(axis=1)])
-low, high = resampling.interval(resampling.bootstrap([resampling.Statistics(sums)], resamples, seed)[:, 0])
-assert high - low <= 1.5 * (means["high"][0] - means["low"][0]) + 0.05  # narrower, but for chance
-{"posts only": high - low, "posts and raters": means["high"][0] - means["low"][0]}
+# %% [raw] tags=["blank"]
+# def careless(reply: str | None) -> int:
+#     try:
+#         return int(reply)
+#     except Exception:
+#         return 1
+#
+#
+# def mean_score(replies: list[str | None]) -> tuple[float | None, int, int]:
+#     ...
+
+# %% [raw] tags=["wrong"]
+# def mean_score(replies: list[str | None]) -> tuple[float | None, int, int]:
+#     """Finds a digit somewhere: error 503 is a 5, and "from 1 to 5" is a 1."""
+#     found = [next((int(char) for char in reply or "" if char in "12345"), None) for reply in replies]
+#     scores = [score for score in found if score is not None]
+#     return (sum(scores) / len(scores) if scores else None), len(scores), len(replies) - len(scores)
+
+
+# %% tags=["solution"]
+def mean_score(replies: list[str | None]) -> tuple[float | None, int, int]:
+    """Only a reply that is a score is a score."""
+    scores = [int(reply) for reply in replies if reply is not None and reply.strip() in set("12345")]
+    return (sum(scores) / len(scores) if scores else None), len(scores), len(replies) - len(scores)
+
+
+# %% tags=["check"]
+assert mean_score(["4", " 5\n", "3"]) == (4.0, 3, 0), "three scores, white space around one"
+assert mean_score(["4", "4", None, ""]) == (4.0, 2, 2), "two failures, and the mean does not move"
+assert mean_score(["5", "HTTP 503 Service Unavailable"]) == (5.0, 1, 1), "an error page was read as a score"
+assert mean_score(["4", "On a scale from 1 to 5 I cannot say.", "45", "0"]) == (4.0, 1, 3), "that is no score"
+assert mean_score([None]) == (None, 0, 1), "nothing was scored, so there is no mean"
+
+# %% [markdown]
+# ### Exercise 4 (break): A judge who likes the first place
+#
+# Each pair was shown twice, the second time exchanged. Write `winner(forth, back)`: `"base"` or `"tuned"` when both
+# verdicts name the same *system*, `"tie"` when they contradict each other, `None` when one of them is no verdict. In
+# `forth` the base model's letter is letter 1, in `back` it is letter 2. Verdicts are `"1"`, `"2"` or anything else.
+
+# %% [raw] tags=["blank"]
+# def winner(forth: str, back: str) -> str | None:
+#     ...
+
+# %% [raw] tags=["wrong"]
+# def winner(forth: str, back: str) -> str | None:
+#     """Forgets that the letters were exchanged: two votes for the same *place* become a win."""
+#     if forth not in ("1", "2") or back not in ("1", "2"):
+#         return None
+#     return {"1": "base", "2": "tuned"}[forth] if forth == back else "tie"
+
+
+# %% tags=["solution"]
+def winner(forth: str, back: str) -> str | None:
+    """Translate places into systems first, then compare."""
+    first = {"1": "base", "2": "tuned"}.get(forth)
+    second = {"1": "tuned", "2": "base"}.get(back)
+    if first is None or second is None:
+        return None
+    return first if first == second else "tie"
+
+
+# %% tags=["check"]
+assert winner("1", "2") == "base" and winner("2", "1") == "tuned", "both orders name the same system: it wins"
+assert winner("1", "1") == "tie" and winner("2", "2") == "tie", "a judge who always takes one place decides nothing"
+assert winner("1", "Both have merits.") is None and winner("", "2") is None, "no verdict is no tie"
+
+# %% [markdown]
+# ### Exercise 5 (break): Forgotten ratings
+#
+# A sheet came back with blanks. A spreadsheet reads a blank as 0. Write `mean_rating(cells)` for cells that are text
+# as they stand in the file: the mean of the ratings given, and how many were forgotten. A cell that is neither blank
+# nor 0, 1 or 2 raises `ValueError`.
+
+# %% [raw] tags=["blank"]
+# def mean_rating(cells: list[str]) -> tuple[float | None, int]:
+#     ...
+
+# %% [raw] tags=["wrong"]
+# def mean_rating(cells: list[str]) -> tuple[float | None, int]:
+#     """What cannot be read was forgotten, whatever it was."""
+#     given = [int(cell) for cell in cells if cell.strip() in ("0", "1", "2")]
+#     return (sum(given) / len(given) if given else None), len(cells) - len(given)
+
+
+# %% tags=["solution"]
+def mean_rating(cells: list[str]) -> tuple[float | None, int]:
+    """A blank is missing, a 3 is a mistake that somebody has to look at."""
+    given = [cell.strip() for cell in cells if cell.strip()]
+    for cell in given:
+        if cell not in ("0", "1", "2"):
+            raise ValueError(f"{cell!r} is no rating from 0 to 2")
+    return (sum(map(int, given)) / len(given) if given else None), len(cells) - len(given)
+
+
+# %% tags=["check"]
+assert mean_rating(["2", "0", "1", " 1 "]) == (1.0, 0), "four ratings and no blank"
+assert mean_rating(["2", "", "2", " "]) == (2.0, 2), "a forgotten rating pulled the mean down"
+assert mean_rating(["", ""]) == (None, 2), "nobody rated, so there is no mean"
+for cell in ("3", "two", "1.5"):
+    try:
+        mean_rating(["1", cell])
+        refused = False
+    except ValueError:
+        refused = True
+    assert refused, f"the cell {cell!r} was taken, or silently left out"
+
+# %% [markdown]
+# ### Exercise 6 (research): Would you let them read it?
+#
+# Plan a rating study with three raters and 100 posts of distressed people. Who are the raters, what do they see
+# before they agree, how many letters a day, what do they do with a letter that could harm, who pays and who may
+# publish? And what, in your plan, would make the result *not* count?
+
+# %% [markdown] tags=["solution"]
+# Raters are trained in CBT or trained for this study on anchors and test letters, are paid for their time whatever
+# they find, and are told that posts are about distress before they agree; they may stop without a reason. An ethics
+# board has seen the plan, the posts may be used for it, and crisis posts are taken out and handled by a clinician.
+# Twenty or thirty letters a day, in each rater's own order, blinded, with a third rated by everybody. A harmful
+# letter has a box of its own: it is reported at once and is not averaged into helpfulness. Written down before the
+# first rating: the outcome, the smallest difference that matters, the agreement below which no comparison is made.
+# Broken blinding, an agreement whose interval reaches below that line, or a system with many letters missing makes
+# the result not count, and the paper says so.
 
 # %% [markdown]
 # ## Next
