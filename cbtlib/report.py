@@ -112,17 +112,15 @@ class Page:
             .set_uuid(hashlib.sha256(name.encode()).hexdigest()[:8])
         )
 
-    def save(self) -> Path:
-        """Write metrics.json (numbers and outcomes, sorted) and return its path."""
-        path = self.dir / "metrics.json"
+    def save(self) -> None:
+        """Write metrics.json: numbers and outcomes, sorted. Returns nothing, lest a page print this machine's path."""
         content = {
             "page": self.name,
             "profile": self.profile,
             "numbers": self._numbers,
             "outcomes": self._outcomes,
         }
-        write_json(path, content)
-        return path
+        write_json(self.dir / "metrics.json", content)
 
 
 def write_json(path: Path, content: Any) -> None:

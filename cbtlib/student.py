@@ -96,7 +96,7 @@ def dress(cells: list[Any]) -> list[Any]:
         if tag == "blank":
             cell.cell_type, cell.source = "markdown", f"Start from this:\n\n```python\n{cell.source}\n```"
         elif tag == "solution" and cell.cell_type == "markdown":
-            cell.source = f":::::{{dropdown}} Solution\n{cell.source}\n:::::"
+            cell.source = f":::::{{dropdown}} Show the solution\n{cell.source}\n:::::"
         elif tag in ("solution", "check"):
             cell.metadata["tags"] = [tag, "hide-cell"]
             what = "the solution" if tag == "solution" else "the check"

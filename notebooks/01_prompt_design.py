@@ -250,7 +250,7 @@ from cbtlib import corpus, prompts
 # %% [markdown]
 # ### Exercise 1 (read): Who may speak as the system?
 #
-# Four ways to send a post (`requests` builds all of them):
+# Four ways to send a post (the check has them as code):
 #
 # - **a** puts rules and post into one system message;
 # - **b** puts the rules into the system message and the post, as it came, between `<post>` and `</post>` in the user
