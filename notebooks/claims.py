@@ -71,9 +71,9 @@ verdicts.rename("claims").to_frame()
 
 # %%
 manifest = report.manifest(profile, results)
-chapters = {name: run for name, run in manifest["pages"].items() if name != "claims"}
+runs = {name: run for name, run in manifest["pages"].items() if name != "claims"}
 cost = pd.DataFrame(
-    [(name, run["seconds"] / 60, run["peak_memory_gb"]) for name, run in chapters.items()],
+    [(name, run["seconds"] / 60, run["peak_memory_gb"]) for name, run in runs.items()],
     columns=["page", "minutes", "peak memory (GB)"],
 ).set_index("page")
 cost.style.format("{:.1f}").set_caption("Cost of each page on the machine named in its banner")
@@ -84,6 +84,7 @@ cost.style.format("{:.1f}").set_caption("Cost of each page on the machine named 
 
 # %%
 page.number("pages", sum(name[0].isdigit() for name in cost.index), what="chapters run")
+page.number("recipes", sum(name.startswith("recipe") for name in cost.index), what="recipes run")
 glue("minutes", float(cost["minutes"].sum()), display=False)
 glue("peak_memory_gb", float(cost["peak memory (GB)"].max()), display=False)
 page.save()
@@ -94,7 +95,7 @@ page.save()
 # - {glue:text}`claims_direction_holds` claims hold in direction, {glue:text}`claims_reproduced` are reproduced in
 #   value, {glue:text}`claims_differs` differ, {glue:text}`claims_not_comparable` cannot be compared and
 #   {glue:text}`claims_not_run` were not run by this profile.
-# - The chapters took {glue:text}`minutes:.1f` minutes and at most {glue:text}`peak_memory_gb:.1f` GB of memory.
+# - Chapters and recipes took {glue:text}`minutes:.1f` minutes and at most {glue:text}`peak_memory_gb:.1f` GB of memory.
 #
 # ## Next
 #

@@ -1,0 +1,240 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Recipe: tune on a thousand pairs of your own
+#
+# *You have a thousand questions with the answers you would have given. Can a model learn to answer in your form and
+# your tone, and how would you see it?* LoRA learns form quickly. This recipe shows what changed, and what did not.
+#
+# **You will learn**
+#
+# - what a pair must look like, and what is left out before training;
+# - how many steps a thousand pairs take, and how to see it before you wait;
+# - how to measure a change of form and of tone on questions that were held out;
+# - why sounding like you is not thinking like you.
+
+# %% [markdown] tags=["banner"]
+# `cbt run notebooks/recipe_tune.py` fills in how this page was made.
+
+# %%
+import shutil
+from collections import Counter
+from dataclasses import replace
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from cbtlib import CbtError, endpoint, figures, metrics, report, runs, safety, sampling, tables, templates, training
+
+# %% [markdown]
+# ## Your pairs
+#
+# A table with the columns `question` and `answer`, a row for each pair: JSON Lines, CSV or TSV, in UTF-8 or GBK.
+#
+# ```
+# cbt run notebooks/recipe_tune.py -p data=/home/me/pairs.csv -p max_steps=0 --results results/mine
+# cbt run notebooks/recipe_tune.py -p data=/home/me/pairs.csv -p max_steps=0 -p model=Qwen/Qwen2.5-0.5B --profile gpu
+# ```
+#
+# `max_steps=0` trains for the epochs below; a killed run goes on where it was. The page you read was made from the
+# book's sample, a few dozen invented pairs that all have one easy form: three short lines that open with 我听到 (I
+# hear), 换个角度 (another angle) and 今天试试 (try today). Its run is far too short for anything but a form this plain.
+#
+# **Whose pairs?** Letters of real people need their consent and a legal ground, also when names are gone. A tuned
+# model can repeat what it has read.
+
+# %% tags=["parameters"]
+profile: str = "embedded"  # which profile made this page
+results: str = "results"  # where products go
+data: str = "data/samples/pairs.csv"  # your pairs; a relative path starts at the repository
+question_column: str = "question"  # what your file calls the question
+answer_column: str = "answer"  # what your file calls the answer
+model: str = ""  # embedded, smoke, a folder or a hub id; empty: the profile's own
+max_steps: int = 12  # optimizer steps; 0: all epochs
+epochs: float = 2.0  # passes over your pairs when max_steps is 0
+held_out: int = 6  # pairs that are not trained on, to look at before and after
+max_new_tokens: int = 120  # limit of one answer; twice your longest answer is plenty
+seed: int = 0  # of the draw and of sampling
+
+# %% [markdown]
+# ## What is trained on
+#
+# Three things are left out, and counted: pairs without an answer, posts that speak of danger to life (a letter is no
+# answer to those), and held-out pairs that nearly repeat a training pair, because they would test memory.
+
+# %%
+page = report.Page("recipe_tune", profile, results)
+given = tables.read(data, {"question": question_column, "answer": answer_column}, optional=["id", "outcome"])
+outcome = pd.Series(tables.outcomes(given, "answer"), index=given.index)
+outcome[given["question"].map(lambda post: safety.triage(post).level == "crisis")] = "crisis"
+counts = page.outcomes("your pairs", outcome.value_counts().to_dict())
+
+
+class Pair(NamedTuple):
+    """What training wants of a record."""
+
+    id: str
+    post: str
+    answer_text: str
+
+
+pairs = [Pair(*row) for row in given.loc[outcome.eq("ok"), ["id", "question", "answer"]].to_numpy()]
+if len(pairs) < held_out + 2:
+    raise CbtError(f"{data} holds {len(pairs)} usable pairs: it takes {held_out} to hold out and some to train on")
+page.table("outcomes", counts, caption=f"Pairs; {len(pairs)} are used")
+
+# %% [markdown]
+# The held-out pairs are drawn by chance, and looked up among the rest.
+
+# %%
+order = np.random.default_rng(seed).permutation(len(pairs))
+held, rows = [pairs[i] for i in order[:held_out]], [pairs[i] for i in order[held_out:]]
+leaks = {leak.test for leak in metrics.leaks([pair.post for pair in rows], [pair.post for pair in held])}
+held = [pair for number, pair in enumerate(held) if number not in leaks]
+if not held:
+    raise CbtError(f"{data}: every held-out question is (nearly) one that is trained on; take out what stands twice")
+page.number("train_pairs", len(rows), what="pairs trained on")
+page.number("held_out", len(held), what="pairs held out")
+page.number("leaks", len(leaks), what="held-out pairs dropped, since they nearly repeat a training pair")
+figures.chinese(rows[0].answer_text, title=rows[0].post)
+
+# %% [markdown]
+# ## Before
+#
+# The base model answers the held-out questions. It was pretrained to continue text and has seen no pair of yours.
+
+# %%
+config = training.PROFILES[profile]
+config = replace(config, model=model or config.model, max_steps=max_steps, epochs=epochs, evaluate_every=max_steps // 2)
+base, tokenizer = endpoint.load(config.model)
+template = templates.adopt(config.template, tokenizer)
+prompts = [templates.render(pair.post, template) for pair in held]
+how = {"max_new_tokens": max_new_tokens, "seed": seed, "stop": templates.stop_ids(template, tokenizer)}
+before = sampling.sample(base, tokenizer, prompts, **how)
+del base
+figures.chinese(before[0].text, title=held[0].post + (" (cut off)" if before[0].truncated else ""))
+
+# %% [markdown]
+# ## Training
+#
+# The same call as in the chapter on training; loss on your answers only. To see the minutes of a real run first:
+# `cbt train --plan` prints them for this machine.
+
+# %%
+identity = runs.identity(rows, held, config)
+run = training.train(rows, held, config, page.dir / "runs" / identity["hash"][:12])
+shutil.rmtree(page.dir / "adapter", ignore_errors=True)
+shutil.copytree(run.adapter, page.dir / "adapter")
+steps = max(entry["step"] for entry in run.history)
+page.number("steps", steps, what="optimizer steps")
+page.number("dev_loss_before", run.dev_losses[0], n=len(held), what="nats a token of held-out answers, before")
+page.number("dev_loss_after", run.dev_losses[-1], n=len(held), what="nats a token of held-out answers, after")
+print(f"{steps:.0f} steps in {run.seconds:.0f} s; loss on held-out answers {run.dev_losses[0]:.2f} before, "
+      f"{run.dev_losses[-1]:.2f} after")  # fmt: skip
+
+# %% [markdown]
+# ## After
+#
+# The same question, seed and settings, with your adapter.
+
+# %%
+tuned, tokenizer = runs.load_adapter(page.dir / "adapter")
+after = sampling.sample(tuned, tokenizer, prompts, **how)
+figures.chinese(after[0].text, title=held[0].post + (" (cut off)" if after[0].truncated else ""))
+
+# %% [markdown]
+# ## Form and tone, counted
+#
+# **Form**: lines, characters, whether the text ended by itself, and the share of your own habitual openings that it
+# uses (how a line begins in at least half of your answers). **Tone**: sentences that address the reader as 你 or 您,
+# that ask, and the exclamation marks. Your own held-out answers show where it should go.
+
+# %%
+lines = [[line[:3] for line in pair.answer_text.splitlines() if line.strip()] for pair in rows]
+used = Counter(opening for answer in lines for opening in set(answer))
+habits = [opening for opening, count in used.items() if count >= len(rows) / 2]
+
+
+def shape(text: str, ended: bool) -> dict[str, float]:
+    """What can be counted about one answer."""
+    whole = [line for line in text.splitlines() if line.strip()]
+    said = [part for line in whole for part in line.replace("？", "？。").replace("！", "！。").split("。") if part]
+    counted = {"lines": len(whole), "characters": len("".join(text.split())), "ended": float(ended)}
+    if habits:
+        counted["your openings"] = np.mean([any(line.startswith(h) for line in whole) for h in habits])
+    of = max(1, len(said))
+    counted["says you"] = sum("你" in part or "您" in part for part in said) / of
+    counted["asks"] = sum(part.endswith("？") for part in said) / of
+    return counted | {"exclaims": sum(part.endswith("！") for part in said) / of}
+
+
+texts = {
+    "before": [(one.text, not one.truncated) for one in before],
+    "after": [(one.text, not one.truncated) for one in after],
+    "yours": [(pair.answer_text, True) for pair in held],
+}
+
+# %% [markdown]
+# Means over the held-out questions. With so few of them, look for large changes.
+
+# %%
+means = pd.DataFrame({who: pd.DataFrame([shape(*one) for one in of]).mean() for who, of in texts.items()})
+for who, of in texts.items():
+    for measure, value in means[who].items():
+        page.number(f"{measure.replace(' ', '_')}_{who}", value, n=len(of), what=f"{measure}, {who}")
+cut = sum(one.truncated for one in after)
+page.outcomes("answers after tuning", {"ok": len(after) - cut, "truncated": cut})
+page.table("shape_means", means, caption=f"Means over {len(held)} held-out questions")
+
+# %% [markdown]
+# The same as a picture: the filled square should stand nearer to the diamond than the circle does.
+
+# %%
+nearer = [m for m, row in means.iterrows() if abs(row["after"] - row["yours"]) < abs(row["before"] - row["yours"])]
+figure, axes = plt.subplots(len(means), 1, figsize=(5.6, 0.75 * len(means) + 0.8))
+look = {"before": ("0.4", "o", 13), "after": (figures.COLORS[0], "s", 8), "yours": (figures.COLORS[5], "D", 6)}
+for axis, (measure, row) in zip(axes, means.iterrows(), strict=True):
+    for who, (color, mark, size) in look.items():
+        fill = "white" if who == "before" else color
+        axis.plot(row[who], 0, mark, color=color, label=who, markersize=size, mfc=fill)
+    axis.set(yticks=[0], yticklabels=[measure], ylim=(-1, 1), xlim=(-0.05 * row.max() - 0.02, 1.1 * row.max() + 0.05))
+axes[0].set_title(f"{len(nearer)} of {len(means)} measures moved towards your answers")
+axes[-1].legend(loc="upper center", bbox_to_anchor=(0.4, -0.9), ncols=3, frameon=False)
+page.number("nearer", len(nearer), n=len(means), what="measures that tuning brought nearer to your answers")
+figures.show(
+    figure, page, "shape", data=means,
+    alt=f"{len(means)} measures before and after tuning and in your answers; nearer to yours: {', '.join(nearer)}.",
+    caption=f"Means over {len(held)} held-out questions. Nearer to yours after tuning: {', '.join(nearer) or 'none'}.",
+)  # fmt: skip
+
+# %% [markdown]
+# The adapter is in PEFT's format, with a model card that says what it was trained on. Keep it as private as the pairs.
+
+# %%
+page.save()
+pd.Series({path.name: path.stat().st_size / 1e6 for path in sorted((page.dir / "adapter").iterdir())}, name="MB")
+
+# %% [markdown]
+# ## Summary
+#
+# - {glue:text}`steps:.0f` steps on {glue:text}`train_pairs:.0f` pairs took the loss on held-out answers from
+#   {glue:text}`dev_loss_before:.2f` to {glue:text}`dev_loss_after:.2f` nats a token.
+# - Of the measures of form and tone, {glue:text}`nearer:.0f` moved towards the answers you would have given.
+# - A form is learned long before anything else. A model that opens each line as you do has learned your openings, not
+#   your judgement; before anybody reads such a letter, [people have to rate it](recipe_compare).
+#
+# ## Next
+#
+# [LoRA training](04_lora_training) explains every step, [limits and safety](../safety.md) what not to do with it.
