@@ -201,7 +201,7 @@ def numbers(profile: str, results: str = "results") -> dict[str, dict[str, Any]]
 def claims(profile: str, results: str = "results") -> pd.DataFrame:
     """The paper against this rerun, one row a claim of data/paper/claims.csv, with a verdict (see `verdict`).
 
-    Columns: claim, paper, source, status, rerun (value and interval, or blank), n, verdict.
+    Columns: claim, paper (value and unit, or blank), source, status, rerun (value, interval, items), verdict, why.
     """
     found = numbers(profile, results)
     with (ROOT / "data/paper/claims.csv").open(encoding="utf-8", newline="") as file:
@@ -209,40 +209,47 @@ def claims(profile: str, results: str = "results") -> pd.DataFrame:
     table = []
     for row in rows:
         run = found.get(row["number"])
+        judged, why = verdict(row, run)
         table.append(
             {
                 "claim": row["claim"],
-                "paper": row["value"] or "blank",
+                "paper": f"{row['value']} {row['unit']}".strip() if row["value"] else "blank",
                 "source": row["source"],
                 "status": row["status"],
                 "rerun": _interval(run) if run else "",
-                "verdict": verdict(row, run),
+                "verdict": judged,
+                "why": why,
             }
         )
     return pd.DataFrame(table, index=pd.Index([row["id"] for row in rows], name="id"))
 
 
-def verdict(claim: dict[str, str], run: dict[str, Any] | None) -> str:
-    """One of `VERDICTS` for a row of claims.csv and the run's number (None when the run has none).
+def verdict(claim: dict[str, str], run: dict[str, Any] | None) -> tuple[str, str]:
+    """One of `VERDICTS` and why, for a row of claims.csv and the run's number (None when the run has none).
 
     `compare` says how: `none` (not comparable), `value` (reproduced when the paper's value lies in the run's interval
     or within `tolerance` of its value), `above:X` (direction holds when the whole interval lies above X).
     """
     if claim["compare"] == "none":
-        return "not comparable"
+        return "not comparable", "other data or another model" if run else "no number of this book speaks to it"
     if run is None:
-        return "not run"
+        return "not run", "this profile did not compute the number, or had too few answers to compare"
     low, high = run.get("low", run["value"]), run.get("high", run["value"])
     if claim["compare"].startswith("above:"):
-        return "direction holds" if low > float(claim["compare"].removeprefix("above:")) else "differs"
+        limit = float(claim["compare"].removeprefix("above:"))
+        if low > limit:
+            return "direction holds", f"the whole interval lies above {limit:g}"
+        return "differs", f"the interval {'holds' if high >= limit else 'lies below'} {limit:g}: no gain was seen"
     if claim["compare"] != "value":
         raise CbtError(
             f"data/paper/claims.csv, claim {claim['id']}: compare is {claim['compare']!r}; use none, value or above:X"
         )
     if not claim["value"]:
-        return "not comparable"
+        return "not comparable", "the paper's value is a blank that nobody has transcribed"
     paper, tolerance = float(claim["value"]), float(claim["tolerance"] or 0)
-    return "reproduced" if low - tolerance <= paper <= high + tolerance else "differs"
+    if low - tolerance <= paper <= high + tolerance:
+        return "reproduced", "the paper's value lies in this run's interval or tolerance"
+    return "differs", "the paper's value lies outside this run's interval and tolerance"
 
 
 def backbones(model: str, scores: Mapping[str, float]) -> pd.DataFrame:
@@ -315,7 +322,8 @@ def footprint() -> dict[str, float]:
 
 def _interval(run: dict[str, Any]) -> str:
     text = f"{run['value']:.4g}"
-    return f"{text} [{run['low']:.4g}, {run['high']:.4g}]" if "low" in run else text
+    text += f" [{run['low']:.4g}, {run['high']:.4g}]" if "low" in run else ""
+    return text + (f", n = {run['n']}" if "n" in run else "")
 
 
 def _plain(value: Any) -> Any:

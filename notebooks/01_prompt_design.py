@@ -37,7 +37,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from cbtlib import corpus, endpoint, figures, generate, prompts, report, structure
+from cbtlib import corpus, endpoint, figures, generate, metrics, prompts, report, structure
 from cbtlib.sending import Traffic
 
 # %% [markdown]
@@ -176,6 +176,25 @@ page.table(
     coverage,
     caption="Share of ok answers that have each part, by prompt. A prompt without an ok answer has no row.",
 )
+
+# %% [markdown]
+# Does asking for five parts bring them? On the posts that ended `ok` under both the first prompt, which does not ask,
+# and the second, which does, the parts found are compared post by post. The claims page reads this difference. With
+# fewer than two such posts there is none, and it says *not run*.
+
+# %%
+with_text = {arm: {a.id: a.text for a in found if a.outcome == "ok"} for arm, found in answers.items()}
+plain, asked = with_text[arms[0]], with_text[arms[1]]
+both = [post for post in plain if post in asked]
+if len(both) > 1:
+    texts_of = {"plain": [plain[post] for post in both], "asked": [asked[post] for post in both]}
+    (gain,) = metrics.compare(texts_of, base="plain", metrics=["parts"])
+    what = f"parts under {arms[1]} minus parts under {arms[0]}, on the same posts"
+    page.number("structure_gain", gain.value, low=gain.low, high=gain.high, n=gain.n, what=what)
+    verdict = f"{gain.value:+.2f} parts [{gain.low:.2f}, {gain.high:.2f}] on {gain.n} posts"
+else:
+    verdict = f"{len(both)} post(s) ended ok under both prompts: nothing to compare."
+print(f"{arms[1]} against {arms[0]}: {verdict}")
 
 # %% [markdown]
 # The same as a picture. With {glue:text}`posts` posts a prompt, these are examples and no estimate: one post

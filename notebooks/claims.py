@@ -43,7 +43,8 @@ results: str = "results"  # where products go
 #
 # - *reproduced*: the paper's value lies within this run's interval (or the row's tolerance);
 # - *direction holds*: the paper says that something goes up, and our whole 95 % interval lies above zero;
-# - *differs*: it does not;
+# - *differs*: it does not. The reason beside it says whether the interval lies on the other side, or merely holds zero,
+#   in which case more posts might have decided it;
 # - *not comparable*: other data, another model or a blank, so that no comparison would mean anything;
 # - *not run*: this profile did not compute that number.
 

@@ -79,21 +79,44 @@ def test_claims_are_complete_and_nothing_is_guessed():
             assert row["value"] == "", f"{row['id']} has a value that nobody transcribed"
 
 
+def test_the_number_of_a_claim_is_one_that_its_page_writes():
+    with (ROOT / "data/paper/claims.csv").open(encoding="utf-8", newline="") as file:
+        named = [row["number"] for row in csv.DictReader(file) if row["number"]]
+    assert len(named) >= 8
+    for number in named:
+        page, _, name = number.partition("::")
+        source = (ROOT / "notebooks" / f"{page}.py").read_text("utf-8")
+        assert f'"{name}"' in source, f"{page} writes no number {name!r}"
+
+
+def test_backbones_have_blanks_for_the_paper_and_a_value_for_the_one_that_ran():
+    with (ROOT / "data/paper/automatic.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 * 5 and all(row["value"] == "" for row in rows if row["status"] == "not transcribed")
+    assert {row["number"] for row in rows} == {"bleu", "meteor_char", "chrf", "bleurt", "bertscore"}
+    table = report.backbones("baichuan-inc/Baichuan-7B", {"bleu": 12.5, "chrf": 20.0})
+    assert table.loc[("Baichuan-7B", "this run"), "BLEU"] == 12.5
+    assert table.loc[("Baichuan-7B", "this run")].isna().sum() == 3, "what was not run stays blank"
+    assert table.drop(("Baichuan-7B", "this run")).isna().all(axis=None)
+    assert report.backbones("embedded", {"bleu": 12.5}).isna().all(axis=None)
+
+
 ROW = {"id": "C", "value": "", "tolerance": "", "compare": "above:0"}
 
 
 @given(st.floats(-1, 1), st.floats(0, 1))
 def test_direction_holds_only_when_the_whole_interval_does(value, half):
     verdict = report.verdict(ROW, {"value": value, "low": value - half, "high": value + half})
-    assert verdict == ("direction holds" if value - half > 0 else "differs")
+    assert verdict[0] == ("direction holds" if value - half > 0 else "differs")
+    assert ("holds 0" in verdict[1]) == (value - half <= 0 <= value + half)
 
 
 def test_no_run_gives_no_verdict_and_a_blank_is_not_comparable():
-    assert report.verdict(ROW, None) == "not run"
-    assert report.verdict({**ROW, "compare": "value"}, {"value": 1.0}) == "not comparable"
-    assert report.verdict({**ROW, "compare": "none"}, {"value": 1.0}) == "not comparable"
+    assert report.verdict(ROW, None)[0] == "not run"
+    assert report.verdict({**ROW, "compare": "value"}, {"value": 1.0})[0] == "not comparable"
+    assert report.verdict({**ROW, "compare": "none"}, {"value": 1.0})[0] == "not comparable"
     paper = {**ROW, "compare": "value", "value": "0.5", "tolerance": "0.1"}
-    assert report.verdict(paper, {"value": 0.65, "low": 0.58, "high": 0.7}) == "reproduced"
-    assert report.verdict(paper, {"value": 0.65, "low": 0.62, "high": 0.7}) == "differs"
+    assert report.verdict(paper, {"value": 0.65, "low": 0.58, "high": 0.7})[0] == "reproduced"
+    assert report.verdict(paper, {"value": 0.65, "low": 0.62, "high": 0.7})[0] == "differs"
     with pytest.raises(CbtError, match="claim C"):
         report.verdict({**ROW, "compare": "below"}, {"value": 1.0})
