@@ -170,6 +170,8 @@ def _lay_reveal(target: Path, text: str) -> None:
     """Lay what a deck needs of reveal.js beside the decks, with the book's theme and the Chinese glyphs of `text`."""
     import sphinx_revealjs
 
+    from cbtlib import figures
+
     source = Path(sphinx_revealjs.__file__).parent / "_static/revealjs"
     for name in ("LICENSE", "dist/reveal.js", "dist/reveal.css", "plugin/notes/notes.js"):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -179,17 +181,4 @@ def _lay_reveal(target: Path, text: str) -> None:
     white = (source / "dist/theme/white.css").read_text("utf-8")
     theme = re.sub("@import [^;]*;", "", white) + STYLE  # the reader's own fonts will do for Latin letters
     (fonts.parent / "book.css").write_text(theme, "utf-8")
-    _font(text, fonts / "chinese.woff")
-
-
-def _font(text: str, path: Path) -> None:
-    """Write the Chinese glyphs of `text` as a web font (a subset of Noto Sans SC)."""
-    import zhplot
-    from fontTools import subset
-
-    options = subset.Options(flavor="woff", layout_features=["kern"], notdef_outline=True)
-    font = subset.load_font(Path(zhplot.__file__).parent / "fonts/NotoSansSC-Regular.ttf", options)
-    subsetter = subset.Subsetter(options)
-    subsetter.populate(text="".join(sorted({char for char in text if ord(char) >= 0x2000})))
-    subsetter.subset(font)
-    subset.save_font(font, path, options)
+    figures.web_font(text, fonts / "chinese.woff")

@@ -1,17 +1,15 @@
 """Chinese on an English page: every run of it marked `lang="zh"`, and a font that holds its glyphs.
 
-Screen readers and browsers choose voice, font and line breaking by `lang`. The font is a subset of Noto Sans SC (OFL,
-from the zhplot package) with just the characters of this build: some hundred kilobytes in place of ten megabytes, and
-no reader sees boxes.
+Screen readers and browsers choose voice, font and line breaking by `lang`. The font is a subset of Noto Sans SC
+with just the characters of this build, so that no reader sees boxes.
 """
 
 import re
-import shutil
 from pathlib import Path
 
-import zhplot
-from fontTools import subset
 from sphinx.application import Sphinx
+
+from cbtlib import figures
 
 HAN = r"[\u3400-\u9fff\uf900-\ufaff]"
 # A run starts and ends with a Han character and may hold full-width punctuation between.
@@ -55,16 +53,7 @@ def embed_font(app: Sphinx, exception: Exception | None) -> None:
     if exception or app.builder.format != "html":
         return
     html = Path(app.outdir)
-    text = {char for page in html.rglob("*.html") for char in page.read_text("utf-8")}
-    fonts = Path(zhplot.__file__).parent / "fonts"
-    options = subset.Options(flavor="woff", layout_features=["kern"], notdef_outline=True)
-    font = subset.load_font(fonts / "NotoSansSC-Regular.ttf", options)
-    subsetter = subset.Subsetter(options)
-    # Latin letters stay with the reader's own font; Han characters and full-width punctuation come from here.
-    subsetter.populate(text="".join(sorted(char for char in text if ord(char) >= 0x2000)))
-    subsetter.subset(font)
-    subset.save_font(font, html / "_static/chinese.woff", options)
-    shutil.copyfile(fonts / "OFL.txt", html / "_static/chinese-OFL.txt")
+    figures.web_font("".join(page.read_text("utf-8") for page in html.rglob("*.html")), html / "_static/chinese.woff")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
