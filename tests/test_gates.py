@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from cbtlib import cli, corpus, gates
+from cbtlib import CbtError, cli, corpus, gates
 
 POSTS = [
     "地铁上忘了带伞，走到公司裤脚全湿，开会时一直觉得大家在看我的鞋。",
