@@ -46,10 +46,13 @@ STYLE = """
 .reveal .jp-RenderedHTMLCommon { font-size: 1em; font-family: inherit; color: inherit; line-height: inherit; }
 .reveal .jp-Cell { padding: 0; margin: 0; }
 .reveal .jp-InputPrompt, .reveal .jp-OutputPrompt, .reveal .jp-Collapser { display: none; }
-.reveal .jp-OutputArea-output { width: 100%; padding: 0; max-height: 600px; overflow: auto; }
+.reveal .jp-OutputArea-child, .reveal .jp-OutputArea-output { display: block; width: 100%; box-sizing: border-box; }
+.reveal .jp-OutputArea-output { padding: 0; max-height: 600px; overflow: auto; }
 .reveal figure { margin: 0; text-align: center; } .reveal figure img { max-height: 500px; max-width: 100%; margin: 0; }
-.reveal figcaption, .reveal caption { font-size: 0.75em; color: #444; text-align: left; caption-side: top; }
-.reveal table, .reveal .jp-RenderedHTMLCommon table { font-size: 0.62em; border-collapse: collapse; margin: 0; }
+.reveal figcaption { font-size: 0.75em; color: #444; text-align: left; }
+.reveal caption { font-size: 1.3em; font-weight: 600; text-align: left; caption-side: top; }
+.reveal table, .reveal .jp-RenderedHTMLCommon table { font-size: 0.62em; border-collapse: collapse; margin: 0;
+  min-width: 50%; }
 .reveal code, .reveal pre { font-family: SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", "Chinese", monospace; }
 .reveal td, .reveal th { padding: 0.25em 0.6em; border-bottom: 1px solid #ddd; text-align: left !important; }
 .reveal .zh-block { font-size: 0.72em; border-left: 4px solid #0072b2; padding: 0 0.8em; background: #f5f5f5; }
