@@ -36,18 +36,18 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.display import HTML
+from IPython.display import HTML, display
 
-from cbtlib import corpus, endpoint, figures, report, runs, sampling, templates, training
+from cbtlib import corpus, endpoint, figures, report, runs, sampling, structure, templates, training
 
 # %% tags=["parameters"]
 profile: str = "embedded"  # which profile made this page
 results: str = "results"  # where products go
-max_steps: int = 16  # optimizer steps; 0: the profile's own
+max_steps: int = 72  # optimizer steps of four records; 0: the profile's own
 train_records: int = 0  # take only this many training records; 0: all
-dev_records: int = 10  # dev records watched during training; 0: all
-questions: int = 4  # dev posts answered before and after
-max_new_tokens: int = 320  # limit of one answer
+dev_records: int = 12  # dev records watched during training; 0: all
+questions: int = 8  # dev posts answered before, at two checkpoints, and after
+max_new_tokens: int = 512  # limit of one answer; most letters of the corpus fit
 temperature: float = 0.7  # of sampling
 
 # %% [markdown]
@@ -62,7 +62,8 @@ page = report.Page("04_lora_training", profile, results)
 rows = corpus.load_split("train")[: train_records or None]
 dev = corpus.load_split("dev")[: dev_records or None]
 config = training.PROFILES[profile]
-config = replace(config, max_steps=max_steps or config.max_steps)
+steps = max_steps or config.max_steps or math.ceil(config.epochs * len(rows) / config.batch_size / config.accumulation)
+config = replace(config, max_steps=steps, evaluate_every=max(1, steps // 3), keep=4)
 page.number("train_records", len(rows), what="training records at hand")
 page.number("dev_records", len(dev), what="dev records watched")
 pd.Series({"training records": len(rows), "dev records": len(dev), "model": config.model})
@@ -132,7 +133,7 @@ settings = {
         "targets": config.targets,
         "learning rate": config.learning_rate,
         "records a step": config.batch_size * config.accumulation,
-        "steps": config.max_steps,
+        "steps": steps,
         "precision": str(model.dtype).removeprefix("torch."),
     },
 }
@@ -155,14 +156,15 @@ figures.chinese(before[0].text, title=dev[0].question + (" (cut off)" if before[
 # %% [markdown]
 # ## Training
 #
-# On the embedded profile the reader's minutes decided the length of the run. The page has four and a half of them on
-# two cores without 16-bit arithmetic, which is less than one pass over the corpus: records are drawn at random, and
-# a run sees a part of them. The learning rate is high for the same reason: few steps have to go far. `cbt train --plan`
-# says how long a longer run would take on your machine; `max_steps` is a parameter of this page.
+# On the embedded profile the reader's minutes decided the length of the run: about one pass over the corpus, four
+# minutes on two cores that compute in 16 bits, and two to three times as long on others. The learning rate is high for
+# the same reason: few steps have to go far. `cbt train --plan` measures three steps and says how long a run takes on
+# your machine; `max_steps` is a parameter of this page.
 #
 # What makes a step fast, each measured by `benchmarks/training.py`: the vocabulary is trimmed to what Chinese needs;
-# the output layer is computed for answer tokens only; no dropout, whose masks a CPU draws slowly; no attention mask,
-# hence the fast attention kernel; and the LoRA correction is added inside the base layer's matmul.
+# the output layer is computed for answer tokens only; no dropout, whose masks a CPU draws slowly; and the LoRA
+# correction, the norms and attention are single steps that read and write memory less often than the layers they
+# replace.
 #
 # The run has a folder named after the hash of configuration and data. Kill it and run the page again: it goes on from
 # its last checkpoint. Run a finished one again: it returns at once.
@@ -214,19 +216,29 @@ files = {path.name: round(path.stat().st_size / 1e6, 2) for path in sorted((page
 pd.Series(files, name="MB").to_frame()
 
 # %% [markdown]
-# ## After: the tuned model
+# ## After: the tuned model at three checkpoints
 #
-# The same question, the same seed, the same sampling; only the adapter is new. Read it beside the answer above.
+# The same questions, the same seed, the same sampling; only the adapter differs. Every checkpoint of the run is an
+# adapter in PEFT's format, so the letters of a third and two thirds of the way can be read too. Here is one question,
+# answered three times. Read the first beside the base model's answer above.
 
 # %%
-tuned, tokenizer = runs.load_adapter(page.dir / "adapter")
-after = sampling.sample(tuned, tokenizer, prompts, **how)
-figures.chinese(after[0].text, title=dev[0].question + (" (cut off)" if after[0].truncated else ""))
+checkpoints = sorted((result.adapter.parent / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name[11:]))
+letters = {0: before}
+for folder in checkpoints:
+    tuned, tokenizer = runs.load_adapter(folder, config.model)
+    letters[int(folder.name[11:])] = sampling.sample(tuned, tokenizer, prompts, **how)
+after = letters[max(letters)]
+for step, (first_letter, *_) in letters.items():
+    if step:
+        title = f"{dev[0].question} (after {step} steps{', cut off' if first_letter.truncated else ''})"
+        display(figures.chinese(first_letter.text, title=title))
 
 # %% [markdown]
-# One pair proves nothing, and the eye is kind. So here is what can be counted on all of the questions: did the text
-# end by itself, how many paragraphs has it (the answers of the corpus have five), and how much of it repeats (the
-# share of 8-character pieces that occurred before in the same text)? The chapter on evaluation uses the test split.
+# One letter proves nothing, and the eye is kind. So here is what can be counted on all of the questions: did the text
+# end by itself, how many of the five parts does it hold (`cbtlib.structure` reads them; the chapter on distortion
+# statistics says how well), and is it a loop, that is, does most of it repeat what it said? The chapter on evaluation
+# uses the test split.
 
 
 # %%
@@ -237,23 +249,28 @@ def repeated(text: str, size: int = 8) -> float:
 
 
 counted = pd.DataFrame(
-    [
-        {
-            "model": name,
-            "ended": not text.truncated,
-            "paragraphs": len([line for line in text.text.splitlines() if line.strip()]),
-            "repeated": repeated(text.text),
+    {
+        step: {
+            "ended": sum(not text.truncated for text in texts) / len(texts),
+            "parts": structure.coverage([text.text for text in texts]).to_numpy().mean(),
+            "loops": sum(repeated(text.text) > 0.5 for text in texts) / len(texts),
+            "characters": sum(len(text.text) for text in texts) / len(texts),
         }
-        for name, texts in (("base", before), ("tuned", after))
-        for text in texts
-    ]
-)
-means = counted.groupby("model").mean()
-for name in ("base", "tuned"):
-    page.number(f"ended_{name}", means.loc[name, "ended"], n=questions, what=f"answers that ended: {name} model")
+        for step, texts in letters.items()
+    }
+).T.rename_axis("step")
+
+# %% [markdown]
+# Step 0 is the base model. Whether a text ended is the first thing to look at: what was cut off is no letter, however
+# well it began.
+
+# %%
+for name, step in (("base", 0), ("tuned", max(letters))):
+    page.number(f"ended_{name}", counted.loc[step, "ended"], n=questions, what=f"answers that ended: {name} model")
+    page.number(f"parts_{name}", counted.loc[step, "parts"], n=questions, what=f"share of the five parts: {name} model")
 cut_off = sum(text.truncated for text in after)
 page.outcomes("answers of the tuned model", {"ok": len(after) - cut_off, "truncated": cut_off})
-page.table("before_after", means, caption=f"Means over {questions} dev posts")
+page.table("before_after", counted, caption=f"Means over {questions} dev posts; step 0 is the base model")
 
 # %% [markdown]
 # ## How the 7B run differs
@@ -274,8 +291,9 @@ page.save()
 #   {glue:text}`epochs:.2f` passes over {glue:text}`train_records` records.
 # - Perplexity of dev answers, on one vocabulary: {glue:text}`perplexity_base:.0f` before,
 #   {glue:text}`perplexity_tuned:.0f` after.
-# - Answers that ended by themselves: {glue:text}`ended_base:.0%` before, {glue:text}`ended_tuned:.0%` after, on a few
-#   posts; the chapter on evaluation has the intervals.
+# - Answers that ended by themselves: {glue:text}`ended_base:.0%` before, {glue:text}`ended_tuned:.0%` after; share of
+#   the five parts in them: {glue:text}`parts_base:.0%` before, {glue:text}`parts_tuned:.0%` after. A few posts only;
+#   the chapter on evaluation has the intervals.
 
 # %% [markdown]
 # ## Exercises
