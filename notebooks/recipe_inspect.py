@@ -149,7 +149,8 @@ figures.show(
 ordered = [one.order == sorted(one.order, key=corpus.PARTS.index) for one in found if len(one.order) > 1]
 if ordered:
     low, high = proportion_confint(sum(ordered), len(ordered), method="wilson")
-    share = page.number("ordered", np.mean(ordered), low=low, high=high, n=len(ordered), what="answers in order")
+    share = np.mean(ordered)
+    page.number("ordered", share, low=min(low, share), high=max(high, share), n=len(ordered), what="answers in order")
     print(f"{sum(ordered)} of {len(ordered)} answers with two parts or more keep their order")
 
 # %% [markdown]
