@@ -274,7 +274,10 @@ def reproduce(profile: str, results: str = "results") -> pd.DataFrame:
     """Compare a run with results/reference/<profile>.json: columns expected, tolerance, got, holds; writes nothing."""
     path = ROOT / "results/reference" / f"{profile}.json"
     if not path.exists():
-        raise CbtError(f"{_shown(path)} does not exist: there are no reference numbers for profile {profile!r}")
+        raise CbtError(
+            f"{_shown(path)} does not exist: nobody has published numbers for the profile {profile!r} yet; "
+            "`cbt claims --publish` does, from a run of committed sources"
+        )
     reference, found = json.loads(path.read_text("utf-8")), numbers(profile, results)
     rows = []
     for key, entry in reference["numbers"].items():

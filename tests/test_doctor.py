@@ -1,0 +1,52 @@
+"""Every check of `cbt doctor` that fails says what was found and what to do; one failure hides no other."""
+
+import shutil
+import sys
+from collections import namedtuple
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from cbtlib import CbtError, doctor
+
+Usage = namedtuple("Usage", "free")
+
+
+def test_an_old_python_is_named_with_what_is_needed(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 9, 1, "final", 0))
+    with pytest.raises(CbtError, match=r"Python 3\.9\.1 is installed, >=3\.11 is needed: make"):
+        doctor.python()
+
+
+def test_a_package_of_another_version_is_named_with_the_command_that_mends_it(monkeypatch):
+    installed = doctor.metadata.version
+    monkeypatch.setattr(
+        doctor.metadata, "version", lambda name: "0.0.1" if name == "numpy" else installed(name).split("+")[0]
+    )
+    with pytest.raises(CbtError, match=r"numpy 0\.0\.1 \(wanted .*pip install -r requirements\.lock"):
+        doctor.pins()
+
+
+def test_too_little_memory_and_disk_say_how_much_and_what_to_do(monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2e9))
+    with pytest.raises(CbtError, match=r"2\.0 GB of memory is free, .* needs 6: close"):
+        doctor.memory()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1e9))
+    with pytest.raises(CbtError, match=r"1\.0 GB of disk is free at .*: make room, or set CBT_CACHE"):
+        doctor.disk()
+
+
+def test_all_checks_run_whatever_fails_and_the_verdict_is_theirs(monkeypatch, capsys):
+    def broken() -> str:
+        raise CbtError("nothing is there: bring it")
+
+    def whole() -> str:
+        return "as it should be"
+
+    monkeypatch.setattr(doctor, "CHECKS", (broken, whole))
+    assert not doctor.doctor()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("MEND") and "bring it" in first and second.startswith("ok")
+    monkeypatch.setattr(doctor, "CHECKS", (whole,))
+    assert doctor.doctor()
