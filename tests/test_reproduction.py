@@ -33,7 +33,7 @@ def test_within_tolerance_holds_outside_does_not_and_missing_does_not(place):
 
 
 def test_no_reference_is_said(place):
-    with pytest.raises(CbtError, match="nobody has published numbers for profile 'gpu'"):
+    with pytest.raises(CbtError, match="nobody has published numbers for the profile 'gpu'"):
         report.reproduce("gpu")
 
 
