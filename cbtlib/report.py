@@ -10,6 +10,7 @@ Notable choices
 import csv
 import functools
 import hashlib
+import html
 import json
 import math
 import os
@@ -104,7 +105,7 @@ class Page:
         frame.to_csv(self.dir / f"{name}.csv", encoding="utf-8", float_format="%.10g")
         return (
             frame.head(shown)
-            .style.set_caption(caption)
+            .style.set_caption(html.escape(caption, quote=False))
             .format(precision=3, escape="html", na_rep="—")
             .format_index(escape="html", axis=0)
             .format_index(escape="html", axis=1)
