@@ -40,6 +40,7 @@ Training
     training            LoRA, loss on answer tokens only
     fused               a LoRA layer as one autograd step
     runs                the folder of a run: resumed, finished, never mixed
+    handover            a run for LLaMA-Factory or axolotl
     planning            what a run will take, before it starts
     sampling            many prompts to texts
 

@@ -303,9 +303,11 @@ def train(
     model: Annotated[str | None, typer.Option(help="embedded, smoke, a folder or a hub id")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="name=value of a TrainingConfig field")] = None,
     plan: Annotated[bool, typer.Option(help="print parameters, memory and minutes; train nothing")] = False,
+    export: Annotated[str, typer.Option(help="llama-factory or axolotl: write its files to --out; train nothing")] = "",
+    merge: Annotated[bool, typer.Option(help="also write the model with the adapter merged in, to OUT/merged")] = False,
 ) -> None:
     """Tune a LoRA adapter: loss on answer tokens only, resumable, with a model card."""
-    from cbtlib import corpus, planning, training
+    from cbtlib import corpus, handover, planning, runs, training
 
     config = training.configure(profile, model, setting or [])
     rows = corpus.load(data) if data else corpus.load_split("train")
@@ -313,9 +315,15 @@ def train(
     if plan:
         print(planning.plan(rows, dev_rows, config))
         return
+    if export:
+        training.check(rows, dev_rows, config)
+        print(*handover.export(rows, dev_rows, config, export, out), sep="\n")
+        return
     result = training.train(rows, dev_rows, config, out)
     first, last = result.dev_losses[0], result.dev_losses[-1]
     print(f"{result.adapter}: dev loss {first:.3f} -> {last:.3f} in {result.seconds / 60:.1f} minutes")
+    if merge:
+        print(runs.merge(result.adapter, out / "merged"))
 
 
 @app.command()

@@ -46,14 +46,17 @@ class Endpoint:
 # ------------------------------------------------------------------------------------------------ the weights
 
 
-def load(model: str = "embedded", dtype: str | None = None, trimmed: bool = True) -> tuple[Any, Any]:
+def load(
+    model: str = "embedded", dtype: str | None = None, trimmed: bool = True, four_bit: bool = False
+) -> tuple[Any, Any]:
     """A causal language model and its tokenizer, on the CPU: "embedded", "smoke", a local folder or a hub id.
 
     `dtype` is "float32", "bfloat16", …; None takes `best_dtype()`. `trimmed=False` gives "embedded" its whole
-    262,144-token vocabulary (it takes another 1.1 GB of cache). Raises CbtError when there is no such model.
+    262,144-token vocabulary (it takes another 1.1 GB of cache). `four_bit` packs the weights as QLoRA does (NF4;
+    Dettmers et al. 2023, arXiv 2305.14314) and computes in `dtype`. Raises CbtError when there is no such model.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # it would stand on every page of the book
@@ -63,7 +66,12 @@ def load(model: str = "embedded", dtype: str | None = None, trimmed: bool = True
         raise CbtError(f"{model} is in {own.title()}'s own layout: `cbt convert {model} OUT` makes a folder that loads")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        weights = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype or best_dtype()))
+        kind = getattr(torch, dtype or best_dtype())
+        packed = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=kind
+        )
+        options = {"quantization_config": packed} if four_bit else {}
+        weights = AutoModelForCausalLM.from_pretrained(source, dtype=kind, **options)
     except (OSError, ValueError, ImportError, AttributeError) as error:
         raise CbtError(f"cannot load the model '{model}': {error}") from error
     if tokenizer.pad_token_id is None:

@@ -3,8 +3,8 @@
 Notable choices:
 - The model is built on PyTorch's meta device: shapes without weights, so a 7B plan takes seconds and no memory.
 - Each figure has its formula or source in the table; a rate that was not measured here is called an assumption.
-- Minutes on this machine come from a measured matmul rate and the share of it that training reached in
-  `benchmarks/training.py` (SHARE); they are an estimate and say so.
+- Minutes on this machine come from three steps of the real model on records of middling length, after one to warm up.
+  Minutes on other machines come from a datasheet and SHARE, an assumption.
 """
 
 import math
@@ -12,16 +12,18 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from cbtlib import CbtError, embedded, endpoint, templates, training
+from cbtlib import CbtError, embedded, endpoint, fused, templates, training
 from cbtlib.templates import IGNORED, Row
 
 SHARE = 0.4
-"""Of the matmul rate that LoRA training is assumed to reach; benchmarks/training.py measures it for this machine."""
+"""Of a datasheet's rate that LoRA training is assumed to reach; benchmarks/gpu_lora.py measures it where a GPU is."""
 
 
 @dataclass(frozen=True)
@@ -74,42 +76,73 @@ def memory_gb(
 def plan(rows: Sequence[Row], dev_rows: Sequence[Row], config: training.TrainingConfig) -> str:
     """The plan as text. Raises CbtError when the run cannot fit into this machine's memory."""
     training.check(rows, dev_rows, config)
-    if config.model not in embedded.NAMES:
-        return backbones(rows, config)
-    _, tokenizer = endpoint.load(config.model)
+    if config.model in embedded.NAMES or Path(config.model).is_dir():
+        first = here(rows, config)
+    else:
+        first = f"{config.model} is not on this machine: its own figures need the weights; those of a 7B are below"
+    return f"{first}\n\n{backbones(rows, config)}"
+
+
+def here(rows: Sequence[Row], config: training.TrainingConfig) -> str:
+    """Parameters, memory and minutes of a model that is on this machine."""
+    folder = str(embedded.model_dir(config.model)) if config.model in embedded.NAMES else config.model
+    shape, settings = _shape(folder)
+    frozen = sum(p.numel() for p in shape.parameters())
+    trainable = sum(p.numel() for p in training.add_lora(shape, config).parameters() if p.requires_grad)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     data = templates.encode(rows, tokenizer, templates.adopt(config.template, tokenizer), config.max_length)
     tokens = sum(len(row["input_ids"]) for row in data)
     learned = sum(label != IGNORED for row in data for label in row["labels"])
-    model, settings = _shape(embedded.model_dir(config.model))
-    frozen = sum(p.numel() for p in model.parameters())
-    lora = training.add_lora(model, config)
-    trainable = sum(p.numel() for p in lora.parameters() if p.requires_grad)
-    body = frozen - settings.vocab_size * settings.hidden_size
-    dtype = getattr(torch, endpoint.best_dtype() if config.precision == "auto" else config.precision)
+    kind = endpoint.best_dtype() if config.precision == "auto" else config.precision
     longest = max(len(row["input_ids"]) for row in data) * config.batch_size
     need = memory_gb(
         frozen, trainable, longest, settings.hidden_size, settings.num_hidden_layers, settings.vocab_size,
-        dtype.itemsize, config.gradient_checkpointing,
+        getattr(torch, kind).itemsize, config.gradient_checkpointing,
     )  # fmt: skip
-    have = psutil.virtual_memory().total / 1e9
+    on_gpu = torch.cuda.is_available() and config.device != "cpu"
+    have = (torch.cuda.mem_get_info()[1] if on_gpu else psutil.virtual_memory().total) / 1e9
     if need > have:
         raise CbtError(
             f"the run needs about {need:.1f} GB and this machine has {have:.1f} GB: take a smaller batch_size"
         )
-    epoch = 4 * body * tokens + 4 * settings.vocab_size * settings.hidden_size * learned
     a_step = config.batch_size * config.accumulation
     steps = config.max_steps or math.ceil(len(data) / a_step) * config.epochs
-    minutes = epoch * steps * a_step / len(data) / (_matmul_rate(dtype) * SHARE) / 60
+    epochs = steps * a_step / len(data)
+    rate = probe(data, config, "cuda" if on_gpu else "cpu")
     lines = [
         f"model              {config.model}: {frozen:,} parameters, frozen",
         f"trainable          {trainable:,} ({trainable / frozen:.2%}): rank x (inputs + outputs), over the layers",
         f"data               {len(data)} records, {tokens:,} tokens an epoch, {learned:,} of them with loss",
-        f"steps              {steps:g} of {a_step} records = {steps * a_step / len(data):.2f} epochs",
+        f"steps              {steps:g} of {a_step} records = {epochs:.2f} epochs",
         f"memory             {need:.1f} GB of {have:.1f}: weights + 16 B a trainable parameter + activations",
-        f"time               about {minutes:.1f} minutes here: 4 FLOPs a weight and token, at {SHARE:.0%} of the matmul"
-        f" rate measured just now ({_matmul_rate(dtype) / 1e9:.0f} GFLOP/s, {dtype}); without dev losses and sampling",
+        f"time               about {tokens * epochs / rate / 60:.1f} minutes here: {rate:.0f} tokens/s, measured just "
+        f"now on three steps in {kind}; without dev losses and sampling",
     ]
     return "\n".join(lines)
+
+
+def probe(data: Sequence[dict[str, list[int]]], config: training.TrainingConfig, device: str) -> float:
+    """Tokens a second of training on encoded rows: the median of three micro-batches of middling length."""
+    kind = endpoint.best_dtype() if config.precision == "auto" else config.precision
+    model, tokenizer = endpoint.load(config.model, kind, four_bit=config.four_bit)
+    fused.keep_memory()
+    lora = training.add_lora(model if config.four_bit else model.to(device), config)
+    fused.fuse(lora)
+    lora.train()
+    ordered = sorted(data, key=lambda row: len(row["input_ids"]))
+    middle = max(0, (len(ordered) - config.batch_size) // 2)
+    batch = training.Collator(tokenizer.pad_token_id)(ordered[middle : middle + config.batch_size])
+    ids, labels = (batch[name].to(device) for name in ("input_ids", "labels"))
+    seconds = []
+    for _ in range(4):
+        began = time.perf_counter()
+        with torch.autocast(device, getattr(torch, kind), enabled=kind != "float32"):
+            loss = training.answer_nll(lora, ids, labels)
+        loss.backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return ids.numel() / statistics.median(seconds[1:])
 
 
 def backbones(rows: Sequence[Row], config: training.TrainingConfig) -> str:
@@ -138,18 +171,6 @@ def backbones(rows: Sequence[Row], config: training.TrainingConfig) -> str:
 
 
 def _shape(folder: Any) -> tuple[Any, Any]:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     settings = AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(settings), settings
-
-
-def _matmul_rate(dtype: torch.dtype) -> float:
-    a, b = torch.randn(1024, 640).to(dtype), torch.randn(2048, 640).to(dtype)
-    times = []
-    for _ in range(10):
-        began = time.perf_counter()
-        torch.nn.functional.linear(a, b)
-        times.append(time.perf_counter() - began)
-    return 2 * 1024 * 640 * 2048 / statistics.median(times[2:])

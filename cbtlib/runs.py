@@ -177,6 +177,23 @@ def load_adapter(folder: Path | str, model: str | None = None) -> tuple[PeftMode
     return tuned.eval(), tokenizer
 
 
+def merge(adapter: Path | str, out: Path | str) -> Path:
+    """Write the base model with the adapter added into its weights to `out`, with tokenizer and the adapter's card."""
+    adapter, out = Path(adapter), Path(out)
+    if out.exists():
+        raise CbtError(f"{out} exists: take another folder, or remove that one")
+    place = out.with_name(out.name + ".part")
+    shutil.rmtree(place, ignore_errors=True)
+    tuned, tokenizer = load_adapter(adapter)
+    whole: Any = tuned.merge_and_unload()  # type: ignore[operator]
+    whole.save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    if (adapter / "README.md").exists():
+        shutil.copyfile(adapter / "README.md", place / "README.md")
+    place.rename(out)
+    return out
+
+
 def model_card(run: dict[str, Any], entries: list[dict[str, float]]) -> str:
     """README.md of an adapter: what it was made from, how, how it went, and what it must not be used for."""
     config, data, records = run["config"], run["data"], run["records"]

@@ -15,6 +15,7 @@ peft on `transformers.Trainer`; `accelerate launch` scales it out. Notable choic
 """
 
 import dataclasses
+import importlib.util
 import math
 import os
 import time
@@ -26,7 +27,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import extract_model_from_parallel
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainingArguments, set_seed
 
@@ -55,6 +56,7 @@ class TrainingConfig:
     targets: str = "all-linear"  # or names of linear layers, comma-separated
     rslora: bool = False
     dora: bool = False
+    four_bit: bool = False  # QLoRA: the frozen weights in 4 bits (needs bitsandbytes)
     precision: str = "auto"  # "float32", "float16", "bfloat16"; auto: 16-bit (the paper's) where it is native
     gradient_checkpointing: bool = False
     device: str = "auto"  # "cpu", "cuda"
@@ -120,7 +122,8 @@ def train(rows: Iterable[Row], dev_rows: Iterable[Row], config: TrainingConfig, 
 
     fused.keep_memory()
     set_seed(config.seed)
-    model, tokenizer = endpoint.load(config.model, None if config.precision == "auto" else config.precision)
+    precision = None if config.precision == "auto" else config.precision
+    model, tokenizer = endpoint.load(config.model, precision, four_bit=config.four_bit)
     template = templates.adopt(config.template, tokenizer)
     data = templates.encode(rows, tokenizer, template, config.max_length)
     dev = templates.encode(dev_rows, tokenizer, template, config.max_length)
@@ -178,6 +181,8 @@ def add_lora(model: nn.Module, config: TrainingConfig) -> PeftModel:
         task_type="CAUSAL_LM",
     )
     with warnings.catch_warnings():
+        if config.four_bit:
+            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=config.gradient_checkpointing)
         warnings.simplefilter("ignore", FutureWarning)  # peft asks for an attribute that transformers has renamed
         return get_peft_model(model, settings)  # type: ignore[arg-type]
 
@@ -299,6 +304,8 @@ def check(rows: Sequence[Row], dev_rows: Sequence[Row], config: TrainingConfig) 
     """Raise CbtError for what is wrong with rows or configuration, as far as it shows without the model."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise CbtError("device is 'cuda' and PyTorch finds no CUDA device here: take device 'cpu' or 'auto'")
+    if config.four_bit and importlib.util.find_spec("bitsandbytes") is None:
+        raise CbtError("four_bit (QLoRA) needs the package bitsandbytes: pip install bitsandbytes")
     if config.template not in templates.TEMPLATES:
         raise CbtError(f"no template {config.template!r}: take one of {', '.join(templates.TEMPLATES)}")
     if not rows or not dev_rows:

@@ -1,0 +1,163 @@
+"""A training run handed to another trainer: the same rows and settings as LLaMA-Factory's or axolotl's own files.
+
+Notable choices:
+- LLaMA-Factory renders the prompt itself, so only a template that it has too can be handed over; ours for the embedded
+  model is not among them. Posts and answers go as instruction and output, with the dataset_info.json that lists them.
+- axolotl gets the rendered text in two segments, the answer marked as learned (its `input_output` format), so every
+  template of ours goes over exactly, special tokens written out.
+- A setting that the other side names otherwise is translated; nothing is left to its defaults that ours decides.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cbtlib import CbtError, embedded, templates
+from cbtlib.templates import Row
+
+TRAINERS = ("llama-factory", "axolotl")
+
+LLAMA_FACTORY = {"llama-chinese": "atom", "alpaca-chinese": "alpaca", "qwen": "qwen", "baichuan": "baichuan"}
+"""Our template -> LLaMA-Factory's name of the same one."""
+
+
+def export(rows: Sequence[Row], dev_rows: Sequence[Row], config: Any, to: str, out: Path) -> list[Path]:
+    """Write data and configuration of a run for trainer `to` into folder `out`; returns the paths.
+
+    `config` is a TrainingConfig. Raises CbtError for another trainer, or a template that it cannot render.
+    """
+    if to not in TRAINERS:
+        raise CbtError(f"cannot hand over to {to!r}: choose one of {', '.join(TRAINERS)}")
+    out.mkdir(parents=True, exist_ok=True)
+    write = _llama_factory if to == "llama-factory" else _axolotl
+    return write({"train": rows, "dev": dev_rows}, config, out)
+
+
+def _llama_factory(parts: dict[str, Sequence[Row]], config: Any, out: Path) -> list[Path]:
+    if config.template not in LLAMA_FACTORY:
+        raise CbtError(
+            f"LLaMA-Factory has no template like {config.template!r}: take one of {', '.join(LLAMA_FACTORY)} "
+            "(--set template=...), or hand over to axolotl"
+        )
+    written = []
+    for name, rows in parts.items():
+        pairs = [{"instruction": row.post.strip(), "input": "", "output": row.answer_text.strip()} for row in rows]
+        written.append(_json(out / f"cbt_{name}.json", pairs))
+    columns = {"prompt": "instruction", "query": "input", "response": "output"}
+    info = {path.stem: {"file_name": path.name, "columns": columns} for path in written}
+    written.append(_json(out / "dataset_info.json", info))
+    settings = {
+        "model_name_or_path": _model(config),
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": "lora",
+        "lora_rank": config.rank,
+        "lora_alpha": config.alpha,
+        "lora_dropout": config.dropout,
+        "lora_target": "all" if config.targets == "all-linear" else config.targets,
+        "use_rslora": config.rslora,
+        "use_dora": config.dora,
+        "dataset_dir": ".",
+        "dataset": "cbt_train",
+        "eval_dataset": "cbt_dev",
+        "template": LLAMA_FACTORY[config.template],
+        "cutoff_len": config.max_length,
+        "output_dir": "saves",
+        **_trainer(config),
+        "warmup_ratio": config.warmup,
+        "disable_gradient_checkpointing": not config.gradient_checkpointing,
+        "train_on_prompt": False,
+        "report_to": "none",
+    }
+    if config.four_bit:
+        settings |= {"quantization_bit": 4, "quantization_method": "bnb"}
+    return [*written, _yaml(out / "cbt_lora.yaml", settings, "llamafactory-cli train cbt_lora.yaml")]
+
+
+def _axolotl(parts: dict[str, Sequence[Row]], config: Any, out: Path) -> list[Path]:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(_model(config))
+    template = templates.adopt(config.template, tokenizer)
+    written = []
+    for name, rows in parts.items():
+        lines = [
+            {"segments": [
+                {"label": False, "text": templates.render(row.post, template)},
+                {"label": True, "text": row.answer_text.strip() + template.end},
+            ]}
+            for row in rows
+        ]  # fmt: skip
+        written.append(out / f"cbt_{name}.jsonl")
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        written[-1].write_text(text, encoding="utf-8", newline="\n")
+    data = {name: [{"path": f"cbt_{name}.jsonl", "ds_type": "json", "type": "input_output"}] for name in parts}
+    trainer = _trainer(config)
+    settings = {
+        "base_model": _model(config),
+        "datasets": data["train"],
+        "test_datasets": data["dev"],
+        "train_on_inputs": False,
+        "sequence_len": config.max_length,
+        "sample_packing": False,
+        "adapter": "qlora" if config.four_bit else "lora",
+        "load_in_4bit": config.four_bit,
+        "lora_r": config.rank,
+        "lora_alpha": config.alpha,
+        "lora_dropout": config.dropout,
+        "peft_use_rslora": config.rslora,
+        "peft_use_dora": config.dora,
+        "output_dir": "saves",
+        "micro_batch_size": trainer.pop("per_device_train_batch_size"),
+        "num_epochs": trainer.pop("num_train_epochs"),
+        "lr_scheduler": trainer.pop("lr_scheduler_type"),
+        "group_by_length": True,
+        "optimizer": "adamw_torch",
+        **trainer,
+        "warmup_ratio": config.warmup,
+        "gradient_checkpointing": config.gradient_checkpointing,
+    }
+    if config.targets == "all-linear":
+        settings["lora_target_linear"] = True
+    else:
+        settings["lora_target_modules"] = [name.strip() for name in config.targets.split(",")]
+    return [*written, _yaml(out / "cbt_lora.yaml", settings, "axolotl train cbt_lora.yaml")]
+
+
+def _trainer(config: Any) -> dict[str, Any]:
+    """What both call as transformers does."""
+    settings = {
+        "per_device_train_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.accumulation,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "num_train_epochs": config.epochs,
+        "weight_decay": 0.0,
+        "seed": config.seed,
+        "logging_steps": 1,
+        "bf16": config.precision in ("auto", "bfloat16"),
+        "fp16": config.precision == "float16",
+    }
+    if config.max_steps:
+        settings["max_steps"] = config.max_steps
+    if config.evaluate_every:
+        settings |= {"eval_strategy": "steps", "eval_steps": config.evaluate_every, "save_steps": config.evaluate_every}
+    return settings
+
+
+def _model(config: Any) -> str:
+    return str(embedded.model_dir(config.model)) if config.model in embedded.NAMES else config.model
+
+
+def _json(path: Path, content: Any) -> Path:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", newline="\n")
+    return path
+
+
+def _yaml(path: Path, settings: dict[str, Any], command: str) -> Path:
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    path.write_text(f"# In this folder:  {command}\n{text}", encoding="utf-8", newline="\n")
+    return path

@@ -1,0 +1,61 @@
+"""A run handed to another trainer keeps its rows, its border between prompt and answer, and its settings."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import yaml
+from test_training import CONFIG, DEV, ROWS
+from typer.testing import CliRunner
+
+from cbtlib import CbtError, cli, endpoint, handover, templates, training
+
+PAPER = training.PROFILES["paper"]
+
+
+def test_axolotl_gets_the_very_strings_that_we_train_on(tmp_path):
+    paths = handover.export(ROWS, DEV, replace(CONFIG, targets="q_proj, v_proj", dora=True), "axolotl", tmp_path)
+    assert [path.name for path in paths] == ["cbt_train.jsonl", "cbt_dev.jsonl", "cbt_lora.yaml"]
+    tokenizer = endpoint.load("smoke")[1]
+    encoded = templates.encode(ROWS, tokenizer, templates.adopt(CONFIG.template, tokenizer), 4096)
+    for line, row in zip(paths[0].read_text("utf-8").splitlines(), encoded, strict=True):
+        prompt, answer = json.loads(line)["segments"]
+        assert (prompt["label"], answer["label"]) == (False, True)
+        ids = [tokenizer(part["text"], add_special_tokens=False)["input_ids"] for part in (prompt, answer)]
+        assert ids[0] + ids[1] == row["input_ids"] and [-100] * len(ids[0]) + ids[1] == row["labels"]
+    found = yaml.safe_load(paths[-1].read_text("utf-8"))
+    assert found["datasets"] == [{"path": "cbt_train.jsonl", "ds_type": "json", "type": "input_output"}]
+    assert found["adapter"] == "lora" and found["peft_use_dora"] and found["train_on_inputs"] is False
+    assert found["lora_target_modules"] == ["q_proj", "v_proj"] and "lora_target_linear" not in found
+    assert (found["lora_r"], found["micro_batch_size"], found["lr_scheduler"]) == (8, 2, "cosine")
+    assert found["learning_rate"] == CONFIG.learning_rate and found["max_steps"] == 4
+
+
+def test_llama_factory_finds_its_data_and_the_papers_settings(tmp_path):
+    paths = handover.export(ROWS, DEV, PAPER, "llama-factory", tmp_path)
+    found = yaml.safe_load(paths[-1].read_text("utf-8"))
+    info = json.loads((tmp_path / "dataset_info.json").read_text("utf-8"))
+    for name, rows in ((found["dataset"], ROWS), (found["eval_dataset"], DEV)):
+        pairs = json.loads((tmp_path / info[name]["file_name"]).read_text("utf-8"))
+        columns = info[name]["columns"]
+        assert [pair[columns["prompt"]] for pair in pairs] == [row.post for row in rows]
+        assert [pair[columns["response"]] for pair in pairs] == [row.answer_text for row in rows]
+    assert found["template"] == "baichuan" and found["lora_target"] == "all" and found["cutoff_len"] == 2048
+    assert found["gradient_accumulation_steps"] == 4 and found["lr_scheduler_type"] == "cosine" and found["bf16"]
+    assert found["disable_gradient_checkpointing"] is False and "quantization_bit" not in found
+    four = handover.export(ROWS, DEV, replace(PAPER, four_bit=True), "llama-factory", tmp_path / "four")[-1]
+    assert yaml.safe_load(four.read_text("utf-8"))["quantization_bit"] == 4
+
+
+def test_what_cannot_be_handed_over_is_said(tmp_path):
+    with pytest.raises(CbtError, match="no template like 'gemma'"):
+        handover.export(ROWS, DEV, CONFIG, "llama-factory", tmp_path)
+    with pytest.raises(CbtError, match="cannot hand over to 'torchtune'"):
+        handover.export(ROWS, DEV, CONFIG, "torchtune", tmp_path)
+
+
+def test_the_command_writes_the_files_and_trains_nothing(tmp_path):
+    out = tmp_path / "axolotl"
+    done = CliRunner().invoke(cli.app, ["train", "--profile", "smoke", "--export", "axolotl", "--out", str(out)])
+    assert done.exit_code == 0, done.output + str(done.exception)
+    assert {path.name for path in out.iterdir()} == {"cbt_train.jsonl", "cbt_dev.jsonl", "cbt_lora.yaml"}
