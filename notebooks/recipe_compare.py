@@ -79,7 +79,7 @@ page = report.Page("recipe_compare", profile, results)
 systems = {"baseline": (baseline_column, baseline_file), "cbt": (cbt_column, cbt_file)}
 inside = {name: column for name, (column, file) in systems.items() if not file}
 marks = [f"{name}_outcome" for name in inside]
-table = tables.read(data, {"question": question_column, **inside}, optional=["id", "description", *marks])
+table = tables.read(data, {"question": question_column, **inside}, ["id", "description", "gloss", *marks])
 for name, (_, file) in systems.items():
     if file:
         answers = tables.read(file, {"answer": answer_column}, optional=["id", "outcome"])
@@ -173,8 +173,9 @@ page.table("differences", rows.set_index("name"), caption="CBT model minus basel
 # %%
 gap = (covered["cbt"].sum(axis=1) - covered["baseline"].sum(axis=1)).abs()
 widest = int(gap.idxmax())
+gloss = table["gloss"][table["id"].eq(shared[widest])].item() if "gloss" in table else ""  # English, for this page
 for name in systems:
-    display(figures.chinese(texts[name][widest][:400], title=f"{name}: {posts[widest].splitlines()[0]}"))
+    display(figures.chinese(texts[name][widest][:400], gloss, title=f"{name}: {posts[widest].splitlines()[0]}"))
 
 # %% [markdown]
 # ## A rating sheet

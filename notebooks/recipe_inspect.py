@@ -74,12 +74,12 @@ resamples: int = 1000  # bootstrap resamples
 
 # %%
 page = report.Page("recipe_inspect", profile, results)
-asked, known = {"question": question_column}, ["id", "description"]
+asked, known = {"question": question_column}, ["id", "description", "gloss"]
 if questions:
     answers = tables.read(data, {"answer": answer_column}, optional=["id", "outcome"])
     answers = tables.join(tables.read(questions, asked, optional=known), answers)
 else:
-    answers = tables.read(data, asked | {"answer": answer_column}, optional=[*known, "outcome"])
+    answers = tables.read(data, asked | {"answer": answer_column}, [*known, "outcome"])
 if "description" not in answers:
     answers["description"] = ""
 answers["post"] = (answers["question"] + "\n" + answers["description"].fillna("")).str.strip()
@@ -159,7 +159,8 @@ if ordered:
 # %%
 fullest = int(parts.sum(axis=1).idxmax())
 sentences = pd.DataFrame(found[fullest].sentences, columns=["sentence", "part"]).set_index("sentence")
-page.table("one_answer", sentences, caption=f"The answer with most parts (id {good['id'][fullest]}), as it is read")
+told = f" to “{good['gloss'][fullest]}”" if "gloss" in good else f", id {good['id'][fullest]}"  # English, for this page
+page.table("one_answer", sentences, caption=f"The answer with most parts{told}, as it is read")
 
 # %% [markdown]
 # ## What the letters ask of a reader

@@ -76,7 +76,7 @@ seed: int = 0  # of the draw and of sampling
 
 # %%
 page = report.Page("recipe_tune", profile, results)
-given = tables.read(data, {"question": question_column, "answer": answer_column}, optional=["id", "outcome"])
+given = tables.read(data, {"question": question_column, "answer": answer_column}, ["id", "outcome", "gloss"])
 outcome = pd.Series(tables.outcomes(given, "answer"), index=given.index)
 outcome[given["question"].map(lambda post: safety.triage(post).level == "crisis")] = "crisis"
 counts = page.outcomes("your pairs", outcome.value_counts().to_dict())
@@ -108,7 +108,8 @@ if not held:
 page.number("train_pairs", len(rows), what="pairs trained on")
 page.number("held_out", len(held), what="pairs held out")
 page.number("leaks", len(leaks), what="held-out pairs dropped, since they nearly repeat a training pair")
-figures.chinese(rows[0].answer_text, title=rows[0].post)
+gloss = dict(zip(given["id"], given["gloss"], strict=True)) if "gloss" in given else {}  # English, for this page
+figures.chinese(rows[0].answer_text, gloss.get(rows[0].id, ""), title=rows[0].post)
 
 # %% [markdown]
 # ## Before
@@ -124,7 +125,9 @@ prompts = [templates.render(pair.post, template) for pair in held]
 how = {"max_new_tokens": max_new_tokens, "seed": seed, "stop": templates.stop_ids(template, tokenizer)}
 before = sampling.sample(base, tokenizer, prompts, **how)
 del base
-figures.chinese(before[0].text, title=held[0].post + (" (cut off)" if before[0].truncated else ""))
+figures.chinese(
+    before[0].text, gloss.get(held[0].id, ""), title=held[0].post + (" (cut off)" if before[0].truncated else "")
+)
 
 # %% [markdown]
 # ## Training
@@ -152,7 +155,9 @@ print(f"{steps:.0f} steps in {run.seconds:.0f} s; loss on held-out answers {run.
 # %%
 tuned, tokenizer = runs.load_adapter(page.dir / "adapter")
 after = sampling.sample(tuned, tokenizer, prompts, **how)
-figures.chinese(after[0].text, title=held[0].post + (" (cut off)" if after[0].truncated else ""))
+figures.chinese(
+    after[0].text, gloss.get(held[0].id, ""), title=held[0].post + (" (cut off)" if after[0].truncated else "")
+)
 
 # %% [markdown]
 # ## Form and tone, counted
