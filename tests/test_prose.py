@@ -48,6 +48,16 @@ def test_the_worked_example_of_false_alarms_adds_up():
         assert said[3 * forum : 3 * forum + 3] == [false, alarms, round(100 * false / alarms)]
 
 
+def test_every_term_that_is_linked_stands_in_the_glossary():
+    """The strict build says so too, minutes later."""
+    lines = (ROOT / "book/glossary.md").read_text("utf-8").splitlines()
+    known = {line for line in lines if line and not line.startswith((" ", ":", "#", "*"))}
+    for path in [*PAGES, *(ROOT / "notebooks").glob("*.py")]:
+        text = re.sub(r"\n(# )?", " ", path.read_text("utf-8"))
+        linked = {one or two for one, two in re.findall(r"\{term\}`(?:[^`<]*<([^>`]+)>|([^`<]+))`", text)}
+        assert linked <= known, path.name
+
+
 def test_every_table_of_profiles_names_the_profiles_that_exist():
     profiles = {path.stem for path in (ROOT / "notebooks/profiles").glob("*.yml")}
     for path in (ROOT / "README.md", ROOT / "book/reading.md"):
