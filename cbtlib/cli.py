@@ -189,29 +189,54 @@ def distortions_benchmark(
     test: Annotated[
         Path | None, typer.Option(help="labelled file to score on; without it, five parts of --train")
     ] = None,
-    out: Annotated[Path, typer.Option(help="folder for tables and the detector")] = Path("results/distortions"),
+    out: Annotated[Path, typer.Option(help="folder for tables and detectors")] = Path("results/distortions"),
     format: Annotated[str, typer.Option(help="records, socialcd3k, cogdis, cbt-bench, c2d2, csv or auto")] = "auto",
-    detector: Annotated[str, typer.Option(help="characters, hidden (embedded model) or extract")] = "characters",
+    detector: Annotated[
+        list[str] | None, typer.Option(help="probe (default), lora, llm, extract or characters; again to compare")
+    ] = None,
+    optimise: Annotated[str, typer.Option(help="what thresholds serve: macro- or micro-F1")] = "macro",
+    book_types: Annotated[
+        bool, typer.Option("--book-types", help="map both files' labels to the book's types")
+    ] = False,
+    model: Annotated[str | None, typer.Option(help="model that llm asks, at OPENAI_BASE_URL or embedded")] = None,
+    budget: Annotated[float | None, typer.Option(help="dollars that llm never exceeds")] = None,
     seed: Annotated[int, typer.Option(help="of folds and resamples")] = 0,
 ) -> None:
-    """Train a detector on gold labels and score it, per type and averaged, with intervals."""
-    from cbtlib import labelling
+    """Train detectors on gold labels and score them, per type and averaged, with intervals."""
+    from cbtlib import commands
 
-    print(labelling.benchmark(train, test, out, format, detector, seed).round(3).to_string())
-    print(out)
+    commands.benchmark(train, test, out, format, detector or ["probe"], optimise, book_types, model, budget, seed)
 
 
 @distortions_app.command("label")
 def distortions_label(
     path: Annotated[Path, typer.Argument(help="posts: any format of the book, or plain text, one a line")],
-    detector: Annotated[Path, typer.Option(help="folder of a saved detector")],
+    detector: Annotated[Path | None, typer.Option(help="folder of a saved detector; the book's own without it")] = None,
     out: Annotated[Path, typer.Option(help="JSON Lines file to write")] = Path("labels.jsonl"),
     format: Annotated[str, typer.Option(help="form of the file")] = "auto",
 ) -> None:
     """Label posts with a saved detector."""
     from cbtlib import labelling
 
-    print(f"{labelling.label(path, detector, out, format)} posts labelled; {out}")
+    levels = labelling.label(path, out, detector, format)
+    print(f"{levels.total()} posts labelled; {out}")
+    if levels["crisis"]:
+        print(f"{levels['crisis']} of them triage as a crisis: a label is no answer there, see cbtlib.safety.REFERRAL")
+
+
+@distortions_app.command("statistics")
+def distortions_statistics(
+    path: Annotated[Path, typer.Argument(help="records, answers.jsonl of a run, labels.jsonl, or any labelled file")],
+    out: Annotated[Path, typer.Option(help="folder for tables and figures")] = Path("results/statistics"),
+    format: Annotated[str, typer.Option(help="form of the file")] = "auto",
+    language: Annotated[str, typer.Option(help="of the labels in figures: en, zh or both")] = "both",
+) -> None:
+    """Count the labels of a set: shares with intervals, pairs, sets, topics, lengths, order; tables and figures."""
+    from cbtlib import label_figures
+
+    labelled = label_figures.read(path, format)
+    for line in label_figures.write(labelled, out, language):
+        print(line)
 
 
 @corpus_app.command("card")

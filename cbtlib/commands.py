@@ -1,4 +1,4 @@
-"""What `cbt generate` does between its options and the library: endpoint, dry run, and the closing lines."""
+"""What `cbt generate` and `cbt distortions benchmark` do between their options and the library."""
 
 import json
 import os
@@ -89,3 +89,45 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     if not (slash and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
         raise CbtError(f"--shard {text}: write i/n with i from 1 to n")
     return int(part), int(parts)
+
+
+def benchmark(
+    train: Path,
+    test: Path | None,
+    out: Path,
+    format: str,
+    kinds: list[str],
+    average: str,
+    book_types: bool,
+    model: str | None,
+    budget: float | None,
+    seed: int,
+) -> None:
+    """`cbt distortions benchmark`: score detectors, print every table with what stands beside it."""
+    from cbtlib import labelling, llm_labels
+
+    options: dict[str, Any] = {"average": average, "book_types": book_types, "seed": seed}
+    if "llm" in kinds:
+        with endpoint.connect(model) as where:
+
+            def ask(texts: Any, types: Any) -> list[llm_labels.Labelled]:
+                asking = {"budget": budget, "progress": sys.stderr.isatty()}
+                return llm_labels.label(texts, types, where, out / "llm" / "asked", **asking)
+
+            found = labelling.benchmark(train, test, out, format, kinds, ask=ask, **options)
+    else:
+        found = labelling.benchmark(train, test, out, format, kinds, **options)
+    for kind, table in found.tables.items():
+        print(f"\n{kind}: " + ", ".join(f"{count} {name}" for name, count in found.outcomes[kind].items()))
+        shown = table.assign(ece=found.ece[kind].reindex(table.index))
+        print(shown.round(3).to_string(na_rep="-"))
+        without = found.without[kind]
+        if found.copies:
+            print(f"{found.copies} test posts copy a training post", end="")
+            print("; every one of them" if without is None else "; F1 without them:")
+        if without is not None:
+            print(without[["f1", "low", "high"]].round(3).T.to_string(na_rep="-"))
+    if len(found.differences):
+        print("\nF1 of one detector minus another's on the same posts, 95 % intervals")
+        print(found.differences.round(3).to_string(index=False))
+    print(f"\n{out}")

@@ -4,17 +4,21 @@ A post of 130 characters holds one or two distorted sentences among seven. A cla
 by itself in a few hundred examples; one of sentences is told by the spans where to look. Here a sentence is the unit of
 learning, and a post's score is that of its worst sentence.
 
-Two kinds of features, one head:
+Three kinds, each made of one head or more that turn a unit into one number a column:
 
-    characters  TF-IDF of runs of 1-3 characters; no model, seconds
-    hidden      mean of the hidden states of a middle layer over the sentence's tokens, read in the whole post's context
+    characters  TF-IDF of runs of 1-3 characters and a logistic regression: no model, seconds
+    probe       that, and a logistic regression on the embedded model's hidden states of a middle layer
+    lora        the model itself, tuned with LoRA (`lora_labels`), beside the head of characters
 
 Notable choices
-- One L2-regularised logistic regression a type, and one for `any`. Scores are calibrated (Platt 1999) and thresholds
-  chosen for F1 on predictions for posts that the head of that fold had not seen (5 folds): the test split has no say.
+- One regularised logistic regression a type, and one for `any`. A last one combines the heads and makes probabilities
+  of them (Platt 1999). It, and the thresholds, are chosen on predictions for posts that the head of that fold had not
+  seen: the test split has no say.
+- Thresholds serve one figure: each type's own F1 ("macro"), or the F1 over all labels ("micro"; then one threshold for
+  all types is best, Lipton et al. 2014).
 - Texts without spans (public sets of single sentences) are one unit each; a detector trained so also reads so.
 - A type that no training post has cannot be learnt: a CbtError, never a column of zeros.
-- Saved as JSON and one .npz of arrays; nothing is unpickled on loading.
+- Saved as JSON and one .npz of arrays, with a model card; nothing is unpickled on loading.
 """
 
 import json
@@ -22,7 +26,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +37,13 @@ from cbtlib.corpus import TYPES, Record
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Span = tuple[str, int, int]  # type, start, end
+Units = Sequence[Sequence[tuple[int, int]]]  # (start, end) of each unit of each text
 
-FEATURES = ("characters", "hidden")
+KINDS = {"characters": ("characters",), "probe": ("characters", "hidden"), "lora": ("characters", "lora")}
+"""The heads of each kind of detector."""
 FOLDS = 5
+LAYERS = (9,)
+"""Layers of the embedded model that the probe reads: of 18, the middle one told the types best."""
 _SENTENCE = re.compile(r"[^。！？!?；;…\n]+[。！？!?；;…”’」\n]*")
 
 
@@ -63,73 +71,73 @@ class Detector:
     """A fitted detector; scores are calibrated probabilities.
 
     `columns` are its types and, last, `any`, which is missing where all training posts hold some type or none does.
+    `trained_on` counts its training posts in all ("posts") and with each column.
     """
 
+    kind: str
     columns: tuple[str, ...]
-    features: str
     by_sentence: bool
+    model: str
+    layers: tuple[int, ...]
+    average: str
+    trained_on: dict[str, int]
     thresholds: Floats
-    model: str = ""
-    layer: int = 0
-    arrays: dict[str, NDArray] = field(default_factory=dict)  # weights, bias, calibration, feature scaling
     vocabulary: list[str] = field(default_factory=list)
+    arrays: dict[str, NDArray] = field(default_factory=dict)  # weights of the heads, and how they are combined
 
     def scores(self, texts: Sequence[str]) -> Floats:
         """Probability of each column for each text: (texts, columns)."""
-        units = [sentences(text) if self.by_sentence else [(0, len(text))] for text in texts]
-        if not units:
+        if not texts:
             return np.zeros((0, len(self.columns)))
-        raw = self._featurise(texts, units) @ self.arrays["weights"].T + self.arrays["bias"]
-        slope, offset = self.arrays["calibration"]
-        return _sigmoid(_worst(np.asarray(raw), [len(row) for row in units]) * slope + offset)
+        units = cut(texts, self.by_sentence)
+        heads = [_worst(_HEADS[name].raw(self, texts, units), units) for name in KINDS[self.kind]]
+        return _combine(np.stack(heads), self.arrays["combination"])
 
     def labels(self, texts: Sequence[str]) -> Bools:
         """Whether each column reaches its threshold: (texts, columns)."""
         return self.scores(texts) >= self.thresholds
 
-    def _featurise(self, texts: Sequence[str], units: Sequence[Sequence[tuple[int, int]]]) -> Any:
-        if self.features == "characters":
-            pieces = [text[a:b] for text, row in zip(texts, units, strict=True) for a, b in row]
-            return (
-                _tfidf(self.vocabulary).fit(pieces[:1] or ["-"]).transform(pieces).multiply(self.arrays["idf"]).tocsr()
-            )
-        found = hidden_states(texts, units, self.model, self.layer)
-        return (found - self.arrays["mean"]) / self.arrays["scale"]
-
     def save(self, folder: Path) -> None:
-        """Write detector.json and detector.npz into a folder."""
+        """Write detector.json, detector.npz and a model card (README.md) into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        facts = {
-            name: getattr(self, name) for name in ("columns", "features", "by_sentence", "model", "layer", "vocabulary")
-        }
-        text = json.dumps({**facts, "thresholds": self.thresholds.tolist()}, ensure_ascii=False)
-        (folder / "detector.json").write_text(text, encoding="utf-8")
+        facts = {name: getattr(self, name) for name in _FACTS} | {"thresholds": self.thresholds.tolist()}
+        (folder / "detector.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
         np.savez(folder / "detector.npz", allow_pickle=False, **self.arrays)
+        (folder / "README.md").write_text(card(self), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> "Detector":
         """Read a saved detector; CbtError when the folder holds none."""
         try:
             facts = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
+            facts |= {name: tuple(facts[name]) for name in ("columns", "layers")}
+            facts["thresholds"] = np.array(facts["thresholds"], float)
             with np.load(folder / "detector.npz", allow_pickle=False) as file:
-                arrays = dict(file)
-        except (OSError, ValueError) as error:
+                return cls(**facts, arrays=dict(file))
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise CbtError(f"{folder} holds no detector: {error}; make one with cbt distortions benchmark") from error
-        facts |= {"columns": tuple(facts["columns"]), "thresholds": np.array(facts["thresholds"])}
-        return cls(**facts, arrays=arrays)
+
+
+_FACTS = ("kind", "columns", "by_sentence", "model", "layers", "average", "trained_on", "vocabulary")
 
 
 def train(
     posts: Sequence[Post],
-    features: str = "characters",
+    kind: str = "probe",
     types: Sequence[str] = TYPES,
     model: str = "embedded",
-    layer: int = 9,
+    layers: Sequence[int] = LAYERS,
+    average: str = "macro",
+    epochs: int = 4,
+    members: int = 2,
     seed: int = 0,
 ) -> Detector:
-    """Fit a detector; `model` and `layer` matter to `hidden` only. CbtError for a type without any or all posts."""
-    if features not in FEATURES:
-        raise CbtError(f"no features {features!r}: choose one of {', '.join(FEATURES)}")
+    """Fit a detector; CbtError for a type that too few or nearly all posts have.
+
+    `layers` are the probe's; `epochs` and `members` (models whose scores are averaged, at most FOLDS) those of LoRA.
+    """
+    if kind not in KINDS or average not in ("macro", "micro"):
+        raise CbtError(f"no detector {kind!r} for {average!r}: choose of {', '.join(KINDS)} and of macro, micro")
     gold = np.array([[name in post.types for name in types] for post in posts], bool).reshape(len(posts), len(types))
     columns = tuple(types)
     if FOLDS <= gold.any(1).sum() <= len(posts) - FOLDS:
@@ -142,25 +150,27 @@ def train(
             )
     by_sentence = any(post.spans is not None for post in posts)
     texts = [post.text for post in posts]
-    units = [sentences(text) if by_sentence else [(0, len(text))] for text in texts]
+    units = cut(texts, by_sentence)
     target = np.array([_unit_types(post, row, types) for post, rows in zip(posts, units, strict=True) for row in rows])
     if "any" in columns:
         target = np.column_stack([target, target.any(1)])
-    detector = Detector(columns, features, by_sentence, np.full(len(columns), 0.5))
-    matrix = _fit_features(detector, texts, units, model, layer)
-
-    owner = np.repeat(np.arange(len(posts)), [len(row) for row in units])
+    counts = {"posts": len(posts)} | dict(zip(columns, gold.sum(0).tolist(), strict=True))
+    detector = Detector(
+        kind, columns, by_sentence, model, tuple(layers), average, counts, thresholds=np.full(len(columns), 0.5)
+    )
     fold = np.random.default_rng(seed).permutation(np.arange(len(posts)) % FOLDS)
-    unseen = np.zeros(target.shape)
-    for k in range(FOLDS):
-        inside = fold[owner] == k
-        weights, bias = _fit_heads(matrix[~inside], target[~inside], features)
-        unseen[inside] = np.asarray(matrix[inside] @ weights.T) + bias
-    detector.arrays["weights"], detector.arrays["bias"] = _fit_heads(matrix, target, features)
-    worst = _worst(unseen, [len(row) for row in units])
-    detector.arrays["calibration"] = _platt(worst, gold)
-    slope, offset = detector.arrays["calibration"]
-    detector.thresholds = best_thresholds(gold, _sigmoid(worst * slope + offset))
+    task = _Task(texts, units, target, fold, epochs, members, seed)
+    unseen = np.stack([_worst(_HEADS[name].fit(detector, task), units) for name in KINDS[kind]])
+    known = np.isfinite(unseen).all((0, 2))  # LoRA's members leave some folds without a prediction
+    detector.arrays["combination"] = _combination(unseen[:, known], gold[known])
+    scores = _combine(unseen[:, known], detector.arrays["combination"])
+    if average == "macro":
+        detector.thresholds = best_thresholds(gold[known], scores)
+    else:
+        width = len(types)  # one threshold over all labels; `any` keeps its own
+        pooled = best_thresholds(gold[known, :width].reshape(-1, 1), scores[:, :width].reshape(-1, 1))
+        own = best_thresholds(gold[known, width:], scores[:, width:])
+        detector.thresholds = np.concatenate([np.repeat(pooled, width), own])
     return detector
 
 
@@ -179,46 +189,127 @@ def best_thresholds(gold: Bools, scores: Floats) -> Floats:
     return chosen
 
 
-# ------------------------------------------------------------------ features
+# ------------------------------------------------------------------ the heads
 
 
-def _fit_features(detector: Detector, texts: Sequence[str], units: Sequence[Any], model: str, layer: int) -> Any:
-    """Features of all units (n, d), and what the detector needs to make them again."""
-    if detector.features == "characters":
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What a head learns: labels (units, columns) of the units of texts, and the fold that each text is in."""
+
+    texts: Sequence[str]
+    units: Units
+    target: Bools
+    fold: NDArray[np.int64]
+    epochs: int
+    members: int
+    seed: int
+
+    @property
+    def unit_fold(self) -> NDArray[np.int64]:
+        return np.repeat(self.fold, [len(row) for row in self.units])
+
+
+class _Linear:
+    """Logistic regressions on features of a unit. Both methods give raw scores (units, columns)."""
+
+    name: ClassVar[str]
+    settings: ClassVar[dict[str, Any]]
+
+    def features(self, detector: Detector, texts: Sequence[str], units: Units) -> Any:
+        raise NotImplementedError
+
+    def fit(self, detector: Detector, task: _Task) -> Floats:
+        """Learn from all units; returns what heads that had not seen a unit's fold say of it."""
+        matrix = self.features(detector, task.texts, task.units)
+        unseen = np.zeros(task.target.shape)
+        for k in range(FOLDS):
+            inside = task.unit_fold == k
+            weights, bias = _regressions(matrix[~inside], task.target[~inside], self.settings)
+            unseen[inside] = np.asarray(matrix[inside] @ weights.T) + bias
+        weights, bias = _regressions(matrix, task.target, self.settings)
+        detector.arrays |= {f"{self.name}.weights": weights, f"{self.name}.bias": bias}
+        return unseen
+
+    def raw(self, detector: Detector, texts: Sequence[str], units: Units) -> Floats:
+        matrix = self.features(detector, texts, units)
+        return np.asarray(matrix @ detector.arrays[f"{self.name}.weights"].T) + detector.arrays[f"{self.name}.bias"]
+
+
+class _Characters(_Linear):
+    name = "characters"
+    settings: ClassVar = {"C": 10.0, "solver": "liblinear", "class_weight": "balanced"}
+
+    def features(self, detector: Detector, texts: Sequence[str], units: Units) -> Any:
+        """Damped TF-IDF of runs of 1-3 characters that at least two training units have, each unit of length 1."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
         pieces = [text[a:b] for text, row in zip(texts, units, strict=True) for a, b in row]
-        counter = _tfidf().fit(pieces)
-        detector.vocabulary = list(counter.get_feature_names_out())
-        counts = counter.transform(pieces)
-        present = np.asarray((counts > 0).sum(0)).ravel()
-        detector.arrays["idf"] = np.log((1 + len(pieces)) / (1 + present)) + 1
+        form: dict[str, Any] = {"analyzer": "char", "ngram_range": (1, 3), "sublinear_tf": True, "use_idf": False}
+        if not detector.vocabulary:
+            counter = TfidfVectorizer(min_df=2, **form).fit(pieces)
+            detector.vocabulary = list(counter.get_feature_names_out())
+            present = np.asarray((counter.transform(pieces) > 0).sum(0)).ravel()
+            detector.arrays["idf"] = np.log((1 + len(pieces)) / (1 + present)) + 1
+        counts = TfidfVectorizer(vocabulary=detector.vocabulary, **form).fit(pieces[:1]).transform(pieces)
         return counts.multiply(detector.arrays["idf"]).tocsr()
-    detector.model, detector.layer = model, layer
-    found = hidden_states(texts, units, model, layer)
-    detector.arrays["mean"], detector.arrays["scale"] = found.mean(0), found.std(0) + 1e-6
-    return (found - detector.arrays["mean"]) / detector.arrays["scale"]
 
 
-def _tfidf(vocabulary: Sequence[str] | None = None) -> Any:
-    """Damped counts of runs of 1-3 characters that at least two units have, each unit of length 1."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
+class _Hidden(_Linear):
+    name = "hidden"
+    settings: ClassVar = {"C": 0.01, "solver": "lbfgs"}
 
-    least = 1 if vocabulary else 2
-    return TfidfVectorizer(
-        analyzer="char", ngram_range=(1, 3), min_df=least, sublinear_tf=True, use_idf=False, vocabulary=vocabulary
-    )
+    def features(self, detector: Detector, texts: Sequence[str], units: Units) -> Floats:
+        """Hidden states of a few layers, averaged over the unit's tokens, each dimension standardised."""
+        found = hidden_states(texts, units, detector.model, detector.layers)
+        if "mean" not in detector.arrays:
+            detector.arrays |= {"mean": found.mean(0), "scale": found.std(0) + 1e-6}
+        return (found - detector.arrays["mean"]) / detector.arrays["scale"]
 
 
-def hidden_states(texts: Sequence[str], units: Sequence[Sequence[tuple[int, int]]], model: str, layer: int) -> Floats:
-    """Mean hidden state of `layer` over the tokens of each unit: (units, width). The layers above are not computed."""
+class _Lora:
+    """The tuned model. Each member leaves one fold out, which it is then calibrated on."""
+
+    def fit(self, detector: Detector, task: _Task) -> Floats:
+        from cbtlib import lora_labels
+
+        unseen = np.full(task.target.shape, np.nan)
+        for k in range(min(task.members, FOLDS)):
+            seen, rest = np.flatnonzero(task.fold != k), np.flatnonzero(task.fold == k)
+            member = lora_labels.fit(
+                *_chosen(task, seen), task.target[task.unit_fold != k], detector.model, task.epochs, task.seed + k
+            )
+            unseen[task.unit_fold == k] = lora_labels.logits(*_chosen(task, rest), [member], detector.model)
+            detector.arrays |= {f"lora.{k}.{name}": array for name, array in member.items()}
+        return unseen
+
+    def raw(self, detector: Detector, texts: Sequence[str], units: Units) -> Floats:
+        from cbtlib import lora_labels
+
+        members: dict[str, dict[str, NDArray]] = {}
+        for key, array in detector.arrays.items():
+            if key.startswith("lora."):
+                _, k, name = key.split(".", 2)
+                members.setdefault(k, {})[name] = array
+        return lora_labels.logits(texts, units, list(members.values()), detector.model)
+
+
+_HEADS: dict[str, Any] = {"characters": _Characters(), "hidden": _Hidden(), "lora": _Lora()}
+
+
+def hidden_states(texts: Sequence[str], units: Units, model: str, layers: Sequence[int]) -> Floats:
+    """Mean hidden states of `layers` over each unit's tokens, side by side: (units, layers x width).
+
+    The layers above the highest are not computed.
+    """
     import torch
 
     from cbtlib import endpoint
 
     network, tokenizer = endpoint.load(model)
     base = network.model
-    if not 1 <= layer <= len(base.layers):
-        raise CbtError(f"{model} has layers 1 to {len(base.layers)}, and layer {layer} was asked for")
-    base.layers, base.norm = base.layers[:layer], torch.nn.Identity()
+    if not layers or not all(1 <= layer <= len(base.layers) for layer in layers):
+        raise CbtError(f"{model} has layers 1 to {len(base.layers)}, and {list(layers)} were asked for")
+    base.layers, base.norm = base.layers[: max(layers)], torch.nn.Identity()
     coded = tokenizer(list(texts), return_offsets_mapping=True, truncation=True, max_length=1024)
     order = sorted(range(len(texts)), key=lambda i: -len(coded["input_ids"][i]))
     means: list[list[Floats]] = [[] for _ in texts]
@@ -231,7 +322,8 @@ def hidden_states(texts: Sequence[str], units: Sequence[Sequence[tuple[int, int]
             length = len(coded["input_ids"][i])
             ids[row, :length], mask[row, :length] = torch.tensor(coded["input_ids"][i]), 1
         with torch.inference_mode():
-            states = base(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state.float().numpy()
+            found = base(input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=True).hidden_states
+            states = torch.cat([found[layer].float() for layer in layers], -1).numpy()
         for row, i in enumerate(batch):
             offsets = np.array(coded["offset_mapping"][i])
             for start, end in units[i]:
@@ -241,25 +333,24 @@ def hidden_states(texts: Sequence[str], units: Sequence[Sequence[tuple[int, int]
     return np.array([mean for row in means for mean in row])
 
 
-# ------------------------------------------------------------------ the head
+def _chosen(task: _Task, rows: NDArray[np.int64]) -> tuple[list[str], list[Sequence[tuple[int, int]]]]:
+    return [task.texts[i] for i in rows], [task.units[i] for i in rows]
 
 
-def _fit_heads(matrix: Any, target: Bools, features: str) -> tuple[Floats, Floats]:
+def _regressions(matrix: Any, target: Bools, settings: dict[str, Any]) -> tuple[Floats, Floats]:
     """One logistic regression a column: weights (columns, d) and bias (columns,)."""
     from sklearn.linear_model import LogisticRegression
 
-    sparse = features == "characters"
-    heads = []
-    for j in range(target.shape[1]):
-        head = LogisticRegression(
-            C=10.0 if sparse else 0.01,
-            solver="liblinear" if sparse else "lbfgs",
-            class_weight="balanced" if sparse else None,
-            max_iter=500,
-            random_state=0,
-        )
-        heads.append(head.fit(matrix, target[:, j]))
-    return np.vstack([head.coef_ for head in heads]), np.concatenate([head.intercept_ for head in heads])
+    made = [LogisticRegression(max_iter=500, random_state=0, **settings).fit(matrix, column) for column in target.T]
+    return np.vstack([one.coef_ for one in made]), np.concatenate([one.intercept_ for one in made])
+
+
+# ------------------------------------------------------------------ from units to probabilities
+
+
+def cut(texts: Sequence[str], by_sentence: bool) -> list[list[tuple[int, int]]]:
+    """The units of each text: its sentences, or the whole of it."""
+    return [sentences(text) if by_sentence else [(0, len(text))] for text in texts]
 
 
 def _unit_types(post: Post, unit: tuple[int, int], types: Sequence[str]) -> list[bool]:
@@ -273,21 +364,63 @@ def _unit_types(post: Post, unit: tuple[int, int], types: Sequence[str]) -> list
     return [name in shown for name in types]
 
 
-def _worst(raw: Floats, sizes: Sequence[int]) -> Floats:
+def _worst(raw: Floats, units: Units) -> Floats:
     """Largest value of each text's units: (texts, columns)."""
-    return np.maximum.reduceat(raw, np.r_[0, np.cumsum(sizes)[:-1]], axis=0)
+    return np.maximum.reduceat(raw, np.r_[0, np.cumsum([len(row) for row in units])[:-1]], axis=0)
 
 
-def _platt(raw: Floats, gold: Bools) -> Floats:
-    """Slope and offset (2, columns) that make raw scores probabilities."""
+def _combination(raw: Floats, gold: Bools) -> Floats:
+    """Weights of the heads, and an offset, that make probabilities of raw scores (heads, texts, columns)."""
     from sklearn.linear_model import LogisticRegression
 
-    pairs = []
+    made = []
     for j in range(gold.shape[1]):
-        fit = LogisticRegression(C=1.0).fit(raw[:, j : j + 1], gold[:, j])
-        pairs.append((max(float(fit.coef_[0, 0]), 1e-3), float(fit.intercept_[0])))  # never upside down
-    return np.array(pairs).T
+        fit = LogisticRegression(C=1.0).fit(raw[:, :, j].T, gold[:, j])
+        made.append([*np.maximum(fit.coef_[0], 1e-3), float(fit.intercept_[0])])  # no head counts against itself
+    return np.array(made).T
+
+
+def _combine(raw: Floats, combination: Floats) -> Floats:
+    return _sigmoid((raw * combination[:-1, None]).sum(0) + combination[-1])
 
 
 def _sigmoid(x: Floats) -> Floats:
     return 1 / (1 + np.exp(-np.clip(x, -50, 50)))
+
+
+# ------------------------------------------------------------------ the model card
+
+
+def card(detector: Detector) -> str:
+    """The model card: what it is, what it learnt from, thresholds, limits."""
+    count = detector.trained_on
+    reads = f"`{detector.model}`, layers {', '.join(map(str, detector.layers))}" if detector.kind == "probe" else ""
+    reads = f"`{detector.model}`, tuned with LoRA" if detector.kind == "lora" else reads
+    rows = "\n".join(
+        f"| {name} | {count[name]} | {threshold:.3f} |"
+        for name, threshold in zip(detector.columns, detector.thresholds, strict=True)
+    )
+    gemma = "\nGemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms.\n"
+    return f"""# A detector of cognitive distortions ({detector.kind})
+
+Reads Chinese posts {"sentence by sentence" if detector.by_sentence else "whole"}; gives each label a probability and
+a call. Heads: {", ".join(KINDS[detector.kind])}{f" (on {reads})" if reads else ""}.
+
+Trained on {count["posts"]} posts. Thresholds were chosen for {detector.average}-F1 on training posts that the heads had
+not seen.
+
+| label | training posts | threshold |
+|---|---|---|
+{rows}
+
+`cbt distortions label FILE --detector FOLDER` uses it; `cbt distortions benchmark` measures it, and writes the scores
+beside this folder.
+
+## Limits
+
+- Research only. It has not been reviewed by clinicians, and it says nothing about a person: no diagnosis, no triage.
+- It has learnt one set of labels, written to one brief. On posts from elsewhere expect much less; measure it there
+before you count with it, and correct what you count (`cbtlib.prevalence`).
+- It reads the words of one post. Irony, dialect and what stood in an earlier message are lost on it.
+- A label with few training posts is called badly in both directions; look at its interval, not at its F1.
+{gemma if detector.model == "embedded" and detector.kind != "characters" else ""}"""

@@ -27,6 +27,9 @@ __all__ = ["TYPES", "Mention", "extract", "matrix", "mentions", "names", "of_rec
 
 Labels = frozenset[str]
 
+SCHEMES = ("socialcd3k", "cbt_bench", "c2d2")
+"""Other sets whose labels `data/taxonomy.csv` maps to ours."""
+
 
 @functools.cache
 def _taxonomy() -> pd.DataFrame:
@@ -48,10 +51,16 @@ def names(language: str = "en") -> dict[str, str]:
 
 def translate(scheme: str) -> dict[str, str]:
     """Label of another set (`socialcd3k`, `cbt_bench` or `c2d2`, in lower case) to our type id."""
-    if scheme not in ("socialcd3k", "cbt_bench", "c2d2"):
-        raise CbtError(f"no mapping from {scheme!r}: choose socialcd3k, cbt_bench or c2d2")
+    if scheme not in SCHEMES:
+        raise CbtError(f"no mapping from {scheme!r}: choose one of {', '.join(SCHEMES)}")
     rows = zip(_taxonomy()["id"], _taxonomy()[scheme], strict=True)
     return {label.lower(): kind for kind, cell in rows for label in cell.split("|") if label}
+
+
+def known(label: str) -> str | None:
+    """Our type for a label of any set the taxonomy maps; None when it maps none to it."""
+    found = {translate(scheme).get(label.strip().lower()) for scheme in SCHEMES} - {None}
+    return found.pop() if len(found) == 1 else None
 
 
 # ------------------------------------------------------------------ labels from an answer

@@ -7,7 +7,12 @@ Two corrections need a sample with gold labels drawn from the same population:
     PPI++          gold mean + lambda (mean of all detections - mean of gold detections), Angelopoulos et al. (2023):
                    the gold sample must be drawn at random, and then the interval holds whatever the detector does
 
+`corrected` gives all three for every type; `coverage` simulates how often each interval holds the truth.
+
 Notable choices
+- The interval of PPI++ is Wilson's, with as many rows as a plain sample of that variance would have. For many gold
+  rows it is the published value +- z se; for a rare type the published one holds the truth 89 % of the time, and this
+  one 95 % (`coverage`: share 0.02, 200 gold rows).
 - Rows resample through their patterns: a bootstrap of n rows of 11 labels is one multinomial draw over the patterns
   that occur (at most 2,048), which is the same distribution and takes the same time for a thousand rows or a million.
 - Where a correction is undefined (se + sp <= 1, no gold row, no gold positive or negative) there is a CbtError, never a
@@ -15,8 +20,9 @@ Notable choices
 - Tests of 55 pairs are corrected by Benjamini and Hochberg (1995): q is the share of false findings one accepts.
 """
 
+import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -155,12 +161,73 @@ def ppi(detected: ArrayLike, gold: ArrayLike, gold_detected: ArrayLike, confiden
     weight = 0.0 if spread == 0 else float(np.clip(np.cov(truth, seen)[0, 1] / spread / (1 + m / n), 0, 1))
     value = truth.mean() + weight * (found.mean() - seen.mean())
     variance = np.var(truth - weight * seen, ddof=1) / m + weight**2 * np.var(found, ddof=1 if n > 1 else 0) / n
-    half = stats.norm.ppf(0.5 + confidence / 2) * np.sqrt(variance)
-    if variance == 0:  # all gold rows alike: the normal interval would have no width
+    if variance == 0:  # all gold rows alike: they say no more than their number
         low, high = (float(x) for x in wilson(truth.sum(), m, confidence))
     else:
-        low, high = np.clip([value - half, value + half], 0, 1)
+        inside = np.clip(value, 0.5 / m, 1 - 0.5 / m)  # a corrected share may leave [0, 1]
+        rows = inside * (1 - inside) / variance
+        low, high = (float(x) for x in wilson(inside * rows, rows, confidence))
+        value = np.clip(value, low, high)
     return Estimate("ppi++", float(np.clip(value, 0, 1)), float(low), float(high), n, m)
+
+
+def corrected(
+    detected: ArrayLike, gold: ArrayLike, gold_detected: ArrayLike, types: Sequence[str] = TYPES
+) -> pd.DataFrame:
+    """Every type's share, and that of `any`, by all three methods; arguments are tables (rows, types).
+
+    Columns type, method, share, low, high and `undefined`: where a method has no number, its sentence stands there.
+    """
+    tables = [_labels(table, types) for table in (detected, gold, gold_detected)]
+    found, truth, seen = (np.column_stack([table, table.any(1)]) for table in tables)
+    rows = []
+    for j, name in enumerate((*types, "any")):
+        for label, method in METHODS.items():
+            try:
+                one = method(found[:, j], truth[:, j], seen[:, j])
+                rows.append((name, label, one.value, one.low, one.high, ""))
+            except CbtError as error:
+                rows.append((name, label, np.nan, np.nan, np.nan, str(error)))
+    return pd.DataFrame(rows, columns=["type", "method", "share", "low", "high", "undefined"])
+
+
+METHODS: dict[str, Callable[..., Estimate]] = {
+    "naive": lambda detected, gold, gold_detected: naive(detected),
+    "rogan-gladen": rogan_gladen,
+    "ppi++": ppi,
+}
+
+
+def coverage(
+    share: float,
+    sensitivity: float,
+    specificity: float,
+    gold: int = 200,
+    rows: int = 2000,
+    simulations: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How often each method's 95 % interval holds a known share, over simulated detectors and gold samples.
+
+    One row a method: `held` of `defined` simulations, their ratio `coverage` with Wilson's low and high, the mean
+    `width`. A simulation in which a method is undefined is no miss and no hit: it is not in `defined`.
+    """
+    generator = np.random.default_rng(seed)
+    held, defined, width = (dict.fromkeys(METHODS, 0.0) for _ in range(3))
+    for _ in range(simulations):
+        truth = generator.random(rows + gold) < share
+        seen = np.where(truth, generator.random(rows + gold) < sensitivity, generator.random(rows + gold) > specificity)
+        for name, method in METHODS.items():
+            with contextlib.suppress(CbtError):
+                one = method(seen[gold:], truth[:gold], seen[:gold])
+                defined[name] += 1
+                held[name] += one.low <= share <= one.high
+                width[name] += one.high - one.low
+    kept = [name for name in METHODS if defined[name]]
+    table = pd.DataFrame({"held": held, "defined": defined, "width": width}).loc[kept]
+    table["coverage"], table["width"] = table["held"] / table["defined"], table["width"] / table["defined"]
+    table["low"], table["high"] = wilson(table["held"], table["defined"])
+    return table.rename_axis("method")
 
 
 # ------------------------------------------------------------------ checks

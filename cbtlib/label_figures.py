@@ -1,0 +1,314 @@
+"""The statistics of a labelled set as tables and figures: the corpus, generated answers, or a reader's own file.
+
+    read     any of these files into one shape, `Labelled`
+    draw     all figures of it: shares, pairs, sets (UpSet), topics, lengths, order in the text
+    write    tables and figures into a folder: what `cbt distortions statistics` does
+
+Notable choices
+- Every figure comes with its data, and with alt text and a caption that hold its numbers; none is drawn of nothing.
+- Items without labels (a failed or unparsed answer) are counted beside the figures and are in none of them.
+- The UpSet plot (Lex et al. 2014) is a bar and a column of dots for each combination of labels: a few lines here,
+  because the package of that name does not run on pandas 3.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy import stats
+
+from cbtlib import CbtError, corpus, distortions, figures, formats, generate, prevalence, report, resampling
+from cbtlib.corpus import TYPES
+
+SHOWN_SETS = 15
+"""Combinations of labels in an UpSet plot, the most frequent ones."""
+LEAST = 3
+"""Texts that a mean needs to be drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """`labels` (items, types), and of each item length and topic ('' when it has none), and where its labels stand.
+
+    `places`: (type, position of its first mention from 0 to 1) in the order of the text, empty when that is not known.
+    `outcomes` counts all items, those without labels too.
+    """
+
+    what: str
+    types: tuple[str, ...]
+    labels: NDArray[np.bool_]
+    lengths: NDArray[np.int64]
+    topics: list[str]
+    places: list[list[tuple[str, float]]]
+    outcomes: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A figure, its alt text and caption, and the numbers in it."""
+
+    figure: Figure
+    alt: str
+    caption: str
+    data: pd.DataFrame
+
+
+# ------------------------------------------------------------------ one shape
+
+
+def of_records(records: Sequence[corpus.Record], what: str = "posts") -> Labelled:
+    """The gold labels of records, in their descriptions."""
+    rows = []
+    for record in records:
+        first: dict[str, int] = {}
+        for label in sorted(record.distortions, key=lambda label: label.start):
+            first.setdefault(label.type, label.start)
+        rows.append([(kind, start / len(record.description)) for kind, start in first.items()])
+    lengths = np.array([len(record.description) for record in records])
+    topics = [record.topic for record in records]
+    return Labelled(what, TYPES, distortions.of_records(records), lengths, topics, rows, {"ok": len(records)})
+
+
+def of_answers(answers: Sequence[generate.Answer], what: str = "answers") -> Labelled:
+    """The types that generated answers name, in those that are answers (outcome ok)."""
+    texts = [answer.text for answer in answers if answer.outcome == "ok"]
+    rows = []
+    for text in texts:
+        first: dict[str, int] = {}
+        for mention in distortions.mentions(text):
+            if not mention.negated:
+                first.setdefault(mention.type, mention.start)
+        rows.append([(kind, start / len(text)) for kind, start in first.items()])
+    labels = distortions.matrix([[kind for kind, _ in row] for row in rows])
+    lengths = np.array([len(text) for text in texts], int)
+    outcomes: dict[str, int] = dict(Counter(str(answer.outcome) for answer in answers))
+    return Labelled(what, TYPES, labels, lengths, [""] * len(texts), rows, outcomes)
+
+
+def read(path: Path, format: str = "auto") -> Labelled:
+    """A file as a labelled set: records, an answers.jsonl, the output of `cbt distortions label`, or gold labels.
+
+    CbtError when a line cannot be read or no item has labels.
+    """
+    first = _first_object(path) if path.suffix == ".jsonl" else {}
+    if {"outcome", "text"} <= first.keys():
+        found = of_answers(list(generate.read_answers(path)))
+    elif {"labels", "scores"} <= first.keys():
+        rows = [row for _, row in corpus.read_objects(path)]
+        bad = [row for row in rows if isinstance(row, corpus.Problem)]
+        if bad:
+            raise corpus.CorpusError(path, bad)
+        types = tuple(kind for kind in first["scores"] if kind != "any")
+        labels = distortions.matrix([row["labels"] for row in rows if isinstance(row, dict)], types)
+        found = Labelled("texts", types, labels, np.zeros(len(rows), int), [""] * len(rows), [[]] * len(rows), {})
+    elif format == "records" or (format == "auto" and formats.detect(path) == "records"):
+        found = of_records([record for record in corpus.load(path) if not record.crisis])
+    else:
+        samples, problems = formats.read(path, format)
+        if problems:
+            raise corpus.CorpusError(path, problems)
+        known = [sample for sample in samples if sample.labels is not None and not sample.crisis]
+        types = tuple(sorted({name for sample in known for name in sample.labels or ()}))
+        labels = distortions.matrix([sample.labels for sample in known], types)
+        outcomes = {"ok": len(known), "unparsed": sum(sample.labels is None for sample in samples)}
+        lengths = np.array([len(sample.text) for sample in known], int)
+        found = Labelled("texts", types, labels, lengths, [""] * len(known), [[]] * len(known), outcomes)
+    if not len(found.labels) or not found.types:
+        raise CbtError(f"{path}: no item of it has labels ({_counts(found.outcomes)}): there is nothing to count")
+    return found
+
+
+def _first_object(path: Path) -> dict:
+    return next((row for _, row in corpus.read_objects(path) if isinstance(row, dict)), {})
+
+
+def _counts(outcomes: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in outcomes.items() if count) or "no item"
+
+
+# ------------------------------------------------------------------ the figures
+
+
+def draw(labelled: Labelled, language: str = "both") -> Iterator[tuple[str, Drawn]]:
+    """(name, figure) of every figure that a set has the data for; `language` of the labels is en, zh or both."""
+    yield "shares", shares(labelled, language)
+    if len(labelled.types) > 1:
+        yield "pairs", pairs(labelled, language)
+        yield "sets", upset(labelled, language)
+    if len(set(labelled.topics)) > 1:
+        yield "topics", topics(labelled)
+    if labelled.lengths.any() and len(np.unique(labelled.labels.sum(1))) > 1:
+        yield "lengths", lengths(labelled)
+    if sum(len(row) >= 2 for row in labelled.places) >= LEAST:
+        yield "order", order(labelled, language)
+
+
+def names(types: Sequence[str], language: str = "both") -> list[str]:
+    """Names of types for an axis; a type of another set stands as it is."""
+    if language not in ("en", "zh", "both"):
+        raise CbtError(f"no names in {language!r}: choose en, zh or both")
+    english, chinese = distortions.names("en"), distortions.names("zh")
+    both = {kind: (f"{english[kind]} {chinese[kind]}" if language == "both" else "") for kind in english}
+    table = {"en": english, "zh": chinese, "both": both}[language]
+    return [table.get(kind, kind) for kind in types]
+
+
+def shares(labelled: Labelled, language: str = "both") -> Drawn:
+    """Bars of each type's share, with Wilson intervals."""
+    table = prevalence.shares(labelled.labels, labelled.types)
+    rows = table.drop("any").sort_values("share")
+    labels = names(list(rows.index), language)
+    figure, axis = plt.subplots(figsize=(7.2, 1 + 0.33 * len(rows)))
+    error = np.clip([rows["share"] - rows["low"], rows["high"] - rows["share"]], 0, 1)
+    axis.barh(labels, rows["share"], xerr=error, capsize=3)
+    axis.set(xlabel=f"share of {labelled.what}", title=f"Distortions in {len(labelled.labels):,} {labelled.what}")
+    axis.xaxis.set_major_formatter("{x:.0%}")
+    one = table.loc["any"]
+    share = f"{one['share']:.0%} ({one['low']:.0%} to {one['high']:.0%})"
+    alt = f"Bars of shares with intervals, from {labels[0]} {rows['share'].iloc[0]:.0%} to {labels[-1]} "
+    alt += f"{rows['share'].iloc[-1]:.0%}."
+    caption = f"Share of {len(labelled.labels):,} {labelled.what} with each label, 95 % intervals. {share} have one."
+    return Drawn(figure, alt, caption, table)
+
+
+def pairs(labelled: Labelled, language: str = "both") -> Drawn:
+    """Heat map of the log odds ratio of each pair; a star where the pair survives false-discovery control."""
+    table = prevalence.cooccurrence(labelled.labels, labelled.types)
+    found = table[table["q"] < 0.05]
+    index, size = {kind: k for k, kind in enumerate(labelled.types)}, len(labelled.types)
+    grid = np.full((size, size), np.nan)
+    grid[table["b"].map(index), table["a"].map(index)] = table["log_odds"]
+    figure, axis = plt.subplots(figsize=(7.2, 5.6))
+    limit = max(float(np.nanmax(np.abs(grid))), 1e-9)
+    image = axis.imshow(grid, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    for a, b in zip(found["a"], found["b"], strict=True):
+        axis.text(index[a], index[b], "*", ha="center", va="center", fontsize=16)
+    axis.set_xticks(range(size), names(labelled.types, "en" if language == "en" else "zh"), rotation=45, ha="right")
+    axis.set_yticks(range(size), names(labelled.types, language))
+    axis.grid(False)
+    figure.colorbar(image, label="log odds ratio")
+    alt = f"Triangle of log odds ratios of {len(table)} pairs; {len(found)} are marked as more than chance."
+    caption = f"Pairs of labels in one of {len(labelled.labels):,} {labelled.what}. * q < 0.05 ({len(found)} pairs)."
+    return Drawn(figure, alt, caption, table)
+
+
+def upset(labelled: Labelled, language: str = "both") -> Drawn:
+    """UpSet plot: the most frequent combinations of labels as bars over a matrix of dots."""
+    counts = Counter(tuple(np.flatnonzero(row)) for row in labelled.labels if row.any())
+    kept = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:SHOWN_SETS]
+    size = len(labelled.types)
+    figure, (bars, dots) = plt.subplots(2, sharex=True, figsize=(8, 3 + 0.3 * size), height_ratios=[3, 1 + 0.4 * size])
+    bars.bar(range(len(kept)), [count for _, count in kept])
+    for x, (_, count) in enumerate(kept):
+        bars.text(x, count, f"{count:,}", ha="center", va="bottom", fontsize=9)
+    bars.set(ylabel=labelled.what, title="Which labels come together")
+    bars.tick_params(axis="x", bottom=False)
+    for x, (kinds, _) in enumerate(kept):
+        dots.plot([x] * size, range(size), "o", color="0.88")
+        dots.plot([x] * len(kinds), kinds, "o-", color=figures.COLORS[0])
+    dots.set_yticks(range(size), names(labelled.types, language))
+    dots.set_xticks([])
+    dots.invert_yaxis()
+    dots.grid(False)
+    several = int((labelled.labels.sum(1) > 1).sum())
+    rows = [("|".join(labelled.types[k] for k in kinds), len(kinds), n) for kinds, n in counts.most_common()]
+    top = " and ".join(names([labelled.types[k] for k in kept[0][0]], "en")) if kept else "nothing"
+    alt = f"UpSet plot of the {len(kept)} most frequent of {len(counts)} combinations; the first is {top}."
+    caption = f"The {len(kept)} most frequent of {len(counts)} combinations of labels; {several:,} "
+    caption += f"{labelled.what} carry several."
+    return Drawn(figure, alt, caption, pd.DataFrame(rows, columns=["types", "size", "count"]))
+
+
+def topics(labelled: Labelled) -> Drawn:
+    """Share with any label by topic, with one chi-squared test over all topics."""
+    frame = pd.DataFrame({"topic": labelled.topics, "any": labelled.labels.any(1)})
+    table = frame.groupby("topic").agg(count=("any", "sum"), n=("any", "count"))
+    table["share"] = table["count"] / table["n"]
+    table["low"], table["high"] = prevalence.wilson(table["count"], table["n"])
+    cells = np.stack([table["count"], table["n"] - table["count"]])
+    p = stats.chi2_contingency(cells).pvalue if cells.sum(1).all() else 1.0
+    table["p"] = p
+    figure, axis = plt.subplots(figsize=(7.2, 1 + 0.33 * len(table)))
+    error = [table["share"] - table["low"], table["high"] - table["share"]]
+    axis.errorbar(table["share"], table.index, xerr=np.clip(error, 0, 1), fmt="o", capsize=3)
+    axis.set(xlabel=f"share of {labelled.what} with a label", xlim=(0, 1), title="By topic")
+    alt = f"Share with a label for {len(table)} topics, with intervals: {table['share'].min():.0%} to "
+    alt += f"{table['share'].max():.0%}."
+    caption = f"Share with a label by topic, 95 % intervals; all topics alike: p = {p:.2f} (chi-squared)."
+    return Drawn(figure, alt, caption, table)
+
+
+def lengths(labelled: Labelled, resamples: int = 1000, seed: int = 0) -> Drawn:
+    """Length by number of labels, and Spearman's correlation of the two with a bootstrap interval."""
+    count, generator = labelled.labels.sum(1), np.random.default_rng(seed)
+    rho = float(stats.spearmanr(count, labelled.lengths).statistic)
+    drawn = generator.integers(0, len(count), (resamples, len(count)))
+    one, two = stats.rankdata(count[drawn], axis=1), stats.rankdata(labelled.lengths[drawn], axis=1)
+    one, two = one - one.mean(1, keepdims=True), two - two.mean(1, keepdims=True)
+    size = np.sqrt((one**2).sum(1) * (two**2).sum(1))
+    low, high = np.quantile(((one * two).sum(1) / np.where(size == 0, 1, size)), [0.025, 0.975])
+    groups = {int(k): labelled.lengths[count == k] for k in np.unique(count)}
+    figure, axis = plt.subplots(figsize=(7.2, 3.6))
+    axis.boxplot(list(groups.values()), tick_labels=[f"{k}\nn = {len(row)}" for k, row in groups.items()])
+    axis.set(xlabel=f"labels in one of the {labelled.what}", ylabel="characters", title="By length")
+    told = f"ρ = {rho:.2f} ({low:.2f} to {high:.2f})"
+    table = pd.DataFrame({k: {"n": len(row), "median": np.median(row)} for k, row in groups.items()}).T
+    table = table.rename_axis("labels").assign(rho=rho, low=min(low, rho), high=max(high, rho))
+    alt = f"Boxes of length by number of labels, 0 to {count.max()}; {told}."
+    return Drawn(figure, alt, f"Length by number of labels; {told}.", table)
+
+
+def order(labelled: Labelled, language: str = "both") -> Drawn:
+    """Where in the text each label first stands, from 0 to 1, and how often it is the first of several."""
+    several = [row for row in labelled.places if len(row) >= 2]
+    rows = []
+    for kind in labelled.types:
+        places = [place for row in labelled.places for name, place in row if name == kind]
+        if len(places) < LEAST:
+            continue
+        mean = resampling.Statistics.mean(places)
+        ((low, high),) = resampling.intervals([mean])
+        held = [row for row in several if any(name == kind for name, _ in row)]
+        rows.append((kind, len(places), mean.value, low, high, sum(row[0][0] == kind for row in held), len(held)))
+    table = pd.DataFrame(rows, columns=["type", "n", "position", "low", "high", "first", "of"]).set_index("type")
+    table = table.sort_values("position")
+    figure, axis = plt.subplots(figsize=(7.2, 1 + 0.33 * len(table)))
+    error = np.nan_to_num([table["position"] - table["low"], table["high"] - table["position"]]).clip(0)
+    axis.errorbar(table["position"], names(list(table.index), language), xerr=error, fmt="o", capsize=3)
+    axis.set(xlabel="position in the text (0 beginning, 1 end)", xlim=(0, 1), title="Where a label first stands")
+    axis.invert_yaxis()
+    early, late = names([table.index[0], table.index[-1]], "en")
+    alt = f"Mean position of the first mention of {len(table)} labels with intervals: {early} "
+    alt += f"{table['position'].iloc[0]:.2f} to {late} {table['position'].iloc[-1]:.2f}."
+    caption = (
+        f"Mean position of each label's first mention, 95 % intervals; {len(several):,} {labelled.what} hold several."
+    )
+    return Drawn(figure, alt, caption, table)
+
+
+# ------------------------------------------------------------------ a folder of them
+
+
+def write(labelled: Labelled, out: Path, language: str = "both") -> list[str]:
+    """Write every figure (PNG, SVG, CSV) and statistics.json into a folder; returns the lines that sum it up."""
+    out.mkdir(parents=True, exist_ok=True)
+    table = prevalence.shares(labelled.labels, labelled.types)
+    told = {}
+    for name, drawn in draw(labelled, language):
+        for kind, undated in (("svg", {"Date": None}), ("png", {"Software": None})):
+            drawn.figure.savefig(out / f"{name}.{kind}", dpi=160, metadata=undated)
+        plt.close(drawn.figure)
+        drawn.data.to_csv(out / f"{name}.csv", encoding="utf-8", float_format="%.10g")
+        told[name] = {"alt": drawn.alt, "caption": drawn.caption}
+    one = table.loc["any"].to_dict()
+    facts = {"n": len(labelled.labels), "outcomes": labelled.outcomes, "figures": told, "any": one}
+    report.write_json(out / "statistics.json", facts)
+    share = f"{one['share']:.1%} ({one['low']:.1%} to {one['high']:.1%})"
+    first = f"{share} of {len(labelled.labels):,} {labelled.what} have a label ({_counts(labelled.outcomes)})"
+    return [first, *(text["caption"] for text in told.values()), str(out)]
