@@ -191,6 +191,7 @@ def distortions_benchmark(
     ] = None,
     out: Annotated[Path, typer.Option(help="folder for tables and detectors")] = Path("results/distortions"),
     format: Annotated[str, typer.Option(help="records, socialcd3k, cogdis, cbt-bench, c2d2, csv or auto")] = "auto",
+    test_format: Annotated[str | None, typer.Option(help="form of --test, where it is another")] = None,
     detector: Annotated[
         list[str] | None, typer.Option(help="probe (default), lora, llm, extract or characters; again to compare")
     ] = None,
@@ -205,7 +206,8 @@ def distortions_benchmark(
     """Train detectors on gold labels and score them, per type and averaged, with intervals."""
     from cbtlib import commands
 
-    commands.benchmark(train, test, out, format, detector or ["probe"], optimise, book_types, model, budget, seed)
+    options = {"average": optimise, "book_types": book_types, "test_format": test_format, "seed": seed}
+    commands.benchmark(train, test, out, format, detector or ["probe"], model, budget, options)
 
 
 @distortions_app.command("label")

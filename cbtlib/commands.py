@@ -97,16 +97,13 @@ def benchmark(
     out: Path,
     format: str,
     kinds: list[str],
-    average: str,
-    book_types: bool,
     model: str | None,
     budget: float | None,
-    seed: int,
+    options: dict[str, Any],
 ) -> None:
     """`cbt distortions benchmark`: score detectors, print every table with what stands beside it."""
     from cbtlib import labelling, llm_labels
 
-    options: dict[str, Any] = {"average": average, "book_types": book_types, "seed": seed}
     if "llm" in kinds:
         with endpoint.connect(model) as where:
 

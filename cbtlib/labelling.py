@@ -119,6 +119,7 @@ def benchmark(
     *,
     average: str = "macro",
     book_types: bool = False,
+    test_format: str | None = None,
     ask: Ask | None = None,
     seed: int = 0,
     resamples: int = 1000,
@@ -133,8 +134,8 @@ def benchmark(
         raise CbtError(f"no detector {', '.join(map(repr, wrong))}: choose of {', '.join(DETECTORS)}")
     if "llm" in kinds and ask is None:
         raise CbtError("the detector llm needs an endpoint to ask: name a model (--model)")
-    learn = read(train, format if test is None or not book_types else "auto")
-    items = learn if test is None else read(test, format)
+    learn = read(train, format)
+    items = learn if test is None else read(test, test_format or format)
     if book_types:
         learn, items = of_book(train, learn, test or train, items)
     types = _types([item.post for item in learn])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_auc_score
 
-from cbtlib import CbtError, corpus, detection, detectors, labelling
+from cbtlib import CbtError, corpus, detection, detectors, faults, labelling, llm_labels, lora_labels
 from cbtlib.detectors import Post
 
 PLAIN = [
@@ -48,7 +48,7 @@ TYPES = ("labelling", "mind_reading")
 
 @pytest.fixture(scope="module")
 def fitted():
-    return detectors.train(posts(120), types=TYPES)
+    return detectors.train(posts(120), "characters", types=TYPES)
 
 
 def test_it_finds_in_new_posts_what_the_spans_taught(fitted):
@@ -74,14 +74,16 @@ def test_a_saved_detector_scores_the_same(fitted, tmp_path):
     again = detectors.Detector.load(tmp_path / "d")
     assert np.array_equal(again.scores(texts), fitted.scores(texts))
     assert np.array_equal(again.labels(texts), fitted.labels(texts))
+    card = (tmp_path / "d" / "README.md").read_text(encoding="utf-8")
+    assert "120 posts" in card and "Limits" in card and all(f"| {name} |" in card for name in fitted.columns)
     with pytest.raises(CbtError, match="holds no detector"):
         detectors.Detector.load(tmp_path)
 
 
 def test_training_twice_gives_the_same_detector(fitted):
-    again = detectors.train(posts(120), types=TYPES)
+    again = detectors.train(posts(120), "characters", types=TYPES)
     assert np.array_equal(again.thresholds, fitted.thresholds)
-    assert np.array_equal(again.arrays["weights"], fitted.arrays["weights"])
+    assert np.array_equal(again.arrays["characters.weights"], fitted.arrays["characters.weights"])
 
 
 @pytest.mark.parametrize(
@@ -94,25 +96,55 @@ def test_training_twice_gives_the_same_detector(fitted):
 )
 def test_an_empty_class_and_one_class_only_are_refused(given_posts, types, words):
     with pytest.raises(CbtError, match=words):
-        detectors.train(given_posts, types=types)
+        detectors.train(given_posts, "characters", types=types)
 
 
 def test_texts_without_spans_are_read_whole():
     whole = [Post(post.text, post.types) for post in posts(120)]
-    detector = detectors.train(whole, types=TYPES)
+    detector = detectors.train(whole, "characters", types=TYPES)
     assert not detector.by_sentence
+
+
+@pytest.mark.parametrize("kind", ["probe", "lora"])
+def test_detectors_that_read_with_a_model_learn_save_and_score_the_same(kind, tmp_path):
+    detector = detectors.train(posts(40), kind, TYPES, model="smoke", layers=(1, 2), epochs=1, members=2)
+    detector.save(tmp_path)
+    texts = [post.text for post in posts(5, seed=3)]
+    scores = detector.scores(texts)
+    assert ((scores > 0) & (scores < 1)).all()
+    assert np.allclose(detectors.Detector.load(tmp_path).scores(texts), scores, atol=1e-6)
+    assert np.allclose(detector.scores(texts[:2]), scores[:2], atol=0.02)  # company only changes rounding
+
+
+def test_lora_learns_what_the_units_show():
+    texts = ["aaaa", "bbbb"] * 16
+    target = np.array([[text == "aaaa"] for text in texts])
+    units = detectors.cut(texts, by_sentence=False)
+    member = lora_labels.fit(texts, units, target, "smoke", epochs=12, seed=0)
+    found = lora_labels.logits(texts[:2], units[:2], [member], "smoke")[:, 0]
+    assert found[0] > found[1]
+    with pytest.raises(CbtError, match="does not fit the model"):
+        lora_labels.logits(texts[:2], units[:2], [{"head.bias": member["head.bias"]}], "smoke")
+
+
+def test_thresholds_serve_the_average_that_was_asked_for():
+    rows = posts(120)
+    macro, micro = (detectors.train(rows, "characters", TYPES, average=name) for name in ("macro", "micro"))
+    assert len(set(micro.thresholds[:2])) == 1 and micro.thresholds[2] == macro.thresholds[2]
+    with pytest.raises(CbtError, match="choose of"):
+        detectors.train(rows, "characters", TYPES, average="best")
 
 
 def test_hidden_states_average_the_tokens_of_each_unit():
     texts = ["我就是个废物。今天下雨。", "好"]
     units = [detectors.sentences(text) for text in texts]
-    both = detectors.hidden_states(texts, units, "smoke", 2)
+    both = detectors.hidden_states(texts, units, "smoke", [2])
     assert both.shape[0] == 3
-    alone = detectors.hidden_states(texts[1:], units[1:], "smoke", 2)
+    alone = detectors.hidden_states(texts[1:], units[1:], "smoke", [2])
     assert np.allclose(alone[0], both[2], atol=2e-2)  # padding beside a longer text changes nothing but rounding
-    assert np.allclose(detectors.hidden_states(texts[:1], [[(0, 7)]], "smoke", 2)[0], both[0], atol=2e-2)
+    assert np.allclose(detectors.hidden_states(texts[:1], [[(0, 7)]], "smoke", [2])[0], both[0], atol=2e-2)
     with pytest.raises(CbtError, match="layers 1 to"):
-        detectors.hidden_states(texts[1:], units[1:], "smoke", 99)
+        detectors.hidden_states(texts[1:], units[1:], "smoke", [99])
 
 
 @settings(deadline=None, max_examples=60)
@@ -208,16 +240,23 @@ def table_file(path, rows):
     return path
 
 
+def run(train, test, out, *kinds, **options):
+    return labelling.benchmark(train, test, out, "auto", kinds or ("characters",), resamples=100, **options)
+
+
 def test_benchmark_writes_tables_and_a_detector_that_labels(tmp_path):
     train, test = table_file(tmp_path / "a.csv", posts(120)), table_file(tmp_path / "b.csv", posts(40, seed=4))
-    table = labelling.benchmark(train, test, tmp_path / "out")
-    facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert facts["train"] == 120 and facts["test"] == 40
+    table = run(train, test, tmp_path / "out").tables["characters"]
+    folder = tmp_path / "out" / "characters"
+    facts = json.loads((folder / "metrics.json").read_text())
+    assert facts["train"] == 120 and facts["test"] == 40 and facts["outcomes"] == {"ok": 40}
     assert facts["f1"]["micro"] == pytest.approx(table.loc["micro", "f1"], abs=1e-5)
-    (tmp_path / "new.txt").write_text("我就是个废物。\n\n雨下到半夜。\n", encoding="utf-8")
-    assert labelling.label(tmp_path / "new.txt", tmp_path / "out" / "detector", tmp_path / "l.jsonl") == 2
-    first, second = (json.loads(line) for line in (tmp_path / "l.jsonl").read_text(encoding="utf-8").splitlines())
-    assert (first["id"], second["id"]) == ("1", "3") and set(first["scores"]) >= set(corpus.TYPES[:0]) | {"labelling"}
+    (tmp_path / "new.txt").write_text("我就是个废物。\n\n雨下到半夜。\n我不想活了。\n", encoding="utf-8")
+    levels = labelling.label(tmp_path / "new.txt", tmp_path / "l.jsonl", folder / "detector")
+    assert levels.total() == 3 and levels["crisis"] == 1
+    first, second, third = (json.loads(x) for x in (tmp_path / "l.jsonl").read_text(encoding="utf-8").splitlines())
+    assert (first["id"], second["id"], third["triage"]) == ("1", "3", "crisis")
+    assert set(first["scores"]) == {"labelling", "mind_reading", "any"} and first["labels"] == ["labelling"]
 
 
 def test_a_test_file_that_overlaps_the_training_file_is_scored_twice(tmp_path):
@@ -225,21 +264,133 @@ def test_a_test_file_that_overlaps_the_training_file_is_scored_twice(tmp_path):
     test = posts(40, seed=4)
     table_file(tmp_path / "a.csv", train)
     table_file(tmp_path / "b.csv", [*test, *train[:5]])
-    labelling.benchmark(tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "out")
-    facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert facts["copies"] >= 5
-    assert (tmp_path / "out" / "without_copies.csv").exists()
+    found = run(tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "out")
+    assert found.copies >= 5 and found.without["characters"] is not None
+    assert found.without["characters"].loc["any", "support"] < found.tables["characters"].loc["any", "support"]
+    assert (tmp_path / "out" / "characters" / "without_copies.csv").exists()
+    same = run(tmp_path / "a.csv", tmp_path / "a.csv", tmp_path / "same")
+    assert same.copies == 120 and same.without["characters"] is None  # nothing is left to score without them
 
 
 def test_benchmark_refuses_unlabelled_and_unknown_labels(tmp_path):
     train = table_file(tmp_path / "a.csv", posts(40))
     (tmp_path / "b.csv").write_text("text\n下雨了\n", encoding="utf-8")
     with pytest.raises(CbtError, match="1 of 1 items have no gold labels"):
-        labelling.benchmark(train, tmp_path / "b.csv", tmp_path / "out")
+        run(train, tmp_path / "b.csv", tmp_path / "out")
     (tmp_path / "c.csv").write_text("text,label\n下雨了,worry\n", encoding="utf-8")
     with pytest.raises(CbtError, match=r"labels that .* has not: worry"):
-        labelling.benchmark(train, tmp_path / "c.csv", tmp_path / "out")
+        run(train, tmp_path / "c.csv", tmp_path / "out")
+    with pytest.raises(CbtError, match="maps to no type: worry"):
+        run(train, tmp_path / "c.csv", tmp_path / "out", book_types=True)
     with pytest.raises(CbtError, match="no detector 'guess'"):
-        labelling.benchmark(train, None, tmp_path / "out", detector="guess")
+        run(train, None, tmp_path / "out", "guess")
     with pytest.raises(CbtError, match="reads labels off answers"):
-        labelling.benchmark(train, None, tmp_path / "out", detector="extract")
+        run(train, None, tmp_path / "out", "extract")
+    with pytest.raises(CbtError, match="needs an endpoint"):
+        run(train, None, tmp_path / "out", "llm")
+    (tmp_path / "d.csv").write_text("text,label\n" + "下雨了,none\n" * 20, encoding="utf-8")
+    with pytest.raises(CbtError, match="nothing to learn"):
+        run(tmp_path / "d.csv", None, tmp_path / "out")
+
+
+def test_two_detectors_are_compared_on_the_same_posts(tmp_path):
+    rows = posts(120)
+    found = run(table_file(tmp_path / "a.csv", rows), None, tmp_path / "out", "characters", "llm", ask=oracle(rows))
+    row = found.differences.set_index("average").loc["micro"]
+    assert (row["detector"], row["minus"], row["n"]) == ("characters", "llm", 96)
+    assert row["low"] <= row["difference"] <= row["high"]
+    assert (tmp_path / "out" / "differences.csv").exists()
+
+
+def test_sets_with_other_labels_are_compared_only_when_asked(tmp_path):
+    train = table_file(tmp_path / "a.csv", posts(120))
+    (tmp_path / "b.tsv").write_text("乱贴标签\t读心术\t内容\n", encoding="utf-8")
+    with (tmp_path / "b.tsv").open("a", encoding="utf-8") as file:
+        for post in posts(30, seed=4):
+            file.write(f"{int('labelling' in post.types)}\t{int('mind_reading' in post.types)}\t{post.text}\n")
+    with pytest.raises(CbtError, match="--book-types"):
+        run(train, tmp_path / "b.tsv", tmp_path / "o", test_format="socialcd3k")
+    mapped = {"book_types": True, "test_format": "socialcd3k"}
+    found = run(train, tmp_path / "b.tsv", tmp_path / "o", **mapped).tables["characters"]
+    assert found.loc["labelling", "f1"] > 0.9 and found.loc["mind_reading", "f1"] > 0.9
+    flat = "".join(f"{post.text}\t{int(bool(post.types))}\n" for post in posts(30, seed=4))
+    (tmp_path / "c.txt").write_text(flat, encoding="utf-8")
+    binary = run(train, tmp_path / "c.txt", tmp_path / "o", book_types=True, test_format="cogdis")
+    assert binary.tables["characters"].loc["any", "f1"] > 0.9
+
+
+def test_examples_of_errors_never_show_a_crisis():
+    items = [labelling.Item("a", Post("我不想活了，他们肯定嫌我。", frozenset({"mind_reading"})), None)]
+    items.append(labelling.Item("b", Post("他们肯定嫌我。", frozenset({"mind_reading"})), None))
+    gold = np.array([[0, 1], [0, 1]], bool)
+    shown = labelling.errors(items, gold, ~gold, TYPES)
+    assert shown["id"].tolist() == ["b"] and shown.loc[0, "missed"] == "mind_reading"
+
+
+# ------------------------------------------------------------------ a language model asked
+
+
+def oracle(rows, failed_every: int = 5):
+    """A model that knows the gold labels, and whose every fifth reply cannot be read."""
+    gold = {post.text: post.types for post in rows}
+
+    def ask(texts, types):
+        told = []
+        for number, text in enumerate(texts):
+            bad = number % failed_every == 0
+            told.append(llm_labels.Labelled(str(number), "unparsed" if bad else "ok", None if bad else gold[text]))
+        return told
+
+    return ask
+
+
+def test_an_unparsed_label_is_a_missing_label_and_never_no_distortion(tmp_path):
+    rows = posts(120)
+    file = table_file(tmp_path / "a.csv", rows)
+    found = run(file, None, tmp_path / "out", "llm", ask=oracle(rows))
+    assert found.outcomes["llm"] == {"ok": 96, "unparsed": 24}
+    assert (
+        found.tables["llm"].loc["micro", "f1"] == 1
+    )  # the 24 are in no figure: as "no distortion" they would lower it
+    nothing = [llm_labels.Labelled("0", "failed", None)]
+    with pytest.raises(CbtError, match="nothing to score"):
+        run(file, None, tmp_path / "out", "llm", ask=lambda texts, types: nothing * len(texts))
+
+
+@pytest.mark.parametrize(
+    ("reply", "labels"),
+    [
+        ('{"labels": ["labelling"]}', {"labelling"}),
+        ('```json\n{"labels": []}\n```', set()),
+        ('{"labels": ["worry"]}', None),
+        ('{"labels": "labelling"}', None),
+        ('{"labels": [null]}', None),
+        ('{"labels": [], "note": 1}', None),
+        ('["labelling"]', None),
+        ("没有扭曲", None),
+        ("", None),
+    ],
+)
+def test_a_reply_is_read_as_labels_or_not_at_all(reply, labels):
+    if labels is None:
+        with pytest.raises(ValueError, match=r"not JSON|not of the form|not offered"):
+            llm_labels.parse(reply, TYPES)
+    else:
+        assert llm_labels.parse(reply, TYPES) == labels
+
+
+def test_posts_are_asked_about_once_and_every_outcome_is_typed(tmp_path):
+    texts = ["我就是个废物。", "我不想活了，想去死。", "他们肯定嫌我。"]
+    with faults.serve(lambda digest, attempt: "not_schema") as server:
+        told = llm_labels.label(texts, corpus.TYPES, server, tmp_path)
+        sent = server.requests
+        again = llm_labels.label(texts, corpus.TYPES, server, tmp_path)
+        assert server.requests == sent == 2  # the crisis is not sent, and nothing is asked twice
+    assert [one.outcome for one in told] == ["unparsed", "crisis", "unparsed"] == [one.outcome for one in again]
+    assert all(one.types is None for one in told)
+
+
+def test_calls_become_the_share_of_gold_labels_among_posts_called_so():
+    called, gold = np.array([[1], [1], [1], [0], [0]], bool), np.array([[1], [1], [0], [0], [0]], bool)
+    scores = llm_labels.calibrated(np.array([[True], [False]]), called, gold)
+    assert scores[:, 0].tolist() == [3 / 5, 1 / 4]
