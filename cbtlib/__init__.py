@@ -29,9 +29,12 @@ Reading answers
     structure_accuracy  how right that reading is
     distortions         the taxonomy, and labels that an answer names
     detectors           distortions in a post, learnt from gold spans
+    lora_labels         the model itself tuned to tell them
+    llm_labels          a language model asked for labels
     detection           how good a detector is
     second_pass         how far two labelling passes agree
     labelling           benchmark and labelling of whole files
+    label_figures       the statistics of any labelled set, drawn
     prevalence          shares, corrected for a detector's errors
 
 Training
@@ -69,7 +72,7 @@ The book
     commands            what `cbt generate` does beside the library
     cli                 the `cbt` command
 
-`figures` and `run` import the others, never the reverse.
+`figures`, `label_figures` and `run` import the others, never the reverse.
 """
 
 from pathlib import Path
