@@ -45,7 +45,6 @@ from IPython.display import Markdown
 
 from cbtlib import (
     ROOT,
-    CbtError,
     corpus,
     detection,
     detectors,
@@ -189,15 +188,14 @@ answers = list(generate.read_answers(page.product("02_generation", "answers.json
 outcomes = Counter(answer.outcome for answer in answers)
 written = label_figures.of_answers(answers, "generated answers")
 claims = pd.read_csv(ROOT / "data/paper/claims.csv", dtype=str, keep_default_na=False).set_index("id")
-claim = claims[claims["number"].str.endswith("share_any_answers")].iloc[0]
+claim = claims[claims["number"].str.endswith("::generated_any")].iloc[0]
 page.number("generated_ok", len(written.labels), n=len(answers), what="generated answers that are answers")
-rows = [("the paper", f"{claim['value']} {claim['unit']}" if claim["value"] else "not transcribed", claim["status"])]
+rows = [("the paper", f"{float(claim['value']):.1%}" if claim["value"] else "not transcribed", claim["status"])]
 if len(written.labels):
     named = prevalence.shares(written.labels)
     share = named.loc["any"]
     bounds = {"low": share["low"], "high": share["high"], "n": len(written.labels)}
-    page.number("share_any_answers", 100 * share["share"], what="answers naming a distortion, percent",
-                low=100 * share["low"], high=100 * share["high"], n=len(written.labels))  # fmt: skip
+    page.number("generated_any", share["share"], what="answers naming a distortion", **bounds)
     told = f"{share['share']:.1%} ({share['low']:.1%} to {share['high']:.1%})"
     rows.append((f"this run, {share['count']:.0f} of {share['n']:.0f}", told, "names in the answers, chapter 02"))
     named.to_csv(page.dir / "generated_shares.csv")
