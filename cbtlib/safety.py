@@ -10,8 +10,8 @@ Notable choices:
   wish to die, and 没想过自杀 (never thought of it) with a plan: figures of speech are taken out before matching, and
   what stands before a match is looked at.
 - What lowers a match never removes it: denied, long past, or in a film, it is still a `concern`.
-- Rules find what someone thought of; a classifier (`Classifier`) over the book's own model finds wordings that nobody
-  listed. It can only raise a level, never lower one.
+- Rules find what someone thought of. The classifier of `risk`, over the book's own model, finds wordings that nobody
+  listed; it can only raise a level, never lower one.
 - Any reader of a recall printed here should ask: on which posts? `evaluate` takes any labelled file.
 
 This is a filter for research data. It is not a clinical instrument and must not be the only guard of a service.
@@ -19,10 +19,11 @@ This is a filter for research data. It is not a clinical instrument and must not
 
 import csv
 import hashlib
+import io
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -111,11 +112,18 @@ def _rules() -> tuple[_RuleSet, _RuleSet, dict[str, re.Pattern[str]]]:
     """data/crisis_rules.csv: figures of speech, rules, and the contexts that lower a match."""
     with RULES.open(encoding="utf-8", newline="") as file:
         rows = [(row["rule"], row["level"], row["pattern"]) for row in csv.DictReader(file)]
-    rules = [_Rule(name, level, re.compile(text), tuple(_needs(parse(text)))) for name, level, text in rows]
+    rules = [_Rule(name, level, *_compiled(text, line)) for line, (name, level, text) in enumerate(rows, 2)]
     names = {rule.name for rule in rules if rule.level == "context"}
     context = {name: re.compile("|".join(text for found, _, text in rows if found == name)) for name in names}
     figures = _RuleSet([rule for rule in rules if rule.level == "none"])
     return figures, _RuleSet([rule for rule in rules if rule.level in LEVELS[1:]]), context
+
+
+def _compiled(text: str, line: int) -> tuple[re.Pattern[str], tuple[frozenset[str], ...]]:
+    try:
+        return re.compile(text), tuple(_needs(parse(text)))
+    except re.error as error:
+        raise CbtError(f"{RULES}, line {line}: {text!r} is no pattern ({error}); quote one that has a comma") from None
 
 
 def _needs(parsed: Any) -> Iterator[frozenset[str]]:
@@ -209,8 +217,8 @@ def _start(text: str, match: re.Match[str], marks: str) -> int:
 # ---------------------------------------------------------------- how well that works
 
 
-def evaluate(texts: Sequence[str], crisis: Sequence[bool], judge: Callable[[str], Triage] = triage) -> "pd.DataFrame":
-    """Recall and precision of an alarm on labelled posts, with Wilson 95 % intervals.
+def evaluate(found: Sequence[Triage], crisis: Sequence[bool]) -> "pd.DataFrame":
+    """Recall and precision of an alarm on posts with these triages and labels, with Wilson 95 % intervals.
 
     Two rows: an alarm is `crisis`, and an alarm is `concern or crisis`. `false_calm` counts crisis posts without an
     alarm, `false_alarm` the reverse. A share of nothing is NaN, never 0 or 1.
@@ -218,14 +226,13 @@ def evaluate(texts: Sequence[str], crisis: Sequence[bool], judge: Callable[[str]
     import pandas as pd
     from statsmodels.stats.proportion import proportion_confint
 
-    if len(texts) != len(crisis) or not texts:
-        raise CbtError(f"{len(texts)} posts and {len(crisis)} labels: an evaluation needs one label for each post")
-    levels = [judge(text).level for text in texts]
+    if len(found) != len(crisis) or not found:
+        raise CbtError(f"{len(found)} posts and {len(crisis)} labels: an evaluation needs one label for each post")
     rows = []
     for name, alarms in (("crisis", {"crisis"}), ("concern or crisis", {"crisis", "concern"})):
-        raised = [level in alarms for level in levels]
+        raised = [triage.level in alarms for triage in found]
         hits = sum(alarm and truth for alarm, truth in zip(raised, crisis, strict=True))
-        row: dict[str, Any] = {"alarm": name, "posts": len(texts), "crisis_posts": sum(crisis)}
+        row: dict[str, Any] = {"alarm": name, "posts": len(found), "crisis_posts": sum(crisis)}
         for measure, total in (("recall", sum(crisis)), ("precision", sum(raised))):
             low, high = proportion_confint(hits, total, method="wilson") if total else (float("nan"),) * 2
             row |= {measure: hits / total if total else float("nan"), f"{measure}_low": low, f"{measure}_high": high}
@@ -233,33 +240,62 @@ def evaluate(texts: Sequence[str], crisis: Sequence[bool], judge: Callable[[str]
     return pd.DataFrame(rows)
 
 
+YES, NO = frozenset({"true", "1", "crisis", "yes"}), frozenset({"false", "0", "none", "concern", "no"})
+"""What a label may be when nobody says which ones mean crisis."""
+
+
 def read_labelled(
     path: Path | str, text: str | None = None, label: str | None = None, positive: Sequence[str] = ()
 ) -> tuple[list[str], list[bool]]:
-    """Posts and crisis labels of a JSONL, CSV or TSV file.
+    """Posts and crisis labels of a JSONL, CSV or TSV file in UTF-8 or GB18030.
 
     `text` and `label` name the columns (else the usual names are looked for; a corpus file has question, description
-    and crisis). A label is positive when it is one of `positive`, else when it is true, 1 or crisis.
+    and crisis); in a CSV or TSV file without a header they are numbers from 1. A label is positive when it is one of
+    `positive`; without those it has to be in YES or NO, and anything else is a CbtError, never a calm post.
     """
     path = Path(path)
     try:
-        content = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CbtError(f"cannot read {path} ({error}); give a UTF-8 file with a text and a label a row") from None
-    if path.suffix.lower() in (".csv", ".tsv"):
-        rows: list[Any] = list(csv.DictReader(content.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ","))
-    else:
-        rows = [_json_row(path, number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+        raw = path.read_bytes()
+    except OSError as error:
+        raise CbtError(f"cannot read {path} ({error.strerror}); give a file with a text and a label a row") from None
+    try:
+        content = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        content = raw.decode("gb18030", "replace")  # it decodes almost anything: a text of another kind has no columns
+    try:
+        rows = _table(path, content, bool(text and label and text.isdigit() and label.isdigit()))
+    except csv.Error as error:
+        raise CbtError(f"{path} is no table ({error}); give a text and a label a row") from None
     if not rows:
         raise CbtError(f"{path} holds no posts")
-    names = rows[0].keys()
+    names = rows[0][1].keys()
     label = label or next((name for name in ("crisis", "label", "level", "risk") if name in names), "")
     columns = [text] if text else [name for name in ("text", "post", "question", "description") if name in names]
-    if not columns or label not in names:
+    if not columns or not {*columns, label} <= set(names):
         raise CbtError(f"{path} has the columns {', '.join(names)}; say which is the text and which the label")
-    yes = set(positive) or {"true", "1", "crisis"}
-    texts = ["\n".join(str(row.get(name) or "") for name in columns) for row in rows]
-    return texts, [str(row.get(label)).strip().lower() in yes for row in rows]
+    texts, labels = [], []
+    for number, row in rows:
+        value = row.get(label)
+        found = "" if value is None else str(value).strip().lower()
+        if not found or (not positive and found not in YES | NO):
+            raise CbtError(f"{path}, line {number}: the label {found!r} may mean anything; say --positive LABEL")
+        texts.append("\n".join(str(row.get(name) or "") for name in columns))
+        labels.append(found in ({word.lower() for word in positive} or YES))
+    return texts, labels
+
+
+def _table(path: Path, content: str, numbered: bool) -> list[tuple[int, dict[str, Any]]]:
+    """(line, row); `numbered`: the file has no header, and columns are called 1, 2, …"""
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        lines = enumerate(content.splitlines(), 1)
+        return [(number, _json_row(path, number, line)) for number, line in lines if line.strip()]
+    csv.field_size_limit(10**7)
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    rows = [(reader.line_num, row) for row in reader if row]
+    if numbered:
+        return [(number, {str(i): value for i, value in enumerate(row, 1)}) for number, row in rows]
+    header = rows[0][1] if rows else []
+    return [(number, dict(zip(header, row, strict=False))) for number, row in rows[1:]]
 
 
 def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:

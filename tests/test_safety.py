@@ -107,9 +107,8 @@ def test_the_quick_look_at_characters_hides_no_rule(post, more):
 
 
 def test_evaluation_counts_by_hand():
-    table = safety.evaluate([CRISIS[0], CRISIS[1], LOOKALIKES[0], LOWERED[0]], [True, True, False, True]).set_index(
-        "alarm"
-    )
+    found = [safety.triage(post) for post in (CRISIS[0], CRISIS[1], LOOKALIKES[0], LOWERED[0])]
+    table = safety.evaluate(found, [True, True, False, True]).set_index("alarm")
     assert table.loc["crisis", ["recall", "precision", "false_calm", "false_alarm"]].tolist() == [2 / 3, 1.0, 1, 0]
     assert table.loc["concern or crisis", ["recall", "precision", "false_calm"]].tolist() == [1.0, 1.0, 0]
     row = table.loc["crisis"]
@@ -117,10 +116,10 @@ def test_evaluation_counts_by_hand():
 
 
 def test_a_share_of_nothing_is_not_a_number():
-    row = safety.evaluate(["天气很好"], [False]).iloc[0]
+    row = safety.evaluate([safety.triage("天气很好")], [False]).iloc[0]
     assert math.isnan(row["recall"]) and math.isnan(row["precision"])
     with pytest.raises(CbtError, match="one label for each"):
-        safety.evaluate(["a"], [])
+        safety.evaluate([safety.Triage("none")], [])
 
 
 def test_labelled_files_in_three_forms_give_the_same_posts(tmp_path):
@@ -131,6 +130,34 @@ def test_labelled_files_in_three_forms_give_the_same_posts(tmp_path):
     expected = (["甲", "乙"], [True, False])
     assert safety.read_labelled(tmp_path / "a.jsonl") == safety.read_labelled(tmp_path / "a.csv") == expected
     assert safety.read_labelled(tmp_path / "a.tsv", positive=["high"]) == expected
+
+
+def test_a_file_in_gb18030_without_a_header_and_with_line_breaks_in_a_post_is_read(tmp_path):
+    (tmp_path / "a.tsv").write_bytes('7\thigh\t"甲\n乙"\n8\tlow\t丙\n'.encode("gb18030"))
+    expected = (["甲\n乙", "丙"], [True, False])
+    assert safety.read_labelled(tmp_path / "a.tsv", text="3", label="2", positive=["HIGH"]) == expected
+
+
+def test_a_label_that_nobody_explained_is_an_error_and_no_calm_post(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n甲,1\n乙,高危\n", encoding="utf-8")
+    with pytest.raises(CbtError, match="line 3: the label '高危'"):
+        safety.read_labelled(path)
+    assert safety.read_labelled(path, positive=["1", "高危"])[1] == [True, True]
+    path.write_text("text,label\n乙,1\n甲\n", encoding="utf-8")
+    with pytest.raises(CbtError, match="line 3"):
+        safety.read_labelled(path)
+
+
+def test_a_rule_that_is_no_pattern_is_named_with_its_line(tmp_path, monkeypatch):
+    path = tmp_path / "rules.csv"
+    path.write_text("level,rule,pattern\ncrisis,a,想死\ncrisis,b,[想，\n", encoding="utf-8")
+    monkeypatch.setattr(safety, "RULES", path)
+    safety._rules.cache_clear()
+    with pytest.raises(CbtError, match="line 3"):
+        safety.triage("想死")
+    monkeypatch.undo()
+    safety._rules.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -145,6 +172,6 @@ def test_a_file_without_posts_or_labels_is_refused(tmp_path, text, message):
 def test_the_command_prints_figures_and_no_post(tmp_path):
     path = tmp_path / "gold.csv"
     path.write_text(f"text,label\n{CRISIS[0]},1\n{LOOKALIKES[0]},0\n", encoding="utf-8")
-    command = [sys.executable, "-m", "cbtlib", "safety", "evaluate", "--data", str(path)]
+    command = [sys.executable, "-m", "cbtlib", "safety", "evaluate", "--triage", "rules", "--data", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "recall" in done.stdout and "不想活" not in done.stdout
