@@ -201,7 +201,7 @@ def resume(n: int, share: float = 0.999) -> dict[str, Any]:
 
 
 def _job() -> Any:
-    return generate._Job(PROMPT, "rehearsal", generate.Sampling(), None)
+    return generate.Job(PROMPT, "rehearsal", generate.Sampling(), None)
 
 
 def _fill(folder: Path, n: int, share: float) -> None:
@@ -221,7 +221,7 @@ def _fill(folder: Path, n: int, share: float) -> None:
 
 def _plan(folder: str, n: int) -> None:
     with Journal(Path(folder, "journal.sqlite")) as journal:
-        todo, _ = generate._plan(Posts(n), _job(), journal)
+        todo, _ = generate.plan(Posts(n), _job(), journal)
     Path(folder, "left").write_text(str(len(todo)))
 
 

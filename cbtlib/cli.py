@@ -493,14 +493,15 @@ def generate(
     out: Annotated[Path | None, typer.Option(help="folder of this run; the same one again goes on")] = None,
     model: Annotated[str | None, typer.Option(help="model at the endpoint; embedded and smoke are served here")] = None,
     base_url: Annotated[str | None, typer.Option(help="instead of OPENAI_BASE_URL; the key is OPENAI_API_KEY")] = None,
-    prompt: Annotated[str, typer.Option(help="a file of cbtlib/prompts")] = "five_parts_json",
+    prompt: Annotated[str | None, typer.Option(help="a file of cbtlib/prompts (five_parts_json)")] = None,
+    profile: Annotated[str | None, typer.Option(help="model, prompt and limit of chapter 02 in this profile")] = None,
     concurrency: Annotated[int, typer.Option(help="requests in flight")] = 8,
     deadline: Annotated[float, typer.Option(help="seconds an attempt may take")] = 120,
     attempts: Annotated[int, typer.Option(help="attempts at one question in this run")] = 6,
     rpm: Annotated[float | None, typer.Option(help="requests a minute")] = None,
     tpm: Annotated[float | None, typer.Option(help="tokens a minute")] = None,
     temperature: Annotated[float, typer.Option(help="sampling temperature")] = 0.7,
-    max_tokens: Annotated[int, typer.Option(help="longest answer in tokens")] = 1024,
+    max_tokens: Annotated[int | None, typer.Option(help="longest answer in tokens (1024)")] = None,
     seed: Annotated[int, typer.Option(help="sampling seed")] = 0,
     body: Annotated[str, typer.Option(help="JSON merged into each request; null removes a field")] = "{}",
     budget: Annotated[float | None, typer.Option(help="dollars that are never exceeded")] = None,
@@ -508,7 +509,9 @@ def generate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="ask a sample, forecast the whole")] = False,
     sample: Annotated[int, typer.Option(help="questions a dry run asks (they count for the run)")] = 20,
     shard: Annotated[str | None, typer.Option(help="i/n: the i-th of n parts, by key")] = None,
-    replay: Annotated[Path | None, typer.Option(help="journal to take every reply from")] = None,
+    triage: Annotated[str, typer.Option(help="full (rules and classifier) or rules")] = "full",
+    batch: Annotated[str | None, typer.Option(help="submit, status or collect: by the Batch API")] = None,
+    replay: Annotated[Path | None, typer.Option(help="journal to take every reply from; nobody is asked")] = None,
 ) -> None:
     """Answer every question once; kill it and give the same command to go on."""
     if context.invoked_subcommand:
@@ -538,9 +541,24 @@ def safety_evaluate(
     text: Annotated[str | None, typer.Option(help="name of the text column")] = None,
     label: Annotated[str | None, typer.Option(help="name of the label column")] = None,
     positive: Annotated[list[str] | None, typer.Option(help="label that means crisis; again for more")] = None,
+    triage: Annotated[str, typer.Option(help="full (rules and classifier) or rules")] = "full",
 ) -> None:
     """Measure the crisis triage on labelled posts: recall and precision with intervals. Prints no post."""
-    from cbtlib import safety
+    import pandas as pd
+
+    from cbtlib import risk, safety
 
     texts, crisis = safety.read_labelled(data, text, label, positive or ())
-    print(safety.evaluate(texts, crisis).round(3).T.to_string(header=False))
+    rules = [safety.triage(text) for text in texts]
+    tables = {"rules": rules} | ({} if triage == "rules" else {"full": risk.load().look(texts, rules)})
+    table = pd.concat({name: safety.evaluate(found, crisis) for name, found in tables.items()}).droplevel(1)
+    print(table.round(3).T.to_string())
+
+
+@safety_app.command("fit")
+def safety_fit() -> None:
+    """Make the classifier of triage anew from data/risk_posts.jsonl."""
+    from cbtlib import risk
+
+    risk.save(risk.fit())
+    print(risk.WEIGHTS)

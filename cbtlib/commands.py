@@ -1,51 +1,114 @@
 """What `cbt generate` and `cbt distortions benchmark` do between their options and the library."""
 
+import ast
 import json
 import os
 import random
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cbtlib import CbtError, endpoint, prices, prompts
+from cbtlib import ROOT, CbtError, answers, batch, endpoint, prices, prompts
 from cbtlib import generate as generation
 from cbtlib.journal import Journal
-from cbtlib.questions import read_questions
-from cbtlib.sending import Traffic
+from cbtlib.questions import Question, read_questions
+from cbtlib.sending import Endpoint, Traffic
+
+STANDARD = {"prompt": "five_parts_json", "max_tokens": 1024}
+BATCH = ("submit", "status", "collect")
 
 
 def generate(**given: Any) -> None:
     """`cbt generate` with all of its options by name."""
+    given = given | _defaults(given)
     posts = read_questions(given["questions"])
     price_file = given["price_file"] or prices.DEFAULT
-    options: dict[str, Any] = {
-        "sampling": generation.Sampling(given["temperature"], given["max_tokens"], given["seed"], _body(given["body"])),
-        "traffic": Traffic(given["concurrency"], given["attempts"], given["deadline"], given["rpm"], given["tpm"]),
-        "budget": given["budget"],
-        "price_file": price_file,
-        "progress": sys.stderr.isatty(),
-    }
+    sampling = generation.Sampling(given["temperature"], given["max_tokens"], given["seed"], _body(given["body"]))
+    prompt, shard = prompts.get(given["prompt"]), _shard(given["shard"])
+    _check(given)
     asked = random.Random(0).sample(posts, min(given["sample"], len(posts))) if given["dry_run"] else posts
     with _endpoint(given) as where:
-        summary = generation.generate(
-            asked,
-            prompts.get(given["prompt"]),
-            where,
-            given["out"],
-            shard=_shard(given["shard"]),
-            replay=given["replay"],
-            **options,
-        )
-        model = where.model
+        job = generation.Job(prompt, where.model, sampling, shard, _classifier(given, where))
+        if given["batch"]:
+            summary = _batch(given, asked, job, where, price_file)
+            if summary is None:
+                return
+        else:
+            summary = generation.generate(
+                asked,
+                prompt,
+                where,
+                given["out"],
+                sampling=sampling,
+                traffic=Traffic(given["concurrency"], given["attempts"], given["deadline"], given["rpm"], given["tpm"]),
+                budget=given["budget"],
+                price_file=price_file,
+                shard=shard,
+                classifier=job.classifier,
+                replay=given["replay"],
+                progress=sys.stderr.isatty(),
+            )
+    _report(summary, given, asked)
+    if given["dry_run"]:
+        _forecast(given["out"], len(posts), where.model, price_file)
+    if summary.stopped:
+        raise CbtError(f"stopped: {summary.stopped}; the same command goes on")
+
+
+def _defaults(given: dict[str, Any]) -> dict[str, Any]:
+    """What the options leave open: a profile's model, prompt and limit (those of chapter 02), else STANDARD."""
+    found = dict(STANDARD)
+    if given["profile"]:
+        import jupytext
+        import papermill
+
+        from cbtlib import run
+
+        source = jupytext.read(ROOT / "notebooks/02_generation.py")
+        known = papermill.inspect_notebook(run._with_kernel(source))
+        page = {name: ast.literal_eval(known[name]["default"]) for name in ("model", "prompt", "max_tokens")}
+        chosen = run.profile_parameters(given["profile"], "02_generation")
+        found |= page | {name: value for name, value in chosen.items() if name in page}
+    return {name: value for name, value in found.items() if given[name] is None}
+
+
+def _check(given: dict[str, Any]) -> None:
+    """Options that cannot mean anything, before anything is asked."""
+    for name in ("concurrency", "attempts", "deadline", "rpm", "tpm", "sample", "max_tokens"):
+        if given[name] is not None and given[name] <= 0:
+            raise CbtError(f"--{name.replace('_', '-')} {given[name]}: give a number above 0")
+    if given["batch"] and given["batch"] not in BATCH:
+        raise CbtError(f"--batch {given['batch']}: write one of {', '.join(BATCH)}")
+    if given["batch"] and (given["dry_run"] or given["replay"]):
+        raise CbtError("--batch goes with neither --dry-run nor --replay")
+    if given["triage"] not in ("full", "rules"):
+        raise CbtError(f"--triage {given['triage']}: write full (rules and classifier) or rules")
+
+
+def _batch(
+    given: dict[str, Any], posts: list[Question], job: generation.Job, where: Endpoint, price_file: Path
+) -> generation.Summary | None:
+    if given["batch"] == "submit":
+        started = batch.submit(posts, job, where, given["out"], budget=given["budget"], price_file=price_file)
+        for found in started:
+            print(f"{found.id}  {found.requests} requests")
+        print(f"{len(started)} batches are open; `--batch collect` fetches what they bring")
+        return None
+    if given["batch"] == "status":
+        for found, state, completed, failed in batch.status(where, given["out"]):
+            print(f"{found.id or found.name}  {state}: {completed} of {found.requests} done, {failed} failed")
+        return None
+    return batch.collect(posts, job, where, given["out"], price_file=price_file)
+
+
+def _report(summary: generation.Summary, given: dict[str, Any], asked: list[Question]) -> None:
     print("  ".join(f"{outcome} {count}" for outcome, count in summary.outcomes.items()))
     low, high = prices.dollars(summary.spend.lower_micro), prices.dollars(summary.spend.upper_micro)
     print(f"spent {low}" if low == high else f"spent between {low} and {high}", end="")
     print(f" for {summary.spend.attempts} attempts; {given['out']}/answers.jsonl, manifest.json, journal.sqlite")
-    if given["dry_run"]:
-        _forecast(given["out"], len(posts), model, price_file)
-    if summary.stopped:
-        raise CbtError(f"stopped: {summary.stopped}; the same command goes on")
+    print(f"{answers.export(asked, given['out'])}: the ok answers, for datasets.load_dataset")
 
 
 def _forecast(out: Path, total: int, model: str, price_file: Path) -> None:
@@ -66,10 +129,24 @@ def _forecast(out: Path, total: int, model: str, price_file: Path) -> None:
     print(f"  {'cost':18} {money}" + (f"  (expected, low, high; prices of {price.as_of})" if price else ""))
 
 
-def _endpoint(given: dict[str, Any]) -> AbstractContextManager[endpoint.Endpoint]:
+@contextmanager
+def _endpoint(given: dict[str, Any]) -> Iterator[Endpoint]:
+    if given["replay"]:
+        yield generation.recorded(given["replay"], given["model"])
+        return
     if given["base_url"]:
         os.environ["OPENAI_BASE_URL"] = given["base_url"]
-    return endpoint.connect(given["model"])
+    with endpoint.connect(given["model"]) as where:
+        yield where
+
+
+def _classifier(given: dict[str, Any], where: Endpoint) -> Any:
+    """The classifier of triage; the random weights of `smoke` are for tests, and so is what goes to them."""
+    if given["triage"] == "rules" or where.model == "smoke":
+        return None
+    from cbtlib import risk
+
+    return risk.load()
 
 
 def _body(text: str) -> dict[str, Any]:

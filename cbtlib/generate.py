@@ -1,6 +1,7 @@
 """Many questions to CBT answers through any OpenAI-compatible endpoint: nothing is lost, nothing is made up.
 
     questions ──triage──▶ requests ──journal──▶ endpoint ──journal──▶ outcomes ──▶ answers.jsonl, manifest.json
+    plan                  Job                   sending               classify      finish
 
 Notable choices:
 
@@ -17,45 +18,30 @@ Notable choices:
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from cbtlib import CbtError, prices, prompts, safety
+from cbtlib.answers import OUTCOMES, Answer, Outcome, make_folder, read_answers, to_line, write_lines
 from cbtlib.journal import Journal, Spend
 from cbtlib.prices import Price
 from cbtlib.prompts import Prompt
 from cbtlib.questions import Question
 from cbtlib.sending import Endpoint, Request, Sender, Traffic
 
-Outcome = Literal["ok", "refused", "unparsed", "truncated", "filtered", "failed", "crisis"]
-OUTCOMES: tuple[Outcome, ...] = ("ok", "refused", "unparsed", "truncated", "filtered", "failed", "crisis")
+if TYPE_CHECKING:
+    from cbtlib.risk import Classifier
+
+_BLOCK = 2000  # posts that triage looks at together
 LONGEST_POST = 8000
 """Characters of a post that are sent. A longer one is `failed` with that reason: cut, it would be another question."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of a question. `text` is empty and `parts` None unless `outcome` is ok; `detail` says why it is not.
-
-    Tokens are those of the reply that stands; `cost_micro` is its price in micro-dollars, None when it is not known.
-    """
-
-    id: str
-    outcome: Outcome
-    text: str
-    parts: dict[str, str] | None
-    finish_reason: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    cost_micro: int | None
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,67 +82,99 @@ def generate(
     budget: float | None = None,
     price_file: Path | str = prices.DEFAULT,
     shard: tuple[int, int] | None = None,
+    classifier: "Classifier | None" = None,
     replay: Path | str | None = None,
     progress: bool = False,
 ) -> Summary:
     """Answer `questions` (any iterable that can be gone through more than once) into the folder `out`.
 
     Writes journal.sqlite, answers.jsonl and manifest.json. `budget` in dollars is never exceeded: sending stops while
-    the upper bound still fits. `shard` (i, n) keeps the questions whose key falls to part i of n. With `replay`, all
-    replies come from that journal; a request that is not in it is an error.
+    the upper bound still fits. `shard` (i, n) keeps the questions whose key falls to part i of n. With a `classifier`,
+    triage is more than its rules. With `replay`, all replies come from that journal; a request that is not in it is an
+    error.
     """
-    price = prices.find(endpoint.model, prices.load(price_file))
-    if budget is not None and price is None:
-        raise CbtError(
-            f"{endpoint.model} has no price in {price_file}, so a budget cannot be kept; add a row or drop the budget"
-        )
-    job = _Job(prompt, endpoint.model, sampling or Sampling(), shard)
-    folder = _make_folder(out)
+    job = Job(prompt, endpoint.model, sampling or Sampling(), shard, classifier)
+    price = price_of(endpoint.model, price_file, budget)
+    folder = make_folder(out)
     stopped = ""
     with Journal(replay or folder / "journal.sqlite", read_only=replay is not None) as journal:
-        if not replay:
-            job.claim(journal)
-        todo, crisis = _plan(questions, job, journal)
-        if not replay:
-            journal.set_crisis(crisis, safety.version())
-        if todo and replay:
+        todo, crisis = plan(questions, job, journal)
+        if replay and todo:
             raise CbtError(_miss(todo, job, journal))
+        if not replay:
+            job.claim(journal, endpoint, crisis)
         if todo:
-            micro = None if budget is None else int(budget * 10**6)
-            sender = Sender(journal, endpoint, traffic or Traffic(), job.judge, price, micro, progress)
+            sender = Sender(journal, endpoint, traffic or Traffic(), job.judge, price, micro(budget), progress)
             stopped = sender.run(todo, job.request)
-        counts: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
-        answers = _collect(questions, job, journal, price, crisis, stopped)
-        write_lines(folder / "answers.jsonl", (_line(answer, counts) for answer in answers))
-        spend = journal.spend(price)
-    manifest = {
-        "prompt": {"name": prompt.name, "sha256": prompt.sha256},
-        "endpoint": {"model": endpoint.model, "name": endpoint.name, "fingerprint": endpoint.fingerprint},
-        "sampling": asdict(job.sampling),
-        "price": {"model": price.model, "as_of": price.as_of, "source": price.source} if price else "unpriced",
-        "triage": safety.version(),
-        "shard": list(shard) if shard else None,
-        "outcomes": dict(counts),
-        "spend": asdict(spend),
-        "stopped": stopped,
-    }
-    write_lines(folder / "manifest.json", [json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True)])
-    return Summary(dict(counts), spend, stopped)
+        return finish(questions, job, journal, price, endpoint, folder, crisis, stopped)
+
+
+def price_of(model: str, price_file: Path | str, budget: float | None) -> Price | None:
+    """The price of a model; CbtError when a budget is to be kept and there is none."""
+    price = prices.find(model, prices.load(price_file))
+    if budget is not None and price is None:
+        raise CbtError(f"{model} has no price in {price_file}: a budget cannot be kept; add a row or drop the budget")
+    return price
+
+
+def micro(budget: float | None) -> int | None:
+    """A budget in micro-dollars; CbtError when it is none."""
+    if budget is not None and not 0 < budget < 10**9:
+        raise CbtError(f"a budget of {budget} dollars is no budget; give an amount above 0, or none at all")
+    return None if budget is None else int(budget * 10**6)
+
+
+def recorded(journal: Path | str, model: str | None = None) -> Endpoint:
+    """The endpoint that a journal was recorded from, by name only: for `replay`, which asks nobody."""
+    with Journal(journal, read_only=True) as found:
+        meta = found.meta()
+    return _Recorded(model or meta["model"], meta["endpoint"], meta["fingerprint"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    model: str
+    name: str
+    fingerprint: str
+    base_url: str = "http://replay.invalid"
+    api_key: str = ""
+
+
+def merge(folders: Iterable[Path | str], out: Path | str) -> int:
+    """Bring the journals of several folders (shards, machines) into one; returns the attempts that were new.
+
+    Merging twice changes nothing. Then `generate` over all questions into `out` writes the products and sends only
+    what no shard has.
+    """
+    with Journal(make_folder(out) / "journal.sqlite") as journal:
+        return sum(journal.merge(Path(folder) / "journal.sqlite") for folder in folders)
 
 
 # ---------------------------------------------------------------- requests
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class Job:
     """What makes a request out of a question, and an outcome out of a reply."""
 
     prompt: Prompt
     model: str
     sampling: Sampling
-    shard: tuple[int, int] | None
+    shard: tuple[int, int] | None = None
+    classifier: "Classifier | None" = None
+
+    @property
+    def path(self) -> str:
+        """The path under the base URL."""
+        return "/completions" if self.prompt.kind == "completion" else "/chat/completions"
+
+    @property
+    def triage(self) -> str:
+        """Names the triage: its answers are remembered under this name."""
+        return safety.version() + (f"+{self.classifier.version}" if self.classifier else "")
 
     def body(self, question: Question) -> bytes:
+        """The canonical request."""
         return request_body(question, self.prompt, self.model, self.sampling)
 
     def key(self, question: Question) -> bytes | None:
@@ -167,26 +185,34 @@ class _Job:
         return key
 
     def request(self, question: Question) -> Request:
+        """What is sent for a question."""
         body = self.body(question)
-        path = "/completions" if self.prompt.kind == "completion" else "/chat/completions"
         most = self.sampling.body.get("max_completion_tokens", self.sampling.max_tokens)
-        return Request(key_of(body), path, body, most)
+        return Request(key_of(body), self.path, body, most)
 
     def judge(self, status: int, body: str) -> tuple[str, str, int | None, int | None]:
+        """(outcome, detail, prompt tokens, completion tokens) of a raw reply."""
         outcome, _, _, _, detail = classify(status, body, self.prompt)
         return outcome, detail, *usage_of(body)
 
     def describe(self) -> dict[str, str]:
+        """What a journal says about the run that made it."""
         sampling = json.dumps(asdict(self.sampling), sort_keys=True)
         prompt = f"{self.prompt.name} ({self.prompt.sha256[:12]})"
         return {"model": self.model, "prompt": prompt, "sampling": sampling}
 
-    def claim(self, journal: Journal) -> None:
+    def levels(self, posts: list[str]) -> list[safety.Triage]:
+        """Triage by the rules, raised by the classifier where there is one."""
+        found = [safety.triage(post) for post in posts]
+        return self.classifier.look(posts, found) if self.classifier else found
+
+    def claim(self, journal: Journal, endpoint: Endpoint, crisis: set[bytes]) -> None:
         """Write into a journal what it is of; one journal holds one model, or its spend could not be priced."""
         found = journal.meta().get("model", self.model)
         if found != self.model:
             raise CbtError(f"{journal.path} holds answers of {found}; give {self.model} another --out")
-        journal.set_meta(**self.describe())
+        journal.set_meta(**self.describe(), endpoint=endpoint.name, fingerprint=endpoint.fingerprint)
+        journal.set_crisis(crisis, self.triage)
 
 
 def request_body(question: Question, prompt: Prompt, model: str, sampling: Sampling) -> bytes:
@@ -220,26 +246,31 @@ def key_of(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()
 
 
-def _plan(questions: Iterable[Question], job: _Job, journal: Journal) -> tuple[list[Question], set[bytes]]:
+def plan(questions: Iterable[Question], job: Job, journal: Journal) -> tuple[list[Question], set[bytes]]:
     """What has to be sent, each request once; and the keys that triage keeps from being sent."""
-    done = journal.finished()
+    done = journal.finished() | journal.waiting()
     # What was triaged under these very rules need not be again; under other rules every post is looked at anew.
-    trusted = journal.meta().get("triage") == safety.version()
+    trusted = journal.meta().get("triage") == job.triage
     crisis = journal.crisis() if trusted else set()
     todo: list[Question] = []
-    for question in questions:
-        key = job.key(question)
-        if key is None or key in crisis or (trusted and key in done):
-            continue
-        if safety.triage(f"{question.question}\n{question.description}").level == "crisis":
-            crisis.add(key)
-        elif key not in done and not _unsendable(question):
-            done.add(key)
-            todo.append(question)
+    keyed = ((job.key(question), question) for question in questions)
+    unseen = (
+        (key, question)
+        for key, question in keyed
+        if key is not None and key not in crisis and not (trusted and key in done)
+    )
+    while block := list(islice(unseen, _BLOCK)):
+        levels = job.levels([f"{question.question}\n{question.description}" for _, question in block])
+        for (key, question), found in zip(block, levels, strict=True):
+            if found.level == "crisis":
+                crisis.add(key)
+            elif key not in done and not _unsendable(question):
+                done.add(key)
+                todo.append(question)
     return todo, crisis
 
 
-def _miss(todo: list[Question], job: _Job, journal: Journal) -> str:
+def _miss(todo: list[Question], job: Job, journal: Journal) -> str:
     recorded, wanted = journal.meta(), job.describe()
     changed = [
         f"{name}: {recorded.get(name)} there, {value} here"
@@ -313,9 +344,48 @@ def usage_of(body: str) -> tuple[int | None, int | None]:
     return None, None
 
 
+# ---------------------------------------------------------------- products
+
+
+def finish(
+    questions: Iterable[Question],
+    job: Job,
+    journal: Journal,
+    price: Price | None,
+    endpoint: Endpoint,
+    folder: Path,
+    crisis: set[bytes],
+    stopped: str = "",
+) -> Summary:
+    """Write answers.jsonl and manifest.json from what is in the journal."""
+    counts: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+
+    def lines() -> Iterator[str]:
+        for answer in _collect(questions, job, journal, price, crisis, stopped):
+            counts[answer.outcome] += 1
+            yield to_line(answer)
+
+    write_lines(folder / "answers.jsonl", lines())
+    spend = journal.spend(price)
+    manifest = {
+        "prompt": {"name": job.prompt.name, "sha256": job.prompt.sha256},
+        "endpoint": {"model": endpoint.model, "name": endpoint.name, "fingerprint": endpoint.fingerprint},
+        "sampling": asdict(job.sampling),
+        "price": {"model": price.model, "as_of": price.as_of, "source": price.source} if price else "unpriced",
+        "triage": job.triage,
+        "shard": list(job.shard) if job.shard else None,
+        "outcomes": dict(counts),
+        "spend": asdict(spend),
+        "stopped": stopped,
+    }
+    text = json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True)
+    write_lines(folder / "manifest.json", [text])
+    return Summary(dict(counts), spend, stopped)
+
+
 def _collect(
     questions: Iterable[Question],
-    job: _Job,
+    job: Job,
     journal: Journal,
     price: Price | None,
     crisis: set[bytes],
@@ -323,6 +393,7 @@ def _collect(
 ) -> Iterator[Answer]:
     """One answer a question, in their order."""
     nothing = (None, None, None, None, None)
+    waiting = journal.waiting()
     for question in questions:
         key = job.key(question)
         if key is None:
@@ -331,60 +402,13 @@ def _collect(
             yield Answer(question.id, "crisis", "", *nothing, "not sent to a model: the fixed referral stands instead")
             continue
         reply = journal.reply(key)
-        if reply is None:
-            yield Answer(question.id, "failed", "", *nothing, _unsendable(question) or stopped or "not sent")
+        if reply is None or (key in waiting and reply.outcome == "failed"):
+            why = _unsendable(question) or (key in waiting and "waits in a batch") or stopped or "not sent"
+            yield Answer(question.id, "failed", "", *nothing, why)
             continue
         outcome, text, parts, finish, detail = classify(reply.status, reply.body, job.prompt)
         detail = detail if reply.status else reply.detail
         tokens = (reply.prompt_tokens, reply.completion_tokens)
         known = price is not None and None not in tokens
-        cost = price.micro(*tokens) if known else None  # type: ignore[union-attr, arg-type]
+        cost = price.micro(*tokens, reply.batch is not None) if known else None  # type: ignore[union-attr, arg-type]
         yield Answer(question.id, outcome, text, parts, finish, *tokens, cost, detail)
-
-
-# ---------------------------------------------------------------- files
-
-
-def read_answers(path: Path | str) -> Iterator[Answer]:
-    """The answers of an answers.jsonl."""
-    with open(path, encoding="utf-8") as file:
-        yield from (Answer(**json.loads(line)) for line in file)
-
-
-def merge(folders: Iterable[Path | str], out: Path | str) -> int:
-    """Bring the journals of several folders (shards, machines) into one; returns the attempts that were new.
-
-    Merging twice changes nothing. Then `generate` over all questions into `out` writes the products and sends only
-    what no shard has.
-    """
-    with Journal(_make_folder(out) / "journal.sqlite") as journal:
-        return sum(journal.merge(Path(folder) / "journal.sqlite") for folder in folders)
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a product whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise CbtError(
-            f"cannot write {path}: {error.strerror}; the journal is whole, the same command goes on"
-        ) from None
-
-
-def _line(answer: Answer, counts: Counter[str]) -> str:
-    counts[answer.outcome] += 1
-    return json.dumps(asdict(answer), ensure_ascii=False)
-
-
-def _make_folder(out: Path | str) -> Path:
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CbtError(f"cannot make the folder {out}: {error.strerror}; give another --out") from None
-    return Path(out)

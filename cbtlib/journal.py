@@ -11,7 +11,8 @@ Notable choices:
 - No request text and no key of an endpoint is written. What an endpoint says is written with secrets struck out.
 - The file is locked while it is open: two runs into one folder would pay twice.
 - Money is not written, tokens are. `spend` prices them: the lower bound counts usage that was reported, the upper
-  bound adds the most that every attempt without a reported usage can have cost.
+  bound adds the most that every attempt without a reported usage can have cost. What went by the Batch API is priced
+  at its share.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from typing import Any
 from cbtlib import CbtError
 from cbtlib.prices import Price
 
-VERSION = 1
+VERSION = 2
 FINAL = ("ok", "refused", "unparsed", "truncated", "filtered")
 """Outcomes that end a question. `failed` does not: the same command tries again."""
 
@@ -48,26 +49,32 @@ CREATE TABLE IF NOT EXISTS attempts (
     billable INTEGER NOT NULL DEFAULT 1,  -- 0: the endpoint turned it away
     outcome TEXT,                     -- a FINAL outcome, failed, or retried
     detail TEXT,
+    batch TEXT,                       -- name of the batch that carries it; NULL: sent by itself
     UNIQUE (key, sent)
 );
+CREATE TABLE IF NOT EXISTS batches (
+    name TEXT PRIMARY KEY,            -- ours, written before the endpoint hears of it
+    id TEXT,                          -- the endpoint's; NULL until it is known
+    state TEXT NOT NULL               -- open, or how it ended
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS crisis (key BLOB PRIMARY KEY) WITHOUT ROWID;  -- requests that triage kept from being sent
 """
 _SENDING = "INSERT INTO attempts (key, sent, prompt_bound, completion_bound) VALUES (?, ?, ?, ?)"
 _RECEIVED = (
     "UPDATE attempts SET ended = ?, status = ?, body = ?, prompt_tokens = ?, completion_tokens = ?, billable = ?, "
-    "outcome = ?, detail = ? WHERE id = ?"
+    "outcome = ?, detail = ?"
 )
 _COLUMNS = (
     "key, sent, prompt_bound, completion_bound, ended, status, body, prompt_tokens, completion_tokens, billable, "
-    "outcome, detail"
+    "outcome, detail, batch"
 )
 # The same attempt seen again is the same attempt; a reply wins over "in flight".
 _MERGE = (
-    f"INSERT INTO attempts ({_COLUMNS}) VALUES ({', '.join('?' * 12)}) ON CONFLICT (key, sent) DO UPDATE SET "
+    f"INSERT INTO attempts ({_COLUMNS}) VALUES ({', '.join('?' * 13)}) ON CONFLICT (key, sent) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS.split(", ")[4:])
     + " WHERE attempts.ended IS NULL AND excluded.ended IS NOT NULL"
 )
-_REPLY = "coalesce(status, 0), coalesce(body, ''), prompt_tokens, completion_tokens, billable, outcome, detail"
+_REPLY = "coalesce(status, 0), coalesce(body, ''), prompt_tokens, completion_tokens, billable, outcome, detail, batch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,17 @@ class Reply:
     billable: bool
     outcome: str
     detail: str
+    batch: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch as the journal knows it: `id` is None when the endpoint may never have heard of it."""
+
+    name: str
+    id: str | None
+    state: str
+    requests: int
 
 
 class Journal:
@@ -172,21 +190,73 @@ class Journal:
         rows = self._db.execute(f"SELECT {_REPLY} FROM attempts WHERE outcome = ? ORDER BY id", (outcome,))
         yield from (Reply(*row) for row in rows)
 
-    def spend(self, price: Price | None, batch: bool = False) -> Spend:
-        """Tokens so far and the two bounds of what they cost at `price` (at its Batch API share with `batch`)."""
-        attempts, prompt, completion = self._db.execute(
-            "SELECT count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) FROM attempts"
-        ).fetchone()
-        unseen, prompt_more, completion_more = self._db.execute(
-            "SELECT count(*), coalesce(sum(prompt_bound), 0), coalesce(sum(completion_bound), 0) FROM attempts "
-            "WHERE billable AND prompt_tokens IS NULL"
-        ).fetchone()
+    def spend(self, price: Price | None) -> Spend:
+        """Tokens so far and the two bounds of what they cost at `price`."""
+        rows = self._db.execute(
+            "SELECT batch IS NOT NULL, count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0), "
+            "coalesce(sum(billable AND prompt_tokens IS NULL), 0), "
+            "coalesce(sum(CASE WHEN billable AND prompt_tokens IS NULL THEN prompt_bound END), 0), "
+            "coalesce(sum(CASE WHEN billable AND prompt_tokens IS NULL THEN completion_bound END), 0) "
+            "FROM attempts GROUP BY 1"
+        ).fetchall()
+        attempts, prompt, completion, unseen = (sum(row[column] for row in rows) for column in range(1, 5))
         lower = upper = None
         if price is not None:
-            share = price.batch_share if batch and price.batch_share else 1
-            lower = int(price.pico(prompt, completion) * share // 10**6)
-            upper = -int(-price.pico(prompt + prompt_more, completion + completion_more) * share // 10**6)
+            lower = sum(price.pico(row[2], row[3], row[0]) // 10**6 for row in rows)
+            upper = sum(price.micro(row[2] + row[5], row[3] + row[6], row[0]) for row in rows)
         return Spend(attempts, unseen, prompt, completion, lower, upper)
+
+    # ---- batches
+
+    def open_batch(self, name: str, requests: Iterable[tuple[bytes, int, int]]) -> None:
+        """Record a batch and its attempts (key, prompt bound, completion bound) before the endpoint hears of it."""
+        now = time.time()
+        self._db.execute("BEGIN")
+        self._db.execute("INSERT INTO batches VALUES (?, NULL, 'open')", (name,))
+        self._db.executemany(
+            "INSERT INTO attempts (key, sent, prompt_bound, completion_bound, batch) VALUES (?, ?, ?, ?, ?)",
+            ((key, now, *bounds, name) for key, *bounds in requests),
+        )
+        self._db.execute("COMMIT")
+
+    def name_batch(self, name: str, identity: str) -> None:
+        """Record the endpoint's id of a batch."""
+        self._db.execute("UPDATE batches SET id = ? WHERE name = ?", (identity, name))
+
+    def batches(self) -> list[Batch]:
+        """All batches, in the order in which they were made."""
+        rows = self._db.execute(
+            "SELECT name, batches.id, state, count(attempts.id) FROM batches JOIN attempts ON batch = name "
+            "GROUP BY name ORDER BY min(attempts.id)"
+        )
+        return [Batch(*row) for row in rows]
+
+    def waiting(self) -> set[bytes]:
+        """Keys whose reply an open batch may still bring."""
+        rows = self._db.execute(
+            "SELECT key FROM attempts JOIN batches ON batch = name WHERE state = 'open' AND ended IS NULL"
+        )
+        return {key for (key,) in rows}
+
+    def close_batch(self, name: str, state: str, replies: Iterable[tuple[bytes, Reply]]) -> int:
+        """Record what a batch brought and how it ended; returns how many of its requests it said nothing about.
+
+        Those were not worked on, so they are not billed, and the next run asks them again. Twice is as good as once.
+        """
+        now = time.time()
+        self._db.execute("BEGIN")
+        self._db.executemany(
+            f"{_RECEIVED} WHERE key = ? AND batch = ? AND ended IS NULL",
+            ((now, *_values(reply), key, name) for key, reply in replies),
+        )
+        silent = self._db.execute(
+            "UPDATE attempts SET ended = ?, billable = 0, outcome = 'failed', detail = ? WHERE batch = ? AND ended IS "
+            "NULL",
+            (now, f"the batch ended as {state} before it came to this request", name),
+        ).rowcount
+        self._db.execute("UPDATE batches SET state = ? WHERE name = ?", (state, name))
+        self._db.execute("COMMIT")
+        return silent
 
     async def sending(self, key: bytes, prompt_bound: int, completion_bound: int) -> int:
         """Record an attempt; returns its id once that is on disk, and only then may it be sent."""
@@ -194,8 +264,7 @@ class Journal:
 
     async def received(self, attempt: int, reply: Reply) -> None:
         """Record what came back for an attempt."""
-        values = (reply.prompt_tokens, reply.completion_tokens, reply.billable, reply.outcome, reply.detail, attempt)
-        await self._write(_RECEIVED, (time.time(), reply.status or None, reply.body, *values))
+        await self._write(f"{_RECEIVED} WHERE id = ?", (time.time(), *_values(reply), attempt))
 
     def merge(self, other: Path) -> int:
         """Take over the attempts of another journal; returns how many were new. Doing it twice adds nothing."""
@@ -208,6 +277,11 @@ class Journal:
             self._db.execute("DELETE FROM meta WHERE name = 'triage'")  # posts are looked at again after a merge
             self._db.execute("BEGIN")
             self._db.executemany(_MERGE, source._db.execute(f"SELECT {_COLUMNS} FROM attempts ORDER BY id"))
+            self._db.executemany(
+                "INSERT INTO batches VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET id = coalesce(excluded.id, id), "
+                "state = CASE WHEN state = 'open' THEN excluded.state ELSE state END",
+                source._db.execute("SELECT name, id, state FROM batches"),
+            )
             self._db.execute("COMMIT")
         return self._db.execute("SELECT count(*) FROM attempts").fetchone()[0] - before
 
@@ -240,6 +314,12 @@ class Journal:
                     self._db.execute("ROLLBACK")
                 results = [CbtError(_explain(error, self.path))] * len(batch)
             batch[0][2].call_soon_threadsafe(_resolve, [item[3] for item in batch], results)
+
+
+def _values(reply: Reply) -> tuple[Any, ...]:
+    """A reply in the order of _RECEIVED, after the time."""
+    usage = (reply.prompt_tokens, reply.completion_tokens)
+    return (reply.status or None, reply.body, *usage, reply.billable, reply.outcome, reply.detail)
 
 
 def _resolve(futures: list[asyncio.Future[int]], results: list[int | BaseException]) -> None:

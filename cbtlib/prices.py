@@ -17,7 +17,9 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from pathlib import Path
 
 from cbtlib import ROOT, CbtError
@@ -34,18 +36,19 @@ class Price:
     provider: str
     input_pico: int
     output_pico: int
-    batch_share: Decimal | None
+    batch_share: Fraction | None
     as_of: str
     source: str
     note: str
 
-    def pico(self, prompt_tokens: int, completion_tokens: int) -> int:
-        """Picodollars for so many tokens (10^6 of them are a micro-dollar)."""
-        return prompt_tokens * self.input_pico + completion_tokens * self.output_pico
+    def pico(self, prompt_tokens: int, completion_tokens: int, batch: bool = False) -> int | Fraction:
+        """Picodollars (10^6 to a micro-dollar) for so many tokens, exact; `batch`: at the Batch API's share."""
+        full = prompt_tokens * self.input_pico + completion_tokens * self.output_pico
+        return full * self.batch_share if batch and self.batch_share else full
 
-    def micro(self, prompt_tokens: int, completion_tokens: int) -> int:
+    def micro(self, prompt_tokens: int, completion_tokens: int, batch: bool = False) -> int:
         """Micro-dollars, rounded up: a sum of rounded amounts is never below the bill."""
-        return -(-self.pico(prompt_tokens, completion_tokens) // 10**6)
+        return -(-self.pico(prompt_tokens, completion_tokens, batch) // 10**6)
 
 
 def load(path: Path | str = DEFAULT) -> dict[str, Price]:
@@ -53,8 +56,8 @@ def load(path: Path | str = DEFAULT) -> dict[str, Price]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise CbtError(f"no price file at {path} ({error.strerror}); data/prices.csv shows the format") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CbtError(f"cannot read the price file {path} ({error}); data/prices.csv shows the format") from None
     prices: dict[str, Price] = {}
     for line, row in enumerate(rows, 2):
         if missing := [column for column in COLUMNS if row.get(column) is None]:
@@ -66,8 +69,8 @@ def load(path: Path | str = DEFAULT) -> dict[str, Price]:
             provider=row["provider"],
             input_pico=_pico(row, "input", path, line),
             output_pico=_pico(row, "output", path, line),
-            batch_share=Decimal(row["batch_share"]) if row["batch_share"] else None,
-            as_of=row["as_of"],
+            batch_share=_share(row, path, line),
+            as_of=_date(row, path, line),
             source=row["source"],
             note=row["note"],
         )
@@ -111,7 +114,7 @@ def forecast(usages: Sequence[tuple[int, int]], total: int, price: Price | None,
         total=total,
         prompt_tokens=predict([float(prompt) for prompt, _ in usages]),
         completion_tokens=predict([float(completion) for _, completion in usages]),
-        cost_micro=predict([price.pico(*usage) / 10**6 for usage in usages]) if price else None,
+        cost_micro=predict([float(price.pico(*usage)) / 10**6 for usage in usages]) if price else None,
     )
 
 
@@ -128,3 +131,20 @@ def _pico(row: dict[str, str], column: str, path: Path | str, line: int) -> int:
     if pico < 0 or pico != int(pico):
         raise CbtError(f"{path}, line {line}, column {column}: {row[column]} has to be a price with at most 6 decimals")
     return int(pico)
+
+
+def _share(row: dict[str, str], path: Path | str, line: int) -> Fraction | None:
+    try:
+        share = Fraction(row["batch_share"]) if row["batch_share"] else None
+    except ValueError:
+        share = Fraction(-1)
+    if share is not None and not 0 < share <= 1:
+        raise CbtError(f"{path}, line {line}, column batch_share: {row['batch_share']!r} is no share of 1; 0.5 is half")
+    return share
+
+
+def _date(row: dict[str, str], path: Path | str, line: int) -> str:
+    try:
+        return date.fromisoformat(row["as_of"]).isoformat()
+    except ValueError:
+        raise CbtError(f"{path}, line {line}, column as_of: {row['as_of']!r} is no date; write 2026-11-25") from None

@@ -14,6 +14,9 @@ from typing import Any
 
 from cbtlib import CbtError
 
+LONGEST_FIELD = 10**7
+"""Characters that one field of a CSV file may have; Python's own limit would end the reading at 131,072."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -37,7 +40,10 @@ def read_questions(path: Path | str) -> list[Question]:
             continue
         number = str(row.get("id") or row.get("questionID") or f"line-{line}")
         texts = [row.get(name) or "" for name in ("question", "description")]
-        if not all(isinstance(text, str) for text in texts):
+        if not {"question", "description"} & row.keys():
+            fields = ", ".join(map(str, row))[:80]
+            problems.append(f"  line {line}: no field question and none description (it has {fields or 'none'})")
+        elif not all(isinstance(text, str) for text in texts):
             problems.append(f"  line {line}: question and description have to be texts")
         elif not "".join(texts).strip():
             problems.append(f"  line {line}: no question and no description")
@@ -56,6 +62,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """(line, row or what is wrong with it)."""
     try:
         if path.suffix.lower() == ".csv":
+            csv.field_size_limit(LONGEST_FIELD)
             with path.open(encoding="utf-8-sig", newline="") as file:
                 yield from enumerate(csv.DictReader(file), 2)
             return
@@ -70,6 +77,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
                     yield line, "not UTF-8 (from GB18030: iconv -f GB18030 -t UTF-8)"
                 except ValueError as error:
                     yield line, f"not JSON ({error})"
+    except csv.Error as error:
+        yield 0, f"not CSV ({error})"
     except UnicodeDecodeError:
         yield 0, "the file is not UTF-8 (from GB18030: iconv -f GB18030 -t UTF-8)"
     except OSError as error:

@@ -8,6 +8,7 @@ Notable choices:
   A Retry-After holds everybody, because everybody would be turned away.
 - What an attempt can cost at most is set aside before it is sent and settled when its usage is known.
 - 401, 403, 404 and an account without credit concern every request: the run stops, what is in flight is still awaited.
+  So does a run whose first requests are all turned away: what the endpoint dislikes, it would dislike to the end.
 """
 
 import asyncio
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 FATAL = frozenset({401, 402, 403, 404})
+HOPELESS = 8
+"""Requests turned away for good, with no other outcome yet, from which a run stops."""
 OVERHEAD = 256
 """Tokens a chat template may add to a request, at most. A token is at least one byte, so bytes bound the rest."""
 
@@ -91,7 +94,7 @@ class Sender:
         self.purse = _Purse(budget_micro, journal.spend(price).upper_micro or 0)
         self.counts: Counter[str] = Counter()
         self.stopped, self.fatal, self.progress = "", "", progress
-        self.unreachable = 0
+        self.unreachable = self.turned_away = 0
 
     def run(self, requests: list[Any], make: Callable[[Any], Request] | None = None) -> str:
         """Send all; returns why it stopped early ('' if it did not). CbtError for what concerns every request.
@@ -202,6 +205,17 @@ class Sender:
             hint = {401: "check OPENAI_API_KEY", 403: "check what this key may use", 404: "check base URL and model"}
             advice = hint.get(status, "top up the account; the same command goes on from here")
             self.fatal = self.fatal or f"{self.endpoint.name} turned the run away ({detail}); {advice}"
+        elif 400 <= status < 500 and status not in RETRIED:
+            self.turned_away += 1
+            if self.turned_away >= HOPELESS and not set(self.counts) - {"failed"}:
+                schema = "response_format" in body or "json_schema" in body
+                advice = (
+                    "it knows no structured outputs: take a text prompt (--prompt five_parts), or leave the schema out "
+                    "(--body '{\"response_format\": null}') and let the replies be checked here"
+                    if schema
+                    else "change the request (--body, --prompt)"
+                )
+                self.fatal = self.fatal or f"{self.endpoint.name} turned away every request so far ({detail}); {advice}"
         elif no_connection and self.unreachable >= 3 and not self.counts:
             self.fatal = self.fatal or f"{self.endpoint.base_url} cannot be reached ({detail}); check the base URL"
 

@@ -80,6 +80,22 @@ def test_what_concerns_every_request_stops_the_run_at_once_with_advice(fault, ad
     assert server.requests <= 2 * QUICK.concurrency
 
 
+def test_an_endpoint_without_structured_outputs_ends_a_run_soon_with_what_to_do(tmp_path):
+    with faults.serve("no_schema_support") as server, pytest.raises(CbtError, match="--prompt five_parts"):
+        generate.run(posts(200), PROMPT, server, tmp_path, traffic=QUICK)
+    assert server.requests <= 4 * QUICK.concurrency
+    with faults.serve() as server:
+        sampling = Sampling(body={"response_format": None})
+        answers = generate.run(posts(3), PROMPT, server, tmp_path, sampling=sampling, traffic=QUICK)
+    assert {answer.outcome for answer in answers} == {"unparsed"}, "prose is not taken for five fields"
+
+
+def test_requests_that_are_turned_away_one_by_one_do_not_stop_the_others(tmp_path):
+    with faults.serve(lambda key, attempt: "no_schema_support" if int(key[0], 16) < 4 else "ok") as server:
+        answers = generate.run(posts(120), PROMPT, server, tmp_path, traffic=replace(QUICK, concurrency=4))
+    assert {answer.outcome for answer in answers} == {"ok", "failed"} and server.requests == 120
+
+
 def test_an_address_where_nobody_listens_is_named(tmp_path):
     with faults.serve() as server:
         pass
@@ -356,7 +372,7 @@ def test_a_full_disk_is_said_and_what_was_there_is_kept(tmp_path):
             journal._db.execute(f"PRAGMA max_page_count = {pages + 1}")
             from cbtlib.sending import Sender
 
-            job = generate._Job(PROMPT, server.model, Sampling(), None)
+            job = generate.Job(PROMPT, server.model, Sampling(), None)
             with pytest.raises(CbtError, match="free some disk space"):
                 Sender(journal, server, QUICK, job.judge).run(posts(60)[5:], job.request)
         answers = generate.run(posts(60), PROMPT, server, tmp_path)
@@ -505,4 +521,16 @@ def test_a_bad_question_file_is_refused_with_its_line_before_anything_is_sent(tm
     path = tmp_path / "q.jsonl"
     path.write_bytes(content)
     with pytest.raises(CbtError, match=message):
+        questions.read_questions(path)
+
+
+def test_a_csv_file_with_a_huge_field_is_read_and_a_foreign_one_is_named(tmp_path):
+    path = tmp_path / "q.csv"
+    path.write_text(f"id,question,description\na,问,{'字' * 200_000}\n", encoding="utf-8")
+    assert len(questions.read_questions(path)[0].description) == 200_000
+    path.write_bytes("id,question,description\na,问题,描述\n".encode("gb18030"))
+    with pytest.raises(CbtError, match="GB18030"):
+        questions.read_questions(path)
+    path.write_text("title,text\na,b\n", encoding="utf-8")
+    with pytest.raises(CbtError, match="it has title, text"):
         questions.read_questions(path)

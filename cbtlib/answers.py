@@ -1,0 +1,169 @@
+"""What became of each question, as files: answers.jsonl, and the data set that only `ok` answers enter.
+
+Notable choices:
+
+- A file is written whole or not at all.
+- `export` writes a folder that `datasets.load_dataset` reads as it is: one parquet file, and a card whose header names
+  it. The card is made from the manifest, so it says which prompt, model, parameters and prices made the answers.
+- Row by row: a set of any size takes the memory of one row group.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cbtlib import CbtError
+from cbtlib.corpus import PARTS
+from cbtlib.questions import Question
+
+Outcome = Literal["ok", "refused", "unparsed", "truncated", "filtered", "failed", "crisis"]
+OUTCOMES: tuple[Outcome, ...] = ("ok", "refused", "unparsed", "truncated", "filtered", "failed", "crisis")
+ROW_GROUP = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a question. `text` is empty and `parts` None unless `outcome` is ok; `detail` says why it is not.
+
+    Tokens are those of the reply that stands; `cost_micro` is its price in micro-dollars, None when it is not known.
+    """
+
+    id: str
+    outcome: Outcome
+    text: str
+    parts: dict[str, str] | None
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_micro: int | None
+    detail: str
+
+
+def to_line(answer: Answer) -> str:
+    """An answer as a line of answers.jsonl."""
+    return json.dumps(asdict(answer), ensure_ascii=False)
+
+
+def read_answers(path: Path | str) -> Iterator[Answer]:
+    """The answers of an answers.jsonl."""
+    with open(path, encoding="utf-8") as file:
+        yield from (Answer(**json.loads(line)) for line in file)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a product whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{line}\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise CbtError(
+            f"cannot write {path}: {error.strerror}; the journal is whole, the same command goes on"
+        ) from None
+
+
+def make_folder(out: Path | str) -> Path:
+    """A folder for products."""
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CbtError(f"cannot make the folder {out}: {error.strerror}; give another --out") from None
+    return Path(out)
+
+
+# ---------------------------------------------------------------- the data set
+
+
+def export(questions: Iterable[Question], folder: Path | str) -> Path:
+    """From answers.jsonl and manifest.json in `folder`, make `folder`/dataset with the ok answers; returns it.
+
+    Columns: id, question, description, answer, and the five parts where the prompt asked for them as fields (else
+    null). CbtError when the questions are not those of the answers.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    folder = Path(folder)
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CbtError(f"{folder} holds no finished run ({error}); run `cbt generate` into it first") from None
+    schema = pa.schema([(name, pa.string()) for name in ("id", "question", "description", "answer", *PARTS)])
+    data = make_folder(folder / "dataset" / "data")
+    path = data / "train-00000-of-00001.parquet"
+    part = path.with_suffix(".part")
+    try:
+        with parquet.ParquetWriter(part, schema, compression="zstd") as writer:
+            rows: list[dict[str, Any]] = []
+            for row in _rows(questions, folder / "answers.jsonl"):
+                rows.append(row)
+                if len(rows) == ROW_GROUP:
+                    writer.write_table(pa.Table.from_pylist(rows, schema))
+                    rows = []
+            writer.write_table(pa.Table.from_pylist(rows, schema))
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise CbtError(f"cannot write {path}: {error}; answers.jsonl is whole, free some space and try again") from None
+    write_lines(folder / "dataset" / "README.md", [_card(manifest)])
+    return folder / "dataset"
+
+
+def _rows(questions: Iterable[Question], path: Path) -> Iterator[dict[str, Any]]:
+    """One row an ok answer. A shard answers some of the questions, in their order."""
+    found = read_answers(path)
+    answer = next(found, None)
+    for question in questions:
+        if answer is None or answer.id != question.id:
+            continue
+        if answer.outcome == "ok":
+            parts = answer.parts or dict.fromkeys(PARTS)
+            texts = {"question": question.question, "description": question.description, "answer": answer.text}
+            yield {"id": question.id, **texts, **parts}
+        answer = next(found, None)
+    if answer is not None:
+        raise CbtError(f"{path} has an answer to {answer.id}, which is not among the questions; give the same file")
+
+
+def _card(manifest: dict[str, Any]) -> str:
+    prompt, asked, price = manifest["prompt"], manifest["endpoint"], manifest["price"]
+    spend, counts = manifest["spend"], manifest["outcomes"]
+    paid = "unpriced" if price == "unpriced" else f"prices of {price['as_of']} ({price['source']})"
+    cost = "unknown" if spend["lower_micro"] is None else f"{spend['lower_micro']} to {spend['upper_micro']}"
+    sampling = ", ".join(f"{name} {value}" for name, value in manifest["sampling"].items())
+    rows = "\n".join(f"| {outcome} | {count} |" for outcome, count in counts.items())
+    return f"""---
+language: zh
+pretty_name: Generated CBT answers
+task_categories: [text-generation]
+configs:
+- config_name: default
+  data_files: data/*.parquet
+---
+
+# Generated CBT answers
+
+Answers of a language model to posts that seek help, in the five parts of cognitive behavioural therapy. Research only:
+no clinician has read them. The licence of the questions, and the terms of the model, are for you to add.
+
+| made with | |
+|---|---|
+| model | {asked["model"]} |
+| endpoint | {asked["name"]}, fingerprint {asked["fingerprint"]} |
+| prompt | {prompt["name"]}, SHA-256 {prompt["sha256"]} |
+| parameters | {sampling} |
+| triage before sending | {manifest["triage"]} |
+| spend | {spend["attempts"]} attempts, {cost} micro-dollars, {paid} |
+
+Only `ok` answers are in the file. What became of all questions:
+
+| outcome | questions |
+|---|---|
+{rows}"""

@@ -1,0 +1,230 @@
+"""The OpenAI Batch API behind the keys of `generate`: about half the price, within a day, and as hard to lose.
+
+    submit    plan, journal, upload, start        custom_id = the key of the request, in hex
+    status    ask how far the batches are
+    collect   fetch what they brought, journal it, write the products
+
+Notable choices:
+
+- Journal first: a batch and its requests are on disk under a name of ours before the endpoint hears of it, and the name
+  travels as the batch's metadata. A kill between the two leaves a batch that the next command finds by that name, or
+  one that never was; neither is paid twice.
+- A request that an open batch holds is not sent by anybody else, `cbt generate` included.
+- Replies come in any order, in an output and an error file. A request in neither was not worked on (the batch expired,
+  failed or was cancelled): it is not billed, and the next submit or `cbt generate` asks it again.
+- The `openai` package speaks the protocol, with its hidden retries off.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cbtlib import CbtError, prices
+from cbtlib.answers import make_folder
+from cbtlib.generate import Job, Summary, finish, micro, plan, price_of
+from cbtlib.journal import Batch, Journal, Reply, strike
+from cbtlib.prices import Price
+from cbtlib.questions import Question
+from cbtlib.sending import OVERHEAD, Endpoint, Request
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+MOST_REQUESTS = 50_000
+MOST_BYTES = 190 * 2**20
+"""What one batch may hold, by OpenAI's limits (50,000 requests, 200 MB)."""
+OVER = ("completed", "expired", "cancelled", "failed")
+
+
+def submit(
+    questions: Iterable[Question],
+    job: Job,
+    endpoint: Endpoint,
+    out: Path | str,
+    *,
+    budget: float | None = None,
+    price_file: Path | str = prices.DEFAULT,
+) -> list[Batch]:
+    """Start batches for every question that has no answer and waits for none; returns those that are open.
+
+    `budget` in dollars is never exceeded: what does not fit, at its most, is left for a later submit.
+    """
+    price = price_of(job.model, price_file, budget)
+    with _open(out, endpoint) as (journal, client):
+        todo, crisis = plan(questions, job, journal)
+        job.claim(journal, endpoint, crisis)
+        for requests in _packed(map(job.request, todo), price, micro(budget), journal.spend(price).upper_micro or 0):
+            name = f"{requests[0].key.hex()[:12]}-{time.time_ns()}"
+            journal.open_batch(name, ((r.key, len(r.body) + OVERHEAD, r.most_tokens) for r in requests))
+            _start(journal, client, endpoint, name, requests)
+        return [batch for batch in journal.batches() if batch.state == "open"]
+
+
+def status(endpoint: Endpoint, out: Path | str) -> list[tuple[Batch, str, int, int]]:
+    """Every batch of the journal with (state at the endpoint, requests completed, requests failed)."""
+    rows: list[tuple[Batch, str, int, int]] = []
+    with _open(out, endpoint) as (journal, client):
+        for batch in journal.batches():
+            if batch.state == "open" and batch.id:
+                with _said(endpoint):
+                    found = client.batches.retrieve(batch.id)
+                counts = found.request_counts
+                rows.append((batch, found.status, counts.completed if counts else 0, counts.failed if counts else 0))
+            else:
+                rows.append((batch, batch.state, 0, 0))
+    return rows
+
+
+def collect(
+    questions: Iterable[Question],
+    job: Job,
+    endpoint: Endpoint,
+    out: Path | str,
+    *,
+    price_file: Path | str = prices.DEFAULT,
+) -> Summary:
+    """Journal what the batches that are over have brought, and write the products of all questions so far.
+
+    `stopped` of the summary says how many requests still wait or have to be submitted again.
+    """
+    price = price_of(job.model, price_file, None)
+    with _open(out, endpoint) as (journal, client):
+        silent, problems = 0, []
+        for batch in journal.batches():
+            if batch.state != "open" or not batch.id:
+                continue
+            with _said(endpoint):
+                found = client.batches.retrieve(batch.id)
+                if found.status not in OVER:
+                    continue
+                files = [file for file in (found.output_file_id, found.error_file_id) if file]
+                texts = [client.files.content(file).text for file in files]
+            replies = [reply for text in texts for reply in _replies(text, job, endpoint.api_key)]
+            silent += journal.close_batch(batch.name, found.status, replies)
+            errors = (found.errors.data if found.errors else None) or []
+            problems += [error.message for error in errors if error.message]
+        _, crisis = plan(questions, job, journal)
+        job.claim(journal, endpoint, crisis)
+        waiting = len(journal.waiting())
+        stopped = [f"{waiting} requests wait in a batch; collect again later"] if waiting else []
+        if silent:
+            stopped.append(f"{silent} requests came back without a reply; submit them again")
+        stopped += [strike(problem, endpoint.api_key)[:200] for problem in problems[:3]]
+        return finish(questions, job, journal, price, endpoint, Path(out), crisis, "; ".join(stopped))
+
+
+# ---------------------------------------------------------------- what goes out
+
+
+def _packed(
+    requests: Iterable[Request], price: Price | None, budget: int | None, spent: int
+) -> Iterator[list[Request]]:
+    """Requests in lots that one batch may hold, as long as the most that they can cost fits the budget."""
+    lot: list[Request] = []
+    size = 0
+    for request in requests:
+        most = price.micro(len(request.body) + OVERHEAD, request.most_tokens, batch=True) if price else 0
+        if budget is not None and spent + most > budget:
+            break
+        spent += most
+        if len(lot) == MOST_REQUESTS or size + len(request.body) + 200 > MOST_BYTES:
+            yield lot
+            lot, size = [], 0
+        lot.append(request)
+        size += len(request.body) + 200
+    if lot:
+        yield lot
+
+
+def _line(request: Request) -> bytes:
+    """A request as a line of a batch file; its body is the very bytes that the key is of."""
+    head = f'{{"custom_id":"{request.key.hex()}","method":"POST","url":"/v1{request.path}","body":'
+    return head.encode() + request.body + b"}\n"
+
+
+def _start(journal: Journal, client: "OpenAI", endpoint: Endpoint, name: str, requests: list[Request]) -> None:
+    import openai
+
+    with _said(endpoint):
+        try:
+            content = b"".join(map(_line, requests))
+            file = client.files.create(file=(f"{name}.jsonl", content), purpose="batch")
+            found = client.batches.create(
+                input_file_id=file.id,
+                endpoint=f"/v1{requests[0].path}",  # type: ignore[arg-type]
+                completion_window="24h",
+                metadata={"cbt": name},
+            )
+        except openai.APIStatusError as error:
+            if error.status_code < 500:  # it was turned away: nothing waits there
+                journal.close_batch(name, "refused", [])
+            raise
+    journal.name_batch(name, found.id)
+
+
+# ---------------------------------------------------------------- what comes back
+
+
+def _replies(text: str, job: Job, secret: str) -> Iterator[tuple[bytes, Reply]]:
+    """Keys and replies of an output or error file. A line that is none of ours is left out."""
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+            key, answer, error = bytes.fromhex(row["custom_id"]), row.get("response"), row.get("error")
+        except (ValueError, LookupError, TypeError, AttributeError):
+            continue
+        if not answer:
+            said = error.get("message") if isinstance(error, dict) else error
+            body = strike(json.dumps({"error": error}, ensure_ascii=False), secret)
+            yield key, Reply(0, body, None, None, False, "failed", strike(str(said or "no reply"), secret)[:300])
+            continue
+        code, body = int(answer["status_code"]), json.dumps(answer["body"], ensure_ascii=False)
+        if code != 200:
+            body = strike(body, secret)
+        outcome, detail, prompt_tokens, completion_tokens = job.judge(code, body)
+        yield key, Reply(code, body, prompt_tokens, completion_tokens, not 400 <= code < 500, outcome, detail)
+
+
+# ---------------------------------------------------------------- the endpoint
+
+
+@contextmanager
+def _open(out: Path | str, endpoint: Endpoint) -> Iterator[tuple[Journal, "OpenAI"]]:
+    """The journal and a client; batches that a kill left without an id are looked up first."""
+    from openai import OpenAI
+
+    client = OpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key, max_retries=0, timeout=300)
+    with Journal(make_folder(out) / "journal.sqlite") as journal:
+        nameless = {batch.name for batch in journal.batches() if batch.state == "open" and batch.id is None}
+        if nameless:
+            with _said(endpoint):
+                known = {(found.metadata or {}).get("cbt"): found.id for found in client.batches.list(limit=100)}
+            for name in nameless:
+                if name in known:
+                    journal.name_batch(name, known[name])
+                else:
+                    journal.close_batch(name, "never started", [])
+        yield journal, client
+
+
+@contextmanager
+def _said(endpoint: Endpoint) -> Iterator[None]:
+    """What goes wrong between here and the endpoint, as one sentence without secrets."""
+    import openai
+
+    try:
+        yield
+    except openai.APIStatusError as error:
+        what = f"HTTP {error.status_code}: {error.message}"
+    except openai.APIError as error:
+        what = f"{type(error).__name__}: {error}"
+    else:
+        return
+    said: dict[str, Any] = {"what": strike(what, endpoint.api_key)[:300]}
+    raise CbtError(
+        "{what}. The Batch API of {where} did not do its part; check the key and whether it has a Batch API. "
+        "Nothing is lost, the same command goes on".format(where=endpoint.name, **said)
+    )
