@@ -75,6 +75,24 @@ def sentences(text: str) -> list[str]:
     return [part for found in _SENTENCE.findall(text) if (part := found.strip())]
 
 
+def gain(pairs: Sequence[tuple[str, str, str]]) -> tuple[float, float, float] | None:
+    """Parts that second answers cover more than first ones: (value, low, high), 95 %; None for fewer than five posts.
+
+    A pair is (post, one answer, another answer to it). Pairs of one post are averaged, and posts are resampled.
+    """
+    if not pairs:
+        return None
+    from cbtlib import resampling
+
+    posts, first, second = (list(column) for column in zip(*pairs, strict=True))
+    more = coverage(second).sum(axis=1) - coverage(first).sum(axis=1)
+    statistic = resampling.Statistics.mean(more.groupby(posts).mean())
+    ((low, high),) = resampling.intervals([statistic], 2000)
+    if len(set(posts)) < 5 or not np.isfinite([low, high]).all():
+        return None
+    return statistic.value, min(float(low), statistic.value), max(float(high), statistic.value)
+
+
 # ------------------------------------------------------------------ the reader
 
 

@@ -152,3 +152,20 @@ def test_any_text_has_a_reading_that_agrees_with_itself(pieces):
 def test_a_huge_answer_is_read():
     found = analyse("好" * 100_000 + "。" + "你今天真的很难过，也很累了" * 5000 + "\n" + TEST[0].answer_text)
     assert found.sentences[-1][1] is not None
+
+
+def test_the_gain_of_a_prompt_is_paired_by_post_and_needs_five_of_them():
+    letters = [(record.id, record.answer["validation"], record.answer_text) for record in TEST[:12]]
+    value, low, high = structure.gain(letters)
+    assert low <= value <= high and low > 1
+    swapped = structure.gain([(post, second, first) for post, first, second in letters])
+    assert swapped[0] == -value
+    assert structure.gain(letters[:4] * 3) is None, "more answers to the same posts are not more posts"
+    assert structure.gain([]) is None
+
+
+def test_model_answers_labelled_by_hand_are_enough_and_read_as_the_chapter_says():
+    answers = [answer for found in structure_accuracy.hand_labels().values() for answer in found]
+    assert len(answers) >= 60
+    measured = structure_accuracy.agreement(answers).value
+    assert measured["macro-F1"] >= 0.85 and measured["coverage"] >= 0.95
