@@ -17,12 +17,16 @@ Asking a model
     endpoint            an OpenAI-compatible endpoint, remote or on loopback
     questions           the questions of a run, checked before anything is paid
     generate            many questions to answers, with typed outcomes
+    answers             what became of each question, and the data set of the ok ones
+    batch               the Batch API behind the same keys
     sending             many requests at once, paced and within a budget
     journal             every attempt on disk before it is sent
     prices              exact money from a dated price file
     faults              a loopback endpoint that fails on purpose
     screening           which answers must not reach a data set
     safety              crisis triage before generation, the fixed referral
+    risk                a classifier for what no rule of triage lists
+    flow                a figure of what is left after each step
 
 Reading answers
     structure           which of the five CBT parts an answer contains
