@@ -21,9 +21,11 @@ Notable choices
 - Saved as JSON and one .npz of arrays, with a model card; nothing is unpickled on loading.
 """
 
+import contextlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -260,7 +262,7 @@ class _Hidden(_Linear):
 
     def features(self, detector: Detector, texts: Sequence[str], units: Units) -> Floats:
         """Hidden states of a few layers, averaged over the unit's tokens, each dimension standardised."""
-        found = hidden_states(texts, units, detector.model, detector.layers)
+        found = _states(texts, units, detector.model, detector.layers)
         if "mean" not in detector.arrays:
             detector.arrays |= {"mean": found.mean(0), "scale": found.std(0) + 1e-6}
         return (found - detector.arrays["mean"]) / detector.arrays["scale"]
@@ -294,6 +296,32 @@ class _Lora:
 
 
 _HEADS: dict[str, Any] = {"characters": _Characters(), "hidden": _Hidden(), "lora": _Lora()}
+
+
+_KEPT: ContextVar[dict[Any, Floats] | None] = ContextVar("kept", default=None)
+
+
+@contextlib.contextmanager
+def reading_once() -> Iterator[None]:
+    """Within it, a text is read by the model once, however many folds and detectors ask for its hidden states."""
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
+def _states(texts: Sequence[str], units: Units, model: str, layers: Sequence[int]) -> Floats:
+    kept = _KEPT.get()
+    if kept is None:
+        return hidden_states(texts, units, model, layers)
+    keys = [(model, tuple(layers), text, tuple(row)) for text, row in zip(texts, units, strict=True)]
+    fresh = [i for i, key in enumerate(keys) if key not in kept]
+    if fresh:
+        found = hidden_states([texts[i] for i in fresh], [units[i] for i in fresh], model, layers)
+        parts = np.split(found, np.cumsum([len(units[i]) for i in fresh])[:-1])
+        kept.update(zip([keys[i] for i in fresh], parts, strict=True))
+    return np.concatenate([kept[key] for key in keys])
 
 
 def hidden_states(texts: Sequence[str], units: Units, model: str, layers: Sequence[int]) -> Floats:

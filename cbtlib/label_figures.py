@@ -143,7 +143,7 @@ def draw(labelled: Labelled, language: str = "both") -> Iterator[tuple[str, Draw
         yield "sets", upset(labelled, language)
     if len(set(labelled.topics)) > 1:
         yield "topics", topics(labelled)
-    if labelled.lengths.any() and len(np.unique(labelled.labels.sum(1))) > 1:
+    if len(np.unique(labelled.lengths)) > 1 and len(np.unique(labelled.labels.sum(1))) > 1:
         yield "lengths", lengths(labelled)
     if sum(len(row) >= 2 for row in labelled.places) >= LEAST:
         yield "order", order(labelled, language)

@@ -154,10 +154,11 @@ def benchmark(
     for kind in dict.fromkeys(kinds):
         folder = out / kind
         folder.mkdir(parents=True, exist_ok=True)
-        if test is None:
-            calls = _by_parts(items, types, kind, average, ask, seed)
-        else:
-            calls = _apply(learn, items, types, kind, average, ask, seed, folder)
+        with detectors.reading_once():
+            if test is None:
+                calls = _by_parts(items, types, kind, average, ask, seed)
+            else:
+                calls = _apply(learn, items, types, kind, average, ask, seed, folder)
         made[kind] = calls
         ok = calls.outcome == "ok"
         whole = _evaluate(gold[ok], calls[ok], types, resamples, seed)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_auc_score
 
-from cbtlib import CbtError, corpus, detection, detectors, faults, labelling, llm_labels, lora_labels
+from cbtlib import CbtError, corpus, detection, detectors, faults, label_figures, labelling, llm_labels, lora_labels
 from cbtlib.detectors import Post
 
 PLAIN = [
@@ -114,6 +114,16 @@ def test_detectors_that_read_with_a_model_learn_save_and_score_the_same(kind, tm
     assert ((scores > 0) & (scores < 1)).all()
     assert np.allclose(detectors.Detector.load(tmp_path).scores(texts), scores, atol=1e-6)
     assert np.allclose(detector.scores(texts[:2]), scores[:2], atol=0.02)  # company only changes rounding
+
+
+def test_texts_are_read_once_by_all_folds_and_say_the_same(monkeypatch):
+    texts = ["我就是个废物。今天下雨。", "好"]
+    units = detectors.cut(texts, by_sentence=True)
+    plain = detectors._states(texts, units, "smoke", [2])
+    with detectors.reading_once():
+        assert np.array_equal(detectors._states(texts, units, "smoke", [2]), plain)
+        monkeypatch.setattr(detectors, "hidden_states", None)  # from here on reading would fail
+        assert np.array_equal(detectors._states(texts[::-1], units[::-1], "smoke", [2]), plain[[2, 0, 1]])
 
 
 def test_lora_learns_what_the_units_show():
@@ -291,6 +301,19 @@ def test_benchmark_refuses_unlabelled_and_unknown_labels(tmp_path):
     (tmp_path / "d.csv").write_text("text,label\n" + "下雨了,none\n" * 20, encoding="utf-8")
     with pytest.raises(CbtError, match="nothing to learn"):
         run(tmp_path / "d.csv", None, tmp_path / "out")
+
+
+def test_without_a_detector_the_books_own_is_made_once_and_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("CBT_CACHE", str(tmp_path / "cache"))
+    made = []
+    plain = detectors.train
+    monkeypatch.setattr(detectors, "train", lambda rows, kind: made.append(kind) or plain(rows, "characters"))
+    (tmp_path / "new.csv").write_text("text\n我就是个废物。\n", encoding="utf-8")
+    for _ in range(2):
+        assert labelling.label(tmp_path / "new.csv", tmp_path / "l.jsonl") == {"none": 1}
+    assert made == ["probe"]
+    statistics = label_figures.read(tmp_path / "l.jsonl")
+    assert statistics.types == corpus.TYPES and len(statistics.labels) == 1
 
 
 def test_two_detectors_are_compared_on_the_same_posts(tmp_path):

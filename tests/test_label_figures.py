@@ -1,0 +1,78 @@
+"""The statistics of a labelled set: the same numbers in table, caption and alt text, and nothing made of nothing."""
+
+import json
+import warnings
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from cbtlib import CbtError, corpus, generate, label_figures
+from cbtlib.corpus import TYPES, Label, Record
+
+
+@pytest.fixture(scope="module")
+def posts():
+    return label_figures.of_records(corpus.load_split("dev"))
+
+
+def test_every_figure_of_the_corpus_has_numbers_alt_text_and_caption(posts):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # a missing glyph is one
+        drawn = dict(label_figures.draw(posts))
+        for one in drawn.values():
+            one.figure.canvas.draw()
+            assert any(char.isdigit() for char in one.alt) and any(char.isdigit() for char in one.caption)
+            assert len(one.data)
+            plt.close(one.figure)
+    assert set(drawn) == {"shares", "pairs", "sets", "topics", "lengths", "order"}
+    share = drawn["shares"].data.loc["any", "share"]
+    assert f"{share:.0%}" in drawn["shares"].caption
+    assert drawn["sets"].data["count"].sum() == posts.labels.any(1).sum()
+    assert drawn["topics"].data["n"].sum() == len(posts.labels)
+
+
+def test_order_is_the_place_of_the_first_mention():
+    labels = (Label("labelling", 8, 9), Label("labelling", 0, 1), Label("mind_reading", 5, 6))
+    records = [Record(str(k), "test", "work", "q", "0123456789", labels, {}) for k in range(4)]
+    found = label_figures.of_records(records)
+    assert found.places[0] == [("labelling", 0.0), ("mind_reading", 0.5)]
+    table = label_figures.order(found).data
+    plt.close("all")
+    assert table.loc["labelling", "position"] == 0 and table.loc["labelling", "first"] == 4
+    assert table.loc["mind_reading", "position"] == 0.5 and table.loc["mind_reading", "first"] == 0
+
+
+def test_generated_answers_are_counted_when_they_are_answers(tmp_path):
+    def answer(name, outcome, text):
+        return generate.Answer(name, outcome, text, None, None, None, None, None, "")
+
+    answers = [
+        answer("a", "ok", "这是读心术，也有贴标签。"),
+        answer("b", "ok", "今天下雨。"),
+        answer("c", "failed", ""),
+        answer("d", "unparsed", ""),
+    ]
+    found = label_figures.of_answers(answers)
+    assert found.labels.any(1).tolist() == [True, False]
+    assert found.outcomes == {"ok": 2, "failed": 1, "unparsed": 1}
+    path = tmp_path / "answers.jsonl"
+    fields = generate.Answer.__dataclass_fields__
+    rows = [json.dumps({name: getattr(one, name) for name in fields}) for one in answers]
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    lines = label_figures.write(label_figures.read(path), tmp_path / "out", "zh")
+    assert lines[0].startswith("50.0%") and "1 failed" in lines[0]
+    facts = json.loads((tmp_path / "out" / "statistics.json").read_text(encoding="utf-8"))
+    assert facts["n"] == 2 and facts["outcomes"]["unparsed"] == 1
+    path.write_text("\n".join(rows[2:]) + "\n", encoding="utf-8")
+    with pytest.raises(CbtError, match=r"no item of it has labels \(1 failed, 1 unparsed\)"):
+        label_figures.read(path)
+
+
+def test_sets_with_labels_of_their_own_are_drawn_too(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\n下雨了,worry\n天晴了,none\n刮风了,worry|fear\n", encoding="utf-8")
+    found = label_figures.read(tmp_path / "a.csv")
+    assert found.types == ("fear", "worry") and np.array_equal(found.labels.sum(0), [1, 2])
+    assert len(label_figures.write(found, tmp_path / "out")) >= 4
+    with pytest.raises(CbtError, match="choose en, zh or both"):
+        label_figures.names(TYPES, "fr")
