@@ -232,7 +232,9 @@ def verdict(claim: dict[str, str], run: dict[str, Any] | None) -> tuple[str, str
     or within `tolerance` of its value), `above:X` (direction holds when the whole interval lies above X).
     """
     if claim["compare"] == "none":
-        return "not comparable", "other data or another model" if run else "no number of this book speaks to it"
+        return "not comparable", "other data, another model" if claim[
+            "number"
+        ] else "no number of this book speaks to it"
     if run is None:
         return "not run", "this profile did not compute the number, or had too few answers to compare"
     low, high = run.get("low", run["value"]), run.get("high", run["value"])

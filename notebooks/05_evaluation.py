@@ -408,7 +408,7 @@ axes[0].set_ylim(len(shown) - 0.5, -0.5)
 # %%
 best = max((system for system in shown if system in scores), key=lambda system: scores[system]["chrf"].value)
 reach = {s: 100 * scores[s]["chrf"].value / scores[best]["chrf"].value for s in ("LoRA-tuned",) if s in scores}
-figure.suptitle("".join(f"The tuned model has {share:.0f} % of the best chrF" for share in reach.values()), y=1.06)
+figure.suptitle("".join(f"The tuned model has {share:.0f} % of the best chrF" for share in reach.values()))
 figures.show(
     figure, page, "forest", data=data,
     alt=f"Dot and interval of {len(panels)} measures for {len(shown)} systems; the highest chrF belongs to {best}.",

@@ -101,7 +101,7 @@ def test_backbones_have_blanks_for_the_paper_and_a_value_for_the_one_that_ran():
     assert report.backbones("embedded", {"bleu": 12.5}).isna().all(axis=None)
 
 
-ROW = {"id": "C", "value": "", "tolerance": "", "compare": "above:0"}
+ROW = {"id": "C", "number": "", "value": "", "tolerance": "", "compare": "above:0"}
 
 
 @given(st.floats(-1, 1), st.floats(0, 1))
