@@ -104,7 +104,7 @@ def features(posts: Sequence[str], layer: int) -> NDArray[np.float64]:
     cut = [post if len(post) <= LONGEST else f"{post[: LONGEST // 2]}\n{post[-LONGEST // 2 :]}" for post in posts]
     texts = [post + ASKED for post in cut]
     units = [[(0, len(post)), (len(text) - TAIL, len(text))] for post, text in zip(cut, texts, strict=True)]
-    return detectors.hidden_states(texts, units, "embedded", layer).reshape(len(posts), -1)
+    return detectors.hidden_states(texts, units, "embedded", (layer,)).reshape(len(posts), -1)
 
 
 # ---------------------------------------------------------------- fitting

@@ -47,7 +47,7 @@ def test_a_level_is_raised_and_never_lowered(rows):
 def test_a_long_post_is_looked_at_from_both_ends_and_the_question_stays_whole(monkeypatch):
     seen = []
 
-    def states(texts, units, model, layer):
+    def states(texts, units, model, layers):
         seen.extend(zip(texts, units, strict=True))
         return np.zeros((2 * len(texts), 640))
 
