@@ -5,11 +5,11 @@ PROFILE ?= embedded
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help book test serve check student slides reproduce lock clean
+.PHONY: help book test test-browser serve check student slides reproduce lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 book: .venv/installed ## run every chapter on the embedded model and build the book
 	@$(BIN)/python -m cbtlib book
@@ -17,6 +17,15 @@ book: .venv/installed ## run every chapter on the embedded model and build the b
 test: .venv/installed ## lint, types and tests, the book on the smoke profile among them
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy
 	@$(BIN)/python -m pytest
+
+test-browser: .venv/installed ## the built book in headless Chromium: axe, keyboard, phone, search, widgets (needs node 20)
+	@test -f _build/html/index.html || $(BIN)/python -m cbtlib book --profile smoke
+	@command -v npm >/dev/null || { echo "node 20 and npm are needed: apt-get install nodejs npm, or nodejs.org"; exit 1; }
+	@cd tests/browser && npm install --no-package-lock --no-audit --no-fund --silent
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } || \
+	  { echo "Chromium is needed and cannot be installed without root: install it, or set CHROMIUM=/path/to/it"; exit 1; }
+	@cd tests/browser && PYTHON=$(CURDIR)/$(BIN)/python node --test --test-reporter=spec
 
 serve: .venv/installed ## serve the built book on this machine (PORT=8000)
 	@$(BIN)/python -m cbtlib serve --port $(PORT)

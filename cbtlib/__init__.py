@@ -66,8 +66,10 @@ Judging
 
 The book
     report              numbers, claims, provenance
+    markup              foreign text as HTML that shows it and does nothing else
     reproducing         a row for each figure: expected, tolerance, command
     figures             one style, one CJK font
+    widgets             things to try on a page, whole without script
     run                 one notebook, one profile
     book                the graph of pages, then Jupyter Book
     student             exercises, and the notebooks without solutions
@@ -76,7 +78,7 @@ The book
     commands            what `cbt generate` does beside the library
     cli                 the `cbt` command
 
-`figures`, `label_figures` and `run` import the others, never the reverse.
+`figures`, `label_figures`, `widgets` and `run` import the others, never the reverse.
 """
 
 from pathlib import Path

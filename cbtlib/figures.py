@@ -8,7 +8,7 @@ Notable choices
 """
 
 import base64
-import html
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -21,9 +21,14 @@ from IPython.display import HTML, display
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
+from cbtlib import markup
+from cbtlib.corpus import PARTS
 from cbtlib.report import Page
 
 COLORS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
+PART_COLORS = dict(zip(PARTS, COLORS, strict=False))
+"""The five parts have one colour each, in figures, in the annotated answer and in the book's mark."""
+
 METADATA = "cbt"
 """Key of the output metadata that `run` turns into the cell's figure caption and alt text."""
 
@@ -51,6 +56,7 @@ def style() -> None:
             "figure.facecolor": "white",
             "savefig.facecolor": "white",
             "figure.constrained_layout.use": True,
+            "text.parse_math": False,  # a "$" in a post or a system's name is a "$"
             "svg.hashsalt": "cbtlib",
             "svg.fonttype": "path",
         }
@@ -59,7 +65,10 @@ def style() -> None:
 
 
 def show(figure: Figure, page: Page, name: str, *, alt: str, caption: str, data: pd.DataFrame) -> None:
-    """Write `<name>.svg`, `.png`, `.csv` into the page's folder and show the figure with its alt text and caption."""
+    """Write `<name>.svg`, `.png`, `.csv` into the page's folder and show the figure with its alt text and caption.
+
+    Both are plain text: they may hold names that came with the data.
+    """
     for kind, facts in (("svg", {"Date": None}), ("png", {"Software": None})):
         figure.savefig(page.dir / f"{name}.{kind}", dpi=160, metadata=facts)
     data.to_csv(page.dir / f"{name}.csv", encoding="utf-8", float_format="%.10g")
@@ -67,16 +76,17 @@ def show(figure: Figure, page: Page, name: str, *, alt: str, caption: str, data:
     png = base64.b64encode((page.dir / f"{name}.png").read_bytes()).decode()
     width = f"{figure.get_figwidth() * 96:.0f}px"
     label = f"fig-{page.name.replace('_', '-')}-{name.replace('_', '-')}"
-    dress = {"image": {"alt": alt, "width": width}, "figure": {"caption": caption, "name": label}}
+    # MyST reads a caption as Markdown, and this one is text
+    plain = re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(caption.split()))
+    dress = {"image": {"alt": alt, "width": width}, "figure": {"caption": plain, "name": label}}
     display({"image/png": png, "text/plain": alt}, raw=True, metadata={METADATA: dress})
 
 
 def chinese(text: str, gloss: str = "", *, title: str = "") -> HTML:
-    """Chinese text as an escaped block marked `lang="zh"`, with an English gloss under it."""
-    lines = "<br>".join(html.escape(line) for line in text.splitlines())
-    head = f"<p class='zh-title'>{html.escape(title)}</p>" if title else ""
-    foot = f"<p class='zh-gloss'>{html.escape(gloss)}</p>" if gloss else ""
-    return HTML(f"<div class='zh-block'>{head}<p lang='zh'>{lines}</p>{foot}</div>")
+    """Chinese text as an escaped block marked `lang="zh"`, with an English gloss under it; line ends are kept."""
+    head = f"<p class='zh-title'>{markup.escape(title)}</p>" if title else ""
+    foot = f"<p class='zh-gloss'>{markup.lines(gloss)}</p>" if gloss else ""
+    return HTML(f"<div class='zh-block'>{head}<p lang='zh'>{markup.lines(text)}</p>{foot}</div>")
 
 
 def web_font(text: str, path: Path) -> None:

@@ -10,7 +10,6 @@ Notable choices
 import csv
 import functools
 import hashlib
-import html
 import json
 import math
 import os
@@ -22,10 +21,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import psutil
+from pandas.io.formats.style import Styler
 
-from cbtlib import ROOT, CbtError
+from cbtlib import ROOT, CbtError, markup
 from cbtlib.cache import sha256
 
 OUTCOMES = ("ok", "refused", "unparsed", "truncated", "filtered", "failed", "crisis")
@@ -101,16 +102,26 @@ class Page:
         return pd.DataFrame([self._outcomes[step]], index=pd.Index([step], name="step"))
 
     def table(self, name: str, frame: pd.DataFrame, *, caption: str, shown: int = 50):
-        """Write `<name>.csv` and return a captioned, escaped HTML table of the first `shown` rows."""
+        """Write `<name>.csv` and return a captioned, escaped HTML table of the first `shown` rows.
+
+        Text is shown as text and long text shortened; numbers have three decimals and stand right. A row's name stays a
+        row header: the name of the index moves into the header line, and several index levels become columns.
+        """
         frame.to_csv(self.dir / f"{name}.csv", encoding="utf-8", float_format="%.10g")
+        view = frame.head(shown)
+        levels = view.index.nlevels > 1
+        view = view.reset_index() if levels else view.copy()
+        if not levels:
+            view.columns.name, view.index.name = view.index.name, None
+        style = Styler(view, uuid=hashlib.sha256(name.encode()).hexdigest()[:8], cell_ids=False)
+        formats = [_whole if _is_whole(view.iloc[:, place]) else _cell for place in range(view.shape[1])]
         return (
-            frame.head(shown)
-            .style.set_caption(html.escape(caption, quote=False))
-            .format(precision=3, escape="html", na_rep="—")
-            .format_index(escape="html", axis=0)
-            .format_index(escape="html", axis=1)
+            (style.hide(axis="index") if levels else style)
+            .set_caption(markup.escape(caption))
+            .format(dict(zip(view.columns, formats, strict=True)), na_rep="—")
+            .format_index(lambda label: markup.escape(str(label)), axis=0)
+            .format_index(lambda label: markup.escape(str(label)), axis=1)
             .set_table_attributes('class="dataframe"')
-            .set_uuid(hashlib.sha256(name.encode()).hexdigest()[:8])
         )
 
     def save(self) -> None:
@@ -330,6 +341,28 @@ def _interval(run: dict[str, Any]) -> str:
     text = f"{run['value']:.4g}"
     text += f" [{run['low']:.4g}, {run['high']:.4g}]" if "low" in run else ""
     return text + (f", n = {run['n']}" if "n" in run else "")
+
+
+def _cell(value: Any) -> str:
+    """A cell as HTML: a number with three decimals, or else a text that may be foreign."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer)):
+        return markup.escape(markup.shortened(str(value)))
+    if not isinstance(value, float):
+        return _whole(value)
+    small = 0 < abs(value) < 0.0005
+    return f"<span class='num'>{value:.0e}</span>" if small else f"<span class='num'>{value:,.3f}</span>"
+
+
+def _whole(value: Any) -> str:
+    return f"<span class='num'>{value:,.0f}</span>"
+
+
+def _is_whole(column: pd.Series) -> bool:
+    """Counts that became floats, because one of them is missing or because they are means rounded on purpose."""
+    if not pd.api.types.is_float_dtype(column):
+        return False
+    there = column.dropna()
+    return bool(len(there)) and bool((there % 1 == 0).all()) and bool((there.abs() > 1).any())
 
 
 def _plain(value: Any) -> Any:

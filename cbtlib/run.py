@@ -23,6 +23,13 @@ import yaml
 
 from cbtlib import ROOT, CbtError
 
+FOLDED = {
+    "parameters": "The parameters of this page",
+    "injected-parameters": "What the {profile} profile sets",
+    "figure": "The code of this figure",
+}
+"""Cells whose code is folded on the page (by tag, or because the cell shows a figure), and what the fold says."""
+
 PAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "notebooks/chapters.yml").read_text("utf-8"))
 
 
@@ -82,7 +89,13 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
     with _PeakMemory() as memory:
         try:
             done = papermill.execute_notebook(
-                source, str(failed), wanted, kernel_name="python3", cwd=str(ROOT), config=_private_transport()
+                source,
+                str(failed),
+                wanted,
+                kernel_name="python3",
+                cwd=str(ROOT),
+                start_timeout=300,
+                config=_private_transport(),
             )
         except PapermillExecutionError as error:
             if error.ename.endswith("Error") and "CbtError" in str(error.traceback):
@@ -113,7 +126,8 @@ def dress(notebook: Any, facts: dict[str, Any]) -> None:
     """Turn an executed notebook into a page of the book, in place.
 
     Fills the banner from `facts` (run.json), moves captions and alt text from outputs to their cell (where MyST-NB
-    reads them), folds parameters and solutions, and drops standard error and what papermill kept of this machine.
+    reads them), folds code that is not the argument (`FOLDED`), and drops standard error, the value of a closing
+    `page.number(…)` or `page.save()`, and what papermill kept of this machine.
     """
     from cbtlib import student
     from cbtlib.figures import METADATA
@@ -127,22 +141,34 @@ def dress(notebook: Any, facts: dict[str, Any]) -> None:
             cell.source = banner(facts)
         if cell.cell_type != "code":
             continue
-        if {"parameters", "injected-parameters"} & set(tags) and "hide-input" not in tags:
-            tags.append("hide-input")
         cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        if _is_bookkeeping(cell.source):
+            cell.outputs = [output for output in cell.outputs if output["output_type"] != "execute_result"]
         dresses = [output.metadata[METADATA] for output in cell.outputs if METADATA in output.get("metadata", {})]
         if len(dresses) > 1:
             raise CbtError(
                 f"{facts['page']}: one cell shows {len(dresses)} figures; give each its own cell and caption"
             )
-        if dresses:
-            cell.metadata["mystnb"] = dresses[0]
+        folded = next((tag for tag in FOLDED if tag in tags), "figure" if dresses else None)
+        if folded:
+            cell.metadata["mystnb"] = {"code_prompt_show": FOLDED[folded].format(**facts), **(dresses or [{}])[0]}
+            cell.metadata["tags"] = list(dict.fromkeys([*tags, "hide-input"]))
     notebook.metadata["papermill"] = {
         "input_path": f"notebooks/{facts['page']}.py",
         "source_sha256": facts["source_sha256"],
         "commit": facts["commit"],
         "profile": facts["profile"],
     }
+
+
+def _is_bookkeeping(source: str) -> bool:
+    """Does a cell end with a bare `page.number(…)` or `page.save()`? Its value is for the page, not for the reader."""
+    try:
+        last = ast.parse(source).body[-1]
+    except (SyntaxError, IndexError):
+        return False
+    call = last.value if isinstance(last, ast.Expr) else None
+    return isinstance(call, ast.Call) and ast.unparse(call.func) in ("page.number", "page.save")
 
 
 def banner(facts: dict[str, Any]) -> str:

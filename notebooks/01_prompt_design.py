@@ -40,7 +40,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from cbtlib import corpus, endpoint, figures, generate, prompts, report, structure, structure_accuracy
+from cbtlib import corpus, endpoint, figures, generate, prompts, report, structure, structure_accuracy, widgets
 from cbtlib.sending import Traffic
 
 # %% [markdown]
@@ -90,11 +90,11 @@ record = next(r for r in corpus.load_split("dev") if r.gloss.get("key_thought"))
 figures.chinese(record.post, record.gloss["question"], title="A post")
 
 # %% [markdown]
-# And the letter that answers it, part by part.
+# And the letter that answers it, sentence by sentence. The words named beside each sentence are those that speak most
+# for its part to `structure`, the reader of parts that this book uses from here on.
 
 # %%
-lines = [f"{i}. {part}: {text}" for i, (part, text) in enumerate(record.answer.items(), 1)]
-figures.chinese("\n".join(lines), f"Part 2 in English: {record.gloss['key_thought']}", title="Its answer")
+widgets.letter(record.answer, record.gloss)
 
 # %% [markdown]
 # ## A prompt is a file

@@ -56,6 +56,7 @@ from cbtlib import (
     prevalence,
     report,
     second_pass,
+    widgets,
 )
 
 # %% [markdown]
@@ -445,6 +446,15 @@ wide.insert(0, "true", gold[tested].mean(0))
 page.number("undefined", int((types["undefined"] != "").sum()), n=len(types), what="corrections by type, undefined")
 wide.columns = [" ".join(name).strip() if isinstance(name, tuple) else name for name in wide.columns]
 page.table("corrected_types", wide, caption="Shares of the types among the test posts, from the probe's labels.")
+
+# %% [markdown]
+# Try it with errors of your own choice. The sliders start at what the probe did on the dev posts. Lower sensitivity and
+# specificity together: where they sum to 1 the share is undefined.
+
+# %%
+flagged = called["probe"][:, :-1].any(1)
+hits, alarms = flagged[dev][truth[dev]], flagged[dev][~truth[dev]]
+widgets.prevalence(flagged[tested].mean(), hits.mean(), 1 - alarms.mean(), positives=len(hits), negatives=len(alarms))
 
 # %% [markdown]
 # ## Does a 95 % interval hold 95 % of the time?

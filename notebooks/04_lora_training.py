@@ -29,16 +29,15 @@
 # *Profile, minutes and memory of this page appear here when it is run.*
 
 # %%
-import html
 import math
 import shutil
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.display import HTML, display
+from IPython.display import display
 
-from cbtlib import corpus, endpoint, figures, report, runs, sampling, structure, templates, training
+from cbtlib import corpus, endpoint, figures, report, runs, sampling, structure, templates, training, widgets
 
 # %% tags=["parameters"]
 profile: str = "embedded"  # which profile made this page
@@ -76,8 +75,8 @@ pd.Series({"training records": len(rows), "dev records": len(dev), "model": conf
 # have templates of their own, with tokens reserved for the turns; `cbtlib.templates` has those of the paper's
 # backbones.
 #
-# Below is one training record as the model sees it. Each box is a token. **Underlined green** tokens carry loss: the
-# answer and the end mark. Grey ones are read but not learned: predicting what a client writes is not the task, and
+# Below is one training record as the model sees it. Each box is a token. The **green, underlined** ones carry loss:
+# the answer and the end mark. The others are read but not learned: predicting what a client writes is not the task, and
 # learning it would spend the small model's capacity on it.
 
 # %%
@@ -85,17 +84,9 @@ model, tokenizer = endpoint.load(config.model)
 template = templates.adopt(config.template, tokenizer)
 encoded = templates.encode(rows, tokenizer, template, config.max_length)
 
-
-def token_box(token: int, label: int) -> str:
-    """One token as HTML, marked when it carries loss."""
-    text = html.escape(tokenizer.decode([token])).replace("\n", "↵") or "·"
-    learned = "background:#d7f0dc;text-decoration:underline" if label != templates.IGNORED else "background:#e8e8e8"
-    return f"<span style='{learned};color:#111;margin:1px;padding:0 2px;border-radius:3px'>{text}</span>"
-
-
 example = min(encoded, key=lambda row: len(row["input_ids"]))
-boxes = [token_box(*pair) for pair in zip(example["input_ids"], example["labels"], strict=True)]
-HTML(f"<p lang='zh' style='line-height:2'>{''.join(boxes)}</p>")
+pieces = [tokenizer.decode([token]) for token in example["input_ids"]]
+widgets.tokens(pieces, example["input_ids"], [label != templates.IGNORED for label in example["labels"]])
 
 # %% [markdown]
 # The border between grey and green is exact because prompt and answer are tokenised apart. How much of the data

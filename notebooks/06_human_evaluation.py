@@ -38,14 +38,11 @@
 # `forms` makes the sheets and reads them back, `ratings` analyses them, `agreement` holds the coefficients.
 
 # %%
-import html
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import HTML
 
-from cbtlib import agreement, corpus, figures, forms, judge, ratings, report
+from cbtlib import agreement, corpus, figures, forms, judge, ratings, report, widgets
 
 # %% [markdown]
 # The replies are those of the chapter on evaluation.
@@ -109,9 +106,7 @@ page.table("outcomes", outcomes, caption="Replies by outcome; only ok reaches a 
 # Inside this book it forgets when you leave; opened as a file it keeps its state and saves JSON or CSV.
 
 # %%
-form = (folder / f"form_{names[0]}.html").read_text("utf-8")
-frame = f'srcdoc="{html.escape(form)}" sandbox="allow-scripts allow-downloads" title="Rating form" loading="lazy"'
-HTML(f'<iframe {frame} style="width: 100%; height: 42rem; border: 1px solid #ccc"></iframe>')
+widgets.rating_form(folder / f"form_{names[0]}.html")
 
 # %% [markdown]
 # The same from the command line, for your own systems:

@@ -93,11 +93,20 @@ def test_captions_and_alt_text_move_to_the_cell():
     noise = nbformat.v4.new_output("stream", name="stderr", text="100%")
     page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=[shown, noise])])
     run.dress(page, facts())
-    assert page.cells[0].metadata["mystnb"] == dress
+    assert page.cells[0].metadata["mystnb"] == {**dress, "code_prompt_show": "The code of this figure"}
+    assert "hide-input" in page.cells[0].metadata["tags"]
     assert len(page.cells[0].outputs) == 1
     twice = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=[shown, shown])])
     with pytest.raises(CbtError, match="2 figures"):
         run.dress(twice, facts())
+
+
+def test_what_a_number_returns_is_not_printed_and_other_values_are():
+    value = nbformat.v4.new_output("execute_result", {"text/plain": "np.float64(0.5)"}, execution_count=1)
+    sources = ["x = 1\npage.number('a', x, what='b')", "page.save()", "page.number('a', 1, what='b') + 1", "%time x"]
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source, outputs=[value]) for source in sources])
+    run.dress(page, facts())
+    assert [len(cell.outputs) for cell in page.cells] == [0, 0, 1, 1]
 
 
 def test_a_smoke_page_says_that_its_numbers_mean_nothing():

@@ -14,7 +14,8 @@ from cbtlib import figures
 HAN = r"[\u3400-\u9fff\uf900-\ufaff]"
 # A run starts and ends with a Han character and may hold full-width punctuation between.
 RUN = re.compile(rf"{HAN}(?:[\u3000-\u303f\uff00-\uffef‘-”…—·]*{HAN})*")
-TAG = re.compile(r"(<[^>]+>)")
+# A comment, or a tag whose quoted attributes may hold ">".
+TAG = re.compile(r"""(<!--.*?-->|</?[a-zA-Z](?:[^<>"']|"[^"]*"|'[^']*')*>)""", re.DOTALL)
 VOID = {"area", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
 OPAQUE = {"script", "style", "pre", "svg", "textarea", "title"}
 

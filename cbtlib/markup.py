@@ -1,0 +1,32 @@
+"""Text of a corpus or a model as HTML that shows it and does nothing else.
+
+Every display path of the book goes through `escape`: figures.chinese, report.Page.table, the widgets. (The rating form
+sets its text by script as text, which is the same in the browser.)
+
+Notable choices
+- Control characters that reorder or hide what follows (Unicode bidi controls, zero-width marks, C0) are shown by their
+  code point, as [U+202E]: a reader sees that they are there, and the words around them keep their order.
+- A long line is never cut here; the style sheet lets it break anywhere.
+"""
+
+import html
+import re
+
+# C0 controls but tab and line feed, C1; zero-width and direction marks; embeddings, overrides and isolates; BOM.
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+
+def escape(text: str) -> str:
+    """HTML of a text without its markup: <, >, &, quotes escaped; hidden controls as [U+XXXX]; CR LF is a line end."""
+    plain = text.replace("\r\n", "\n").replace("\r", "\n")
+    return html.escape(_HIDDEN.sub(lambda found: f"[U+{ord(found[0]):04X}]", plain))
+
+
+def lines(text: str) -> str:
+    """`escape`, with line ends kept as <br>."""
+    return "<br>".join(escape(text).split("\n"))
+
+
+def shortened(text: str, limit: int = 300) -> str:
+    """A text of at most `limit` characters as it is; a longer one cut there, with its whole length named."""
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
