@@ -9,8 +9,11 @@ the fp32 or bf16 matmul rate measured in the same process right before the steps
 with answer-only logits cannot do without, for every variant; a variant that computes more reaches a smaller share.
 
     ours          cbtlib.training as the chapter uses it
-    peft forward  without the fused LoRA step
-    dropout       with LoRA dropout 0.1 (which rules out the fused step)
+    peft forward  without the fused LoRA step, attention in blocks, and the fused norm
+    sdpa          with PyTorch's attention kernel
+    plain norm    with transformers' norm
+    returned      with freed memory returned to the system after every use
+    dropout       with LoRA dropout 0.1 (which rules out the fused LoRA step)
     untrimmed     the whole 262,144-token vocabulary
     naive         transformers.Trainer: full logits, attention mask, untrimmed, peft's forward
     trl           TRL's SFTTrainer, untrimmed, its own loss (logits in chunks)
@@ -29,7 +32,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-VARIANTS = ("ours", "peft forward", "dropout", "untrimmed", "naive", "trl")
+FUSED = ("ours", "sdpa", "plain norm", "returned", "dropout", "untrimmed")
+VARIANTS = ("ours", "peft forward", "sdpa", "plain norm", "returned", "dropout", "untrimmed", "naive", "trl")
 WARM_UP = 1
 
 
@@ -67,7 +71,9 @@ def measure(variant: str, name: str, steps: int) -> dict[str, Any]:
     from cbtlib import corpus, endpoint, fused, templates, training
 
     torch.manual_seed(0)
-    trimmed = variant in ("ours", "peft forward", "dropout")
+    trimmed = variant not in ("untrimmed", "naive", "trl")
+    if variant in FUSED and variant != "returned":
+        fused.keep_memory()
     model, tokenizer = endpoint.load(name, trimmed=trimmed)
     records = corpus.load_split("train")[: WARM_UP + steps]
     rows = templates.encode(records, tokenizer, templates.adopt("gemma", tokenizer), 4096)
@@ -105,8 +111,14 @@ def measure(variant: str, name: str, steps: int) -> dict[str, Any]:
                 data_collator=DataCollatorForSeq2Seq(tokenizer),
             )  # fmt: skip
         else:
-            if variant in ("ours", "untrimmed"):
+            if variant in FUSED:
                 fused.fuse(lora)
+            if variant == "sdpa":
+                lora.get_base_model().set_attn_implementation("sdpa")
+            if variant == "plain norm":
+                for module in lora.modules():
+                    if type(module) is fused.Gemma3RMSNorm:
+                        del module.forward  # what `fuse` has put before the class's own
             trainer = training.AnswerTrainer(
                 model=lora, args=TrainingArguments(**common), train_dataset=rows, callbacks=[Clock()],
                 data_collator=training.Collator(tokenizer.pad_token_id),

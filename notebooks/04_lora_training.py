@@ -29,6 +29,7 @@
 # *Profile, minutes and memory of this page appear here when it is run.*
 
 # %%
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -37,7 +38,19 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import display
 
-from cbtlib import corpus, endpoint, figures, report, runs, sampling, structure, templates, training, widgets
+from cbtlib import (
+    ROOT,
+    corpus,
+    endpoint,
+    figures,
+    report,
+    runs,
+    sampling,
+    structure,
+    templates,
+    training,
+    widgets,
+)
 
 # %% tags=["parameters"]
 profile: str = "embedded"  # which profile made this page
@@ -264,12 +277,53 @@ page.outcomes("answers of the tuned model", {"ok": len(after) - cut_off, "trunca
 page.table("before_after", counted, caption=f"Means over {questions} dev posts; step 0 is the base model")
 
 # %% [markdown]
+# ## Rank and data: what more of either buys
+#
+# A sweep takes longer than this page has, so it was run once, by `python benchmarks/tuning.py --sweep`, and its
+# numbers are kept in `data/sweeps.json` with the machine that made them. Each point is one pass over its records, and
+# is judged on the same dev records. Look at the axes before you tune: one more letter to learn from, or one more rank?
+
+# %%
+swept = pd.DataFrame(json.loads((ROOT / "data/sweeps.json").read_text("utf-8"))["points"])
+if swept.empty:
+    print("not measured yet: python benchmarks/tuning.py --sweep")
+else:
+    figure, panels = plt.subplots(1, 2, figsize=(7, 3.2), sharey=True, layout="constrained")
+    base = swept["dev_loss_base"].iloc[0]
+    common = swept["records"].mode()[0]
+    for axis, by in zip(panels, ("rank", "records"), strict=True):
+        part = swept[swept["records"] == common] if by == "rank" else swept[swept["rank"] == swept["rank"].mode()[0]]
+        part = part.sort_values(by)
+        axis.plot(part[by], part["dev_loss"], "o-")
+        axis.axhline(base, color="0.6", linestyle=":")
+        axis.set(xscale="log", xlabel=by, xticks=part[by], xticklabels=part[by])
+        axis.minorticks_off()
+    panels[0].set(ylabel="dev loss (nats a token)")
+    best = swept.loc[swept["dev_loss"].idxmin()]
+    alt = f"Two line charts of dev loss from {base:.2f} down to {best.dev_loss:.2f}: by rank, and by number of records."
+    caption = f"Dev loss after one pass: by rank at {common} records, and by records. Dotted: the base model."
+    figures.show(figure, page, "sweeps", alt=alt, caption=caption, data=swept)
+
+# %% [markdown]
 # ## How the 7B run differs
 #
-# Only the configuration. `cbt train --profile paper --plan` prints parameters, memory and minutes for this machine and
-# for three kinds of GPU, and says so when a run cannot fit. `accelerate launch -m cbtlib train --profile paper` then
-# trains it on every GPU of the machine. A 7B model has the knowledge that a 270M model lacks; both learn the *form* of
-# the answer first. What a small model writes in that form can be fluent and wrong.
+# Only the configuration. `cbt train --profile paper --plan` prints parameters, memory and minutes for three kinds of
+# GPU, each figure with its formula or source. Then:
+#
+# ```
+# accelerate launch --config_file workflow/accelerate/one_gpu.yaml -m cbtlib train --profile paper --model FOLDER
+# accelerate launch --config_file workflow/accelerate/fsdp_8_gpus.yaml -m cbtlib train --profile paper --model FOLDER
+# snakemake --profile workflow/slurm --config profile=paper -- pages
+# ```
+#
+# Baichuan-7B and Qwen-7B come with model code of their own, which current libraries no longer run. `cbt convert FOLDER
+# OUT` renames their weights into Llama's and Qwen2's layout, in which they compute the same; the published CBT-LLM, a
+# merged Baichuan-7B, takes the same way. `cbt train --merge` adds an adapter into its base, and `cbt train --export
+# llama-factory` (or `axolotl`) writes the same rows and settings as the other trainer's own files. `--set
+# four_bit=true` is QLoRA; `rslora` and `dora` are switches too. The 7B weights were not run for this book.
+#
+# A 7B model has the knowledge that a 270M model lacks; both learn the *form* of the answer first. What a small model
+# writes in that form can be fluent and wrong.
 
 # %%
 page.save()

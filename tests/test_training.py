@@ -1,5 +1,6 @@
 """Training: which tokens carry loss; shortcuts change no number; finished work is kept; mistakes are named."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -13,9 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import FullyShardedDataParallelPlugin
+from accelerate.commands.config.config_args import ClusterConfig
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 from typer.testing import CliRunner
@@ -344,6 +348,28 @@ def test_settings_of_the_command_line_are_checked(setting, message):
     )
 
 
+def test_memory_that_runs_out_is_one_sentence_and_the_run_can_go_on(tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "answer_nll", full)
+        with pytest.raises(CbtError, match=r"out of memory with 2 x up to 200 tokens: take a smaller batch_size"):
+            training.train(ROWS, DEV, CONFIG, tmp_path)
+    assert training.train(ROWS, DEV, CONFIG, tmp_path).adapter.exists()
+
+
+def test_training_stops_early_when_dev_loss_no_longer_falls_and_keeps_the_best(tmp_path):
+    config = replace(CONFIG, max_steps=40, evaluate_every=1, patience=2, learning_rate=0.3)
+    result = training.train(ROWS, DEV, config, tmp_path)
+    losses = result.dev_losses
+    assert len(losses) < 41, "40 steps and the base model would be 41"
+    tuned, tokenizer = runs.load_adapter(result.adapter)
+    data = templates.encode(DEV, tokenizer, templates.adopt("gemma", tokenizer), 200)
+    found = training.mean_nll(tuned, data, training.Collator(tokenizer.pad_token_id))
+    assert found == pytest.approx(min(losses[1:]), rel=2e-2)
+
+
 # ------------------------------------------------------------------------------------------- sampling
 
 
@@ -404,29 +430,38 @@ def test_a_random_backbone_goes_the_whole_way(kind, settings_of, template, targe
 
 def test_two_processes_give_the_parameters_of_one(tmp_path):
     # A step covers all eight rows, so that both runs see the same rows in it.
-    config = replace(CONFIG, batch_size=2, accumulation=4, max_steps=2)
+    config = replace(CONFIG, batch_size=2, accumulation=4, max_steps=2, precision="float32")
     one = training.train(ROWS, DEV, config, tmp_path / "one")
-    code = f"""
+    script = tmp_path / "two.py"
+    script.write_text(f"""
 import sys
 from dataclasses import replace
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_training import CONFIG, DEV, ROWS
 from cbtlib import training
-training.train(ROWS, DEV, replace(CONFIG, batch_size=2, accumulation=2, max_steps=2), {str(tmp_path / "two")!r})
-"""
-    script = tmp_path / "ddp.py"
-    script.write_text(code)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(script)]
+config = replace(CONFIG, batch_size=2, accumulation=2, max_steps=2, precision="float32")
+training.train(ROWS, DEV, config, {str(tmp_path / "two")!r})
+""")
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, *launch, str(script)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
-    from safetensors.torch import load_file
-
     mine, theirs = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two"))
     assert mine.keys() == theirs.keys()
     for name in mine:
         torch.testing.assert_close(theirs[name], mine[name], rtol=1e-3, atol=1e-5)
     assert runs.read_result(tmp_path / "two").dev_losses == pytest.approx(one.dev_losses, rel=1e-4)
+
+
+def test_the_accelerate_configurations_are_read_by_accelerate_and_say_how_many_gpus_they_are_for():
+    # Sharding itself needs GPUs: accelerate takes FSDP's settings on a CPU and then does not shard.
+    for name, count in {"one_gpu": 1, "fsdp_4_gpus": 4, "fsdp_8_gpus": 8}.items():
+        found = ClusterConfig.from_yaml_file(str(ROOT / f"workflow/accelerate/{name}.yaml"))
+        assert found.num_processes == count
+        assert (found.distributed_type == "FSDP") == bool(found.fsdp_config) == (count > 1)
+        known = {field.name for field in dataclasses.fields(FullyShardedDataParallelPlugin)}
+        assert {key.removeprefix("fsdp_") for key in found.fsdp_config} - {"version"} <= known
 
 
 def test_the_command_trains_the_smoke_model(tmp_path):
