@@ -47,7 +47,9 @@ def read(page: str) -> tuple[str, list[Exercise]]:
     opening = next(section, None)
     setup = next(section, None)
     if opening is None or setup is None or _tag(setup) != "setup":
-        raise CbtError(f"notebooks/{page}.py: the Exercises section opens with a text and a code cell tagged setup")
+        raise CbtError(
+            f"notebooks/{page}.py: ## Exercises begins a Markdown cell of its own, and a code cell tagged setup follows"
+        )
     found: list[Exercise] = []
     for cell in section:
         heading = _HEADING.match(cell.source)

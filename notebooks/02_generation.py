@@ -415,7 +415,8 @@ page.save()
 #   {glue:text}`cheapest:.0f` and {glue:text}`dearest:.0f` US dollars at the list prices of the file.
 # - On veiled posts that nobody had tuned it to, triage found {glue:text}`triage_veiled_recall:.0%` of the posts in
 #   danger and missed {glue:text}`triage_veiled_false_calms`. On your posts it will do otherwise.
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # They need only the next cell, not the chapter. `make student` writes them as a notebook without the solutions.
