@@ -79,6 +79,20 @@ def test_numbers_are_written_as_people_write_them(value, shown):
     assert reproducing._shown(value) == shown
 
 
+def test_what_is_published_is_a_run_of_committed_sources_and_holds_against_itself(run):
+    path = report.publish("smoke")
+    content = json.loads(path.read_text("utf-8"))
+    assert content["numbers"]["07_words::share"]["tolerance"] == pytest.approx(0.05)
+    assert content["minutes"] == 1.5 and content["peak_memory_gb"] == 1.5 and content["disk_gb"] >= 0
+    assert set(reproducing.rows("smoke")["holds"]) == {"yes"}
+    facts = run / "results/smoke/07_words/run.json"
+    report.write_json(facts, json.loads(facts.read_text("utf-8")) | {"commit": "abc+changes"})
+    before = path.read_bytes()
+    with pytest.raises(CbtError, match="07_words ran from sources that are not committed"):
+        report.publish("smoke")
+    assert path.read_bytes() == before
+
+
 def test_a_caption_cannot_break_the_table(run):
     line = next(line for line in reproducing.write("smoke").read_text("utf-8").splitlines() if "Share of posts" in line)
     assert len(re.findall(r"(?<!\\)\|", line)) == 5 and r"\*95 %\*" in line
