@@ -2,7 +2,7 @@
 
     python benchmarks/generate.py [--quick] [--json OUT]
 
-Three measurements. Ours and the peer run against the same server, in the same process tree, one after the other; the
+Four measurements. Ours and the peer run against the same server, in the same process tree, one after the other; the
 ideal is N x latency / concurrency.
 
 - *throughput*: N requests at concurrency 64 with 50 ms latency; ours (triage, journal and ledger included) beside a
@@ -10,6 +10,8 @@ ideal is N x latency / concurrency.
 - *faults*: 5 % 429, 3 % 500, 2 % hangs, 2 % cut replies, 1 % resets and, in the full run, 10 kills with SIGKILL at
   random instants. Answers, duplicates, errors in the data, and whether the ledger brackets the server's own count.
 - *resume*: a million rows of which 99.9 % are in the journal: seconds and memory until the rest could be sent.
+- *triage*: posts a second by the rules alone, which the three above use, and with the classifier, which `cbt generate`
+  adds: it runs once for each new post, and its findings are kept in the journal.
 """
 
 import argparse
@@ -201,14 +203,13 @@ def resume(n: int, share: float = 0.999) -> dict[str, Any]:
 
 
 def _job() -> Any:
-    return generate.Job(PROMPT, "rehearsal", generate.Sampling(), None)
+    return generate.Job(PROMPT, "rehearsal", generate.Sampling())
 
 
 def _fill(folder: Path, n: int, share: float) -> None:
     job, done = _job(), int(n * share)
     with Journal(folder / "journal.sqlite") as journal:
-        job.claim(journal)
-        journal.set_crisis(set(), safety.version())
+        job.claim(journal, SimpleNamespace(name="rehearsal", fingerprint="bench"), set())
         keys = ((job.key(post), float(i)) for i, post in enumerate(Posts(done)))
         statement = (
             "INSERT INTO attempts (key, sent, prompt_bound, completion_bound, ended, status, body, outcome) "
@@ -223,6 +224,20 @@ def _plan(folder: str, n: int) -> None:
     with Journal(Path(folder, "journal.sqlite")) as journal:
         todo, _ = generate.plan(Posts(n), _job(), journal)
     Path(folder, "left").write_text(str(len(todo)))
+
+
+def triage(n: int) -> dict[str, Any]:
+    """Posts a second by the rules, and by rules and classifier."""
+    from cbtlib import corpus, risk
+
+    posts = [record.post for record in corpus.load_split("train")][:n]
+    began = time.perf_counter()
+    found = [safety.triage(post) for post in posts]
+    rules = time.perf_counter() - began
+    classifier = risk.load()
+    began = time.perf_counter()
+    classifier.look(posts, found)
+    return {"posts": len(posts), "rules": len(posts) / rules, "classifier": len(posts) / (time.perf_counter() - began)}
 
 
 def main() -> None:
@@ -243,6 +258,10 @@ def main() -> None:
         "\nresume: {rows:,} rows, {left} to send, ready after {seconds:.1f} s, peak {peak_mb:.0f} MB".format(
             **results["resume"]
         )
+    )
+    results["triage"] = triage(40 if quick else 280)
+    print(
+        "\ntriage: {rules:,.0f} posts/s by the rules, {classifier:.1f} with the classifier".format(**results["triage"])
     )
     if path := parser.parse_args().json:
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -181,6 +181,21 @@ def test_concurrency_is_bounded_and_drops_when_the_endpoint_pushes_back(tmp_path
     assert server.most_active == 5
 
 
+@pytest.mark.parametrize("limit", [{"requests_per_minute": 1500}, {"tokens_per_minute": 1500 * 2000}])
+def test_limits_a_minute_space_the_requests(limit, tmp_path):
+    seen = []
+
+    def plan(key: str, attempt: int) -> str:
+        seen.append(time.monotonic())
+        return "ok"
+
+    body = len(generate.request_body(posts(1)[0], PROMPT, "rehearsal", Sampling()))
+    gap = 60 / 1500 if "requests_per_minute" in limit else (body + 256 + 1024) / limit["tokens_per_minute"] * 60
+    with faults.serve(plan) as server:
+        generate.run(posts(12), PROMPT, server, tmp_path, traffic=replace(QUICK, **limit))
+    assert seen[-1] - seen[0] >= 11 * gap / 2, "requests can come later than their turn, and never all at once"
+
+
 # ------------------------------------------------------------------ money
 
 
