@@ -138,8 +138,10 @@ def train(
 
     `layers` are the probe's; `epochs` and `members` (models whose scores are averaged, at most FOLDS) those of LoRA.
     """
-    if kind not in KINDS or average not in ("macro", "micro"):
-        raise CbtError(f"no detector {kind!r} for {average!r}: choose of {', '.join(KINDS)} and of macro, micro")
+    if kind not in KINDS:
+        raise CbtError(f"no detector {kind!r} can be trained: choose one of {', '.join(KINDS)}")
+    if average not in ("macro", "micro"):
+        raise CbtError(f"thresholds cannot serve {average!r}: choose macro or micro")
     gold = np.array([[name in post.types for name in types] for post in posts], bool).reshape(len(posts), len(types))
     columns = tuple(types)
     if FOLDS <= gold.any(1).sum() <= len(posts) - FOLDS:

@@ -141,8 +141,10 @@ def test_thresholds_serve_the_average_that_was_asked_for():
     rows = posts(120)
     macro, micro = (detectors.train(rows, "characters", TYPES, average=name) for name in ("macro", "micro"))
     assert len(set(micro.thresholds[:2])) == 1 and micro.thresholds[2] == macro.thresholds[2]
-    with pytest.raises(CbtError, match="choose of"):
+    with pytest.raises(CbtError, match="choose macro or micro"):
         detectors.train(rows, "characters", TYPES, average="best")
+    with pytest.raises(CbtError, match="can be trained"):
+        detectors.train(rows, "guess", TYPES)
 
 
 def test_hidden_states_average_the_tokens_of_each_unit():
