@@ -517,6 +517,19 @@ shares = {
 page.table("parts", pd.DataFrame(shares).T, caption="Share of ok replies in which each part was found")
 
 # %% [markdown]
+# ## Your own answers
+#
+# The same from the command line: values with intervals and signatures, the leak gate, and differences from every
+# `--base` on the posts that both answered, as a table and as JSON. A file of answers has a line for each post, with its
+# id, its outcome and its text; `cbt generate` writes such files.
+#
+# ```
+# cbt score --hyp tuned/answers.jsonl --ref data/corpus/test.jsonl --train data/corpus/train.jsonl \
+#     --base base/answers.jsonl --base other/answers.jsonl --json scores.json
+# cbt score --hyp tuned/answers.jsonl --ref data/corpus/test.jsonl --metric bertscore --encoder bert-base-chinese
+# cbt score --hyp tuned/answers.jsonl --ref data/corpus/test.jsonl --bleurt BLEURT-20 --bleurt-python bleurt/bin/python
+# ```
+#
 # ## The paper's four backbones
 #
 # The paper tunes four models of seven billion parameters. A run of the `paper` profile fills the row of the backbone
