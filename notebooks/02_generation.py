@@ -137,7 +137,7 @@ page.table("triage", triage, caption="Triage, with Wilson 95 % intervals. A dash
 # their recall there is an upper limit; on the veiled posts, which they had no part in, it is what a list of words is
 # worth when people do not use the words. There the classifier does the finding, and it pays with false alarms. A
 # false alarm costs a person a referral that they did not need. A false calm costs more, so the thresholds lean that
-# way: they were set on the training posts, to find 95 of 100 of those.
+# way: they were set on the training posts, to find nearly all of those (`risk.RECALL`).
 
 # %%
 kind = "rules and classifier" if classifier else "rules"
