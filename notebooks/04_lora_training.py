@@ -13,7 +13,7 @@
 # %% [markdown]
 # # LoRA training
 #
-# *Can a base model that follows no instruction learn, from a few dozen letters, to answer in the shape of cognitive
+# *Can a base model that follows no instruction learn, from a few hundred letters, to answer in the shape of cognitive
 # behavioural therapy?* The paper tunes four 7B models on 22,327 answers with LoRA. This page runs the same method at a
 # size that two processor cores can carry, and says at each step what changes for a 7B run.
 #
@@ -55,6 +55,8 @@ from cbtlib import (
 # %% tags=["parameters"]
 profile: str = "embedded"  # which profile made this page
 results: str = "results"  # where products go
+model: str = ""  # a folder or a hub id; "": the profile's own
+template: str = ""  # a name in templates.TEMPLATES, "chat" for an instruction model; "": the profile's own
 max_steps: int = 72  # optimizer steps of four records; 0: the profile's own
 train_records: int = 0  # take only this many training records; 0: all
 dev_records: int = 12  # dev records watched during training; 0: all
@@ -74,6 +76,7 @@ page = report.Page("04_lora_training", profile, results)
 rows = corpus.load_split("train")[: train_records or None]
 dev = corpus.load_split("dev")[: dev_records or None]
 config = training.PROFILES[profile]
+config = replace(config, model=model or config.model, template=template or config.template)
 steps = max_steps or config.max_steps or math.ceil(config.epochs * len(rows) / config.batch_size / config.accumulation)
 config = replace(config, max_steps=steps, evaluate_every=max(1, steps // 3), keep=4)
 page.number("train_records", len(rows), what="training records at hand")
@@ -93,9 +96,9 @@ pd.Series({"training records": len(rows), "dev records": len(dev), "model": conf
 # learning it would spend the small model's capacity on it.
 
 # %%
-model, tokenizer = endpoint.load(config.model)
-template = templates.adopt(config.template, tokenizer)
-encoded = templates.encode(rows, tokenizer, template, config.max_length)
+base, tokenizer = endpoint.load(config.model)
+adopted = templates.adopt(config.template, tokenizer)
+encoded = templates.encode(rows, tokenizer, adopted, config.max_length)
 
 example = min(encoded, key=lambda row: len(row["input_ids"]))
 pieces = [tokenizer.decode([token]) for token in example["input_ids"]]
@@ -138,7 +141,7 @@ settings = {
         "learning rate": config.learning_rate,
         "records a step": config.batch_size * config.accumulation,
         "steps": steps,
-        "precision": str(model.dtype).removeprefix("torch."),
+        "precision": str(base.dtype).removeprefix("torch."),
     },
 }
 pd.concat({whose: pd.Series(part, dtype=object) for whose, part in settings.items()}).to_frame("value")
@@ -150,11 +153,11 @@ pd.concat({whose: pd.Series(part, dtype=object) for whose, part in settings.item
 # that runs into the limit is marked as cut off: it never said that it was done.
 
 # %%
-prompts = [templates.render(row.post, template) for row in dev[:questions]]
-stops = templates.stop_ids(template, tokenizer)
+prompts = [templates.render(row.post, adopted) for row in dev[:questions]]
+stops = templates.stop_ids(adopted, tokenizer)
 how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "stop": stops, "seed": 0}
-before = sampling.sample(model, tokenizer, prompts, **how)
-del model
+before = sampling.sample(base, tokenizer, prompts, **how)
+del base
 figures.chinese(before[0].text, title=dev[0].question + (" (cut off)" if before[0].truncated else ""))
 
 # %% [markdown]
