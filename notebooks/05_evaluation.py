@@ -185,8 +185,8 @@ f"{len(leaks)} leaks among {2 * len(test)} test texts and {len(train)} training 
 # writers have in common.
 
 # %%
-step = max(1, len(test) // items) if items else 1
-posts = test[::step][: items or None]
+places = np.linspace(0, len(test) - 1, min(items or len(test), len(test))).round().astype(int)
+posts = [test[place] for place in places]
 generic = (
     "谢谢你愿意把这些说出来，这并不容易。每个人都会遇到低谷，你的感受是可以理解的。有时候我们会把事情想得太糟，"
     "你可以问问自己，事情真的有那么严重吗？不妨写下自己的想法，或者找朋友聊一聊，每天做一点让自己放松的事。"
