@@ -135,8 +135,9 @@ def _shown(output: Any) -> str:
     data = output.get("data", {})
     if METADATA in output.get("metadata", {}):
         dress = output.metadata[METADATA]
+        caption = re.sub(r"\\(.)", r"\1", dress["figure"]["caption"])  # `figures.show` escaped it for Markdown
         image = f'<img src="data:image/png;base64,{data["image/png"]}" alt="{html.escape(dress["image"]["alt"])}">'
-        return f"<figure>{image}<figcaption>{html.escape(dress['figure']['caption'])}</figcaption></figure>"
+        return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
     text = data.get("text/html", "")
     return text if "<table" in text or "zh-block" in text else ""
 

@@ -28,6 +28,7 @@ def test_every_chapter_has_a_deck_with_its_sections_figures_and_exercises(smoke_
         figures = {path.name for path in (smoke_book.root / "results/smoke" / page).glob("*.svg")}
         images = deck.find_all("img")
         assert len(images) == len(figures) and all(len(image["alt"]) > 20 for image in images)
+        assert not [caption for caption in deck.find_all("figcaption") if "\\" in caption.get_text()]
         shown = deck.get_text()
         for one in student.read(page)[1]:
             assert one.title.replace("`", "") in shown and one.parts["solution"] not in shown
