@@ -4,6 +4,8 @@ Notable choices
 - F1 is a ratio of sums over posts (2 tp over 2 tp + fp + fn), so that one paired bootstrap over posts serves every
   type, every average and the difference of two detectors.
 - A type with fewer than `least` positives is listed and left out of one of two macro averages; both are given.
+- A type that no post has is listed without an F1 (NaN) and is in no macro average: there was nothing to find. What is
+  called so falsely still counts in `micro`. Without any positive at all there is a CbtError.
 - An interval whose resamples leave a value undefined (no positive drawn, none predicted) counts that value as 0, as
   scikit-learn's zero_division does.
 """
@@ -41,17 +43,19 @@ def evaluate(
 ) -> Result:
     """Score labels (posts, types) against gold; `scores`, when given, are probabilities and add AUC and ECE.
 
-    Rows: the types, `any`, `micro`, `macro` (all types), `macro, supported` (types with >= `least` positives),
-    `weighted`. CbtError for unequal shapes, no posts, or scores that are no probabilities.
+    Rows: the types, `any`, `micro`, `macro` (types that occur), `macro, supported` (those with >= `least` positives),
+    `weighted`. CbtError for unequal shapes, no posts, no gold label, or scores that are no probabilities.
     """
     truth, found = _tables(gold, predicted, types)
     truth, found = _with_any(truth), _with_any(found)
     columns = [*types, "any"]
     support = truth.sum(0)
+    if not support[-1]:
+        raise CbtError("no post has a gold label, so there is no F1: score on posts of which some are labelled")
     statistics = {name: _f1(truth[:, [j]], found[:, [j]]) for j, name in enumerate(columns)}
     statistics["micro"] = _f1(truth[:, :-1], found[:, :-1])
     kept = np.flatnonzero(support[:-1] >= least)
-    statistics["macro"] = _macro(truth[:, :-1], found[:, :-1], np.ones(len(types)))
+    statistics["macro"] = _macro(truth[:, :-1], found[:, :-1], (support[:-1] > 0).astype(float))
     if len(kept):
         statistics["macro, supported"] = _macro(truth[:, kept], found[:, kept], np.ones(len(kept)))
     statistics["weighted"] = _macro(truth[:, :-1], found[:, :-1], support[:-1].astype(float))
@@ -66,6 +70,7 @@ def evaluate(
             row |= {"support": support[j], "precision": _part(hits[j], called[j]), "recall": _part(hits[j], support[j])}
         rows.append(row)
     table = pd.DataFrame(rows).set_index("type")
+    table.loc[table["support"] == 0, ["f1", "low", "high", "recall"]] = np.nan
     ece = pd.Series(dtype=float)
     if scores is not None:
         values = _probabilities(scores, found.shape)
@@ -81,7 +86,7 @@ def difference(
     truth, first = _tables(gold, one, types)
     _, second = _tables(gold, two, types)
     rows = []
-    weights = np.ones(len(types))
+    weights = truth.any(0).astype(float)
     for name, make in (
         ("any", lambda found: _f1(_with_any(truth)[:, -1:], _with_any(found)[:, -1:])),
         ("micro", lambda found: _f1(truth, found)),

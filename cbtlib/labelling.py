@@ -163,7 +163,9 @@ def benchmark(
         ok = calls.outcome == "ok"
         whole = _evaluate(gold[ok], calls[ok], types, resamples, seed)
         fresh = ok & ~copied
-        clean = _evaluate(gold[fresh], calls[fresh], types, resamples, seed) if copied.any() and fresh.any() else None
+        clean = (
+            _evaluate(gold[fresh], calls[fresh], types, resamples, seed) if copied.any() and gold[fresh].any() else None
+        )
         result.tables[kind], result.ece[kind] = whole.table, whole.ece
         result.without[kind] = None if clean is None else clean.table
         result.outcomes[kind] = dict(Counter(calls.outcome.tolist()))
@@ -376,7 +378,7 @@ def _write(
     columns = {"id": [item.id for item in items], "outcome": calls.outcome, "called": told}
     columns["gold"] = [_names(row, types) for row in gold]
     pd.DataFrame(columns).to_csv(folder / "predictions.csv", encoding="utf-8", index=False)
-    f1 = {name: round(float(value), 6) for name, value in result.tables[kind]["f1"].items()}
+    f1 = {name: round(float(value), 6) for name, value in result.tables[kind]["f1"].dropna().items()}
     ece = {name: round(float(value), 6) for name, value in result.ece[kind].items()}
     report.write_json(folder / "metrics.json", facts | {"outcomes": result.outcomes[kind], "f1": f1, "ece": ece})
 

@@ -202,6 +202,16 @@ def test_a_rare_type_is_listed_and_both_averages_are_shown():
     assert table.loc["macro", "f1"] != table.loc["macro, supported", "f1"]
 
 
+def test_a_type_that_no_post_has_is_no_zero_and_no_labels_at_all_is_a_sentence():
+    gold, found, scores = tables()
+    gold[:, 1] = False
+    table = detection.evaluate(gold, found, TYPES, scores).table
+    assert table.loc["mind_reading", ["f1", "low", "high", "recall", "auc"]].isna().all()
+    assert table.loc["macro", "f1"] == pytest.approx(table.loc["labelling", "f1"])
+    with pytest.raises(CbtError, match="no post has a gold label"):
+        detection.evaluate(gold & False, found, TYPES)
+
+
 def test_the_paired_difference_of_a_detector_with_itself_is_nothing():
     gold, found, _ = tables()
     same = detection.difference(gold, found, found, TYPES)
