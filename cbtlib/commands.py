@@ -198,7 +198,7 @@ def benchmark(
         without = found.without[kind]
         if found.copies:
             print(f"{found.copies} test posts copy a training post", end="")
-            print("; every one of them" if without is None else "; F1 without them:")
+            print("; nothing labelled is left without them" if without is None else "; F1 without them:")
         if without is not None:
             print(without[["f1", "low", "high"]].round(3).T.to_string(na_rep="-"))
     if len(found.differences):
