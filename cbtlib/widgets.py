@@ -14,6 +14,8 @@ Notable choices
 """
 
 import html
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -114,16 +116,26 @@ def from_rates(
     return shares.rogan_gladen(detected, gold, seen)
 
 
-def rating_form(path: Path, title: str = "Rating form") -> HTML:
-    """The form that `forms.make` wrote, in a frame that may run its script and sees nothing of the page."""
-    frame = html.escape(path.read_text("utf-8"))
+def rating_form(path: Path, shown: int = 5) -> HTML:
+    """The form that `forms.make` wrote, in a frame that may run its script and sees nothing of the page.
+
+    Of its replies the first `shown` are taken, so that the page stays light; the file itself is not changed.
+    """
+    form = path.read_text("utf-8")
+    found = re.search(r'<script id="sheet" type="application/json">(.*?)</script>', form, re.DOTALL)
+    if not found:
+        raise CbtError(f"{path} holds no rating sheet; it must be a form that `cbt ratings sheet` wrote")
+    sheet = json.loads(found[1])
+    sheet["items"] = sheet["items"][:shown]
+    few = json.dumps(sheet, ensure_ascii=False).replace("<", "\\u003c")
+    frame = html.escape(form.replace(found[1], few))
     without = (
         "The form needs JavaScript. The CSV file beside it holds the same sheet for a spreadsheet; the questions and "
         "anchors are in the table above."
     )
     return HTML(
         f'<div class="widget"><iframe srcdoc="{frame}" sandbox="allow-scripts allow-downloads" loading="lazy" '
-        f'title="{markup.escape(title)}"></iframe><noscript><p>{without}</p></noscript></div>'
+        f'title="Rating form"></iframe><noscript><p>{without}</p></noscript></div>'
     )
 
 

@@ -102,7 +102,8 @@ page.number("replies", len(key["codes"]), what="replies with outcome ok, on ever
 page.table("outcomes", outcomes, caption="Replies by outcome; only ok reaches a rater")
 
 # %% [markdown]
-# This is the form, with {glue:text}`replies:.0f` replies. Try it: keys 0, 1, 2 score the framed question, arrows move.
+# This is the form, with the first five of its {glue:text}`replies:.0f` replies. Try it: keys 0, 1, 2 score the framed
+# question, arrows move.
 # Inside this book it forgets when you leave; opened as a file it keeps its state and saves JSON or CSV.
 
 # %%

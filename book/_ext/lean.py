@@ -1,6 +1,22 @@
-"""What Jupyter Book puts on every page and this book has no use for: Thebe's script and the address it would call."""
+"""A page that arrives fast: what the theme puts on every page and this book has no use for is taken out.
 
+- Thebe's script, and the address it would call; scripts that stand on a page twice.
+- The search index, except on the search page: the search field is a link to it.
+- Font Awesome's 1.5 MB script: its style sheet and font draw the same icons. Of both, only the icons in use are kept.
+- Labels that hide a control's own words from a screen reader.
+"""
+
+import re
+from pathlib import Path
+
+from fontTools import subset
 from sphinx.application import Sphinx
+
+ICON_RULE = re.compile(r'((?:\.fa-[\w-]+:{1,2}before,?)+)\{content:"\\[0-9a-f]+"\}')
+SCRIPT = r'\s*<(?:script|link)[^>]*(?:src|href)="[^"]*{}[^"]*"[^>]*>(?:</script>)?'
+UNWANTED = re.compile(SCRIPT.format(r"scripts/fontawesome\.js"))
+SEARCHING = re.compile(SCRIPT.format(r"(?:searchtools|language_data|searchindex)\.js"))
+LABELS = re.compile(r'(<summary) aria-label="Toggle hidden content"|(search-button-field[^>]*) aria-label="Search"')
 
 
 def drop(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
@@ -14,7 +30,49 @@ def drop(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: 
     context["css_files"] = [file for file in context.get("css_files", []) if "thebe" not in str(file)]
 
 
+def slim(app: Sphinx, exception: Exception | None) -> None:
+    """Rewrite the finished pages and the theme's icons in place."""
+    if exception or app.builder.format != "html":
+        return
+    html = Path(app.outdir)
+    used: set[str] = set()
+    for page in html.rglob("*.html"):
+        text = UNWANTED.sub("", page.read_text("utf-8"))
+        if page.name != "search.html":
+            text = SEARCHING.sub("", text)
+        text = LABELS.sub(lambda found: found[1] or found[2], text)
+        used.update(re.findall(r"fa-[\w-]+", text))
+        page.write_text(text, "utf-8")
+    for script in html.glob("_static/**/*.js"):
+        if script.name == "fontawesome.js":
+            script.unlink()
+        else:
+            used.update(re.findall(r"fa-[\w-]+", script.read_text("utf-8")))
+    _icons(html / "_static", used)
+
+
+def _icons(static: Path, used: set[str]) -> None:
+    """Keep the rules of the icons in `used`, and a font with the glyphs that any style sheet then names."""
+    sheet = static / "styles/pydata-sphinx-theme.css"
+    css = ICON_RULE.sub(
+        lambda rule: rule[0] if used & set(re.findall(r"fa-[\w-]+", rule[1])) else "", sheet.read_text("utf-8")
+    )
+    css = re.sub(r"fa-solid-900\.woff2\) format\(\"woff2\"\)", 'fa-solid.woff) format("woff")', css)
+    sheet.write_text(css, "utf-8")
+    everything = css + "".join(path.read_text("utf-8") for path in static.glob("**/*.css") if path != sheet)
+    wanted = {ord(char) for char in everything if "\ue000" <= char <= "\uf8ff"}
+    wanted |= {int(code, 16) for code in re.findall(r'\\([ef][0-9a-f]{3})"', everything)}
+    folder = static / "vendor/fontawesome/webfonts"
+    options = subset.Options(flavor="woff")
+    font = subset.load_font(folder / "fa-solid-900.ttf", options)
+    subsetter = subset.Subsetter(options)
+    subsetter.populate(unicodes=wanted)
+    subsetter.subset(font)
+    subset.save_font(font, folder / "fa-solid.woff", options)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Run after every extension has added its files."""
     app.connect("html-page-context", drop, priority=900)
+    app.connect("build-finished", slim)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
