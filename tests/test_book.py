@@ -110,3 +110,22 @@ def test_model_text_cannot_become_markup():
 
     shown = figures.chinese("<script>alert(1)</script>\n**粗** \u202e", gloss="<b>").data
     assert "<script>" not in shown and "<b>" not in shown and 'lang="zh"' in shown.replace("'", '"')
+
+
+def test_a_hostile_record_is_text_on_every_display_path(tmp_path):
+    from hostile import LONG, site
+
+    page = site(tmp_path / "site") / "index.html"
+    article = BeautifulSoup(page.read_text("utf-8"), "html.parser").find("article")
+    assert not article.find_all("script") and len(article.find_all("iframe")) == 1 and len(article.find_all("img")) == 1
+    assert not [tag for tag in article.find_all(True) if any(name.startswith("on") for name in tag.attrs)]
+    assert not [link for link in article.find_all("a", href=True) if "evil" in link["href"] or "java" in link["href"]]
+    text = article.get_text()
+    assert "<script>globalThis.hacked" in text and LONG in text and "[U+202E]" in text
+
+
+def test_a_page_carries_no_dead_weight(smoke_book, pages):
+    for path, soup in pages.items():
+        scripts = " ".join(tag.get("src", "") for tag in soup.find_all("script"))
+        assert "fontawesome" not in scripts and "thebe" not in scripts and "searchindex" not in scripts, path.name
+    assert "searchindex" in (smoke_book.html / "search.html").read_text("utf-8")
