@@ -116,7 +116,7 @@ def test_a_hostile_record_is_text_on_every_display_path(tmp_path):
     from hostile import LONG, site
 
     page = site(tmp_path / "site") / "index.html"
-    article = BeautifulSoup(page.read_text("utf-8"), "html.parser").find("article")
+    article = BeautifulSoup(page.read_text("utf-8"), "html.parser").find("article").find("section")
     assert not article.find_all("script") and len(article.find_all("iframe")) == 1 and len(article.find_all("img")) == 1
     assert not [tag for tag in article.find_all(True) if any(name.startswith("on") for name in tag.attrs)]
     assert not [link for link in article.find_all("a", href=True) if "evil" in link["href"] or "java" in link["href"]]
