@@ -114,7 +114,9 @@ class Page:
         if not levels:
             view.columns.name, view.index.name = view.index.name, None
         # the one place that Styler cannot be told to escape
-        view.columns.names = [name if name is None else markup.escape(str(name)) for name in view.columns.names]
+        view.columns = view.columns.set_names(
+            [name if name is None else markup.escape(str(name)) for name in view.columns.names]
+        )
         style = Styler(view, uuid=hashlib.sha256(name.encode()).hexdigest()[:8], cell_ids=False)
         formats = [_whole if _is_whole(view.iloc[:, place]) else _cell for place in range(view.shape[1])]
         return (
