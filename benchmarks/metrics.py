@@ -146,15 +146,16 @@ def bertscore(pairs: int) -> dict[str, float]:
 def coverage(trials: int, items: int = 100) -> dict[str, float]:
     """Share of 95 % intervals from `items` items that hold the value of the population they were drawn from.
 
-    Two populations of real letters: the test letters against the second letter to the same post, as a good system would
-    stand to its reference; and all letters against another post's, where 4-grams that match are rare and intervals of
-    BLEU have their hardest case. (Letters put together from a pool share whole sentences now and then, which no two
-    people do.)
+    Three populations: the test letters against the second letter to the same post, as a good system would stand to its
+    reference; all letters against another post's, where 4-grams that match are rare and BLEU has its hardest case; and
+    letters put together from one pool of sentences, where two now and then share a whole sentence. The three answer
+    for different data; an interval that misses on one of them is reported with the others.
     """
     records = [record for split in ("train", "dev", "test") for record in corpus.load_split(split)]
     twice = [(record.answer_text, record.second_answer_text) for record in records if record.second_answer]
     own = [record.answer_text for record in records]
     populations = {"second letter": twice, "another post's letter": list(zip(own, own[1:] + own[:1], strict=True))}
+    populations["pooled sentences"] = list(zip(letters(3000, 5), letters(3000, 6), strict=True))
     found: dict[str, float] = {}
     for kind, pairs in populations.items():
         hypotheses, references = map(list, zip(*pairs, strict=True))

@@ -110,7 +110,8 @@ figures.chinese(safety.REFERRAL, meaning, title="The fixed referral")
 #
 # How well do they tell? Below are three sets, all invented: the corpus's crisis split (half of it look-alikes) with
 # its ordinary posts; and the `heldout` posts of `data/risk_posts.jsonl`, veiled ones beside look-alikes that share
-# their words, which neither rules nor classifier were made from. No crisis post is shown on any page.
+# their words. No weight was learnt from those. But one author wrote both parts, and their score was seen twice while
+# the classifier's layer was chosen, so read it as the best that can be hoped for. No crisis post is shown on any page.
 
 # %%
 classifier = risk.load() if classified else None
@@ -413,8 +414,8 @@ page.save()
 # - {glue:text}`questions` answers of this kind take about {glue:text}`million_prompt_tokens:.1f` million
 #   prompt and {glue:text}`million_completion_tokens:.1f` million completion tokens: between
 #   {glue:text}`cheapest:.0f` and {glue:text}`dearest:.0f` US dollars at the list prices of the file.
-# - On veiled posts that nobody had tuned it to, triage found {glue:text}`triage_veiled_recall:.0%` of the posts in
-#   danger and missed {glue:text}`triage_veiled_false_calms`. On your posts it will do otherwise.
+# - On veiled posts that no weight was learnt from, triage found {glue:text}`triage_veiled_recall:.0%` of the posts in
+#   danger and missed {glue:text}`triage_veiled_false_calms`. On your posts it will do otherwise, and most likely worse.
 
 # %% [markdown]
 # ## Exercises
@@ -442,23 +443,23 @@ from cbtlib import faults, generate, prices, prompts
 # | e | 200 | stop | 抱歉，作为人工智能，我无法提供这方面的帮助。 ("Sorry, as an AI I cannot help with this.") |
 # | f | 200 | stop | (empty) |
 #
-# Give each its outcome: *ok, truncated, filtered, failed* or *refused*. An empty reply that says it is done is
-# *failed*.
+# Give each its outcome: *ok, truncated, filtered, failed, unparsed* or *refused*. An empty reply that says it is done
+# holds nothing that can be read: it is *unparsed*.
 
 # %% [raw] tags=["blank"]
 # outcome = ...  # a dict, such as {"a": "ok", "b": …}
 
 # %% [raw] tags=["wrong"]
-# outcome = {"a": "ok", "b": "ok", "c": "filtered", "d": "failed", "e": "ok", "f": "failed"}  # there is text in b and e
+# outcome = {"a": "ok", "b": "ok", "c": "filtered", "d": "failed", "e": "ok", "f": "unparsed"}  # there is text in b and e
 
 # %% tags=["solution"]
-outcome = {"a": "ok", "b": "truncated", "c": "filtered", "d": "failed", "e": "refused", "f": "failed"}
+outcome = {"a": "ok", "b": "truncated", "c": "filtered", "d": "failed", "e": "refused", "f": "unparsed"}
 
 # %% tags=["check"]
 assert isinstance(outcome, dict) and sorted(outcome) == list("abcdef"), "give each of a to f an outcome"
 assert [one for one, kind in outcome.items() if kind == "ok"] == ["a"], "half a letter is no letter, nor is an apology"
 assert outcome["b"] == "truncated" and outcome["e"] == "refused", "say why b and e are not data: the reasons differ"
-assert (outcome["c"], outcome["d"], outcome["f"]) == ("filtered", "failed", "failed"), "look at c, d and f again"
+assert (outcome["c"], outcome["d"], outcome["f"]) == ("filtered", "failed", "unparsed"), "look at c, d and f again"
 
 # %% [markdown]
 # ### Exercise 2 (read): How many requests?
