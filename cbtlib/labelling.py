@@ -203,16 +203,16 @@ def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto
         raise CbtError(f"{path} holds no post")
     scores = detector.scores([text for _, text in pairs])
     levels: Counter[str] = Counter()
-    lines = []
+    labelled = []
     for (name, text), row in zip(pairs, scores, strict=True):
         called = [kind for kind, s, t in zip(detector.columns, row, detector.thresholds, strict=True) if s >= t]
         levels[level := safety.triage(text).level] += 1
         item = {"id": name, "labels": [kind for kind in called if kind != "any"], "any": bool(called), "triage": level}
         item["scores"] = {kind: round(float(s), 4) for kind, s in zip(detector.columns, row, strict=True)}
-        lines.append(json.dumps(item, ensure_ascii=False) + "\n")
+        labelled.append(json.dumps(item, ensure_ascii=False) + "\n")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text("".join(lines), encoding="utf-8", newline="\n")
+        out.write_text("".join(labelled), encoding="utf-8", newline="\n")
     except OSError as error:
         raise CbtError(f"cannot write {out}: {error.strerror}; give another --out") from None
     return levels

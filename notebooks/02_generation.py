@@ -450,7 +450,7 @@ from cbtlib import faults, generate, prices, prompts
 # outcome = ...  # a dict, such as {"a": "ok", "b": …}
 
 # %% [raw] tags=["wrong"]
-# outcome = {"a": "ok", "b": "ok", "c": "filtered", "d": "failed", "e": "ok", "f": "unparsed"}  # there is text in b and e
+# outcome = {"a": "ok", "b": "ok", "c": "filtered", "d": "failed", "e": "ok", "f": "unparsed"}  # text in b and e
 
 # %% tags=["solution"]
 outcome = {"a": "ok", "b": "truncated", "c": "filtered", "d": "failed", "e": "refused", "f": "unparsed"}
