@@ -154,7 +154,7 @@ print(f"{steps:.0f} steps in {run.seconds:.0f} s; loss on held-out answers {run.
 
 # %%
 tuned, tokenizer = runs.load_adapter(page.dir / "adapter")
-after = sampling.sample(tuned, tokenizer, prompts, **how)
+after = sampling.sample(tuned.merge_and_unload(), tokenizer, prompts, **how)
 figures.chinese(
     after[0].text, gloss.get(held[0].id, ""), title=held[0].post + (" (cut off)" if after[0].truncated else "")
 )
