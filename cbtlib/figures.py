@@ -20,6 +20,7 @@ from cycler import cycler
 from IPython.display import HTML, display
 from matplotlib import font_manager
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, NullFormatter
 
 from cbtlib import markup
 from cbtlib.corpus import PARTS
@@ -69,6 +70,7 @@ def show(figure: Figure, page: Page, name: str, *, alt: str, caption: str, data:
 
     Both are plain text: they may hold names that came with the data.
     """
+    _plain_logarithms(figure)
     for kind, facts in (("svg", {"Date": None}), ("png", {"Software": None})):
         figure.savefig(page.dir / f"{name}.{kind}", dpi=160, metadata=facts)
     data.to_csv(page.dir / f"{name}.csv", encoding="utf-8", float_format="%.10g")
@@ -105,6 +107,17 @@ def web_font(text: str, path: Path) -> None:
     subsetter.subset(font)
     subset.save_font(font, path, options)
     shutil.copyfile(fonts / "OFL.txt", path.with_name(f"{path.stem}-OFL.txt"))
+
+
+def _plain_logarithms(figure: Figure) -> None:
+    """Write 10 and 0.1 on logarithmic axes: without formulas (`text.parse_math`), 10^1 would be shown as its source."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log" and isinstance(axis.get_major_formatter(), LogFormatter):
+                low, high = sorted(axis.get_view_interval())
+                decades = sum(low <= place <= high for place in axis.get_majorticklocs())
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter("{x:g}" if decades < 2 else NullFormatter())
 
 
 style()

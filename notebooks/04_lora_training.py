@@ -198,9 +198,10 @@ curve = pd.DataFrame(result.history).set_index("step")
 figure, axes = plt.subplots(figsize=(6.5, 3.6))
 axes.plot(curve["loss"].dropna(), color="0.6", label="training records of the step")
 axes.plot(curve["dev_loss"].dropna(), "o-", label="dev records")
-axes.set(xlabel="optimizer step", ylabel="loss (nats a token)", ylim=(0, None))
-axes.legend()
 first, last = result.dev_losses[0], result.dev_losses[-1]
+title = f"Dev loss goes from {first:.2f} to {last:.2f} nats a token"
+axes.set(xlabel="optimizer step", ylabel="loss (nats a token)", title=title)
+axes.legend()
 page.number("perplexity_base", math.exp(first), n=len(dev), what="dev perplexity before")
 page.number("perplexity_tuned", math.exp(last), n=len(dev), what="dev perplexity after")
 figures.show(

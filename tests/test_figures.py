@@ -1,0 +1,27 @@
+"""Figures as their readers see them."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from cbtlib import figures, report
+
+
+@pytest.mark.parametrize("values", [(1, 10, 100), (0.02, 0.3), (2, 5)])
+def test_numbers_on_logarithmic_axes_are_numbers_and_not_the_source_of_a_formula(tmp_path, values):
+    page = report.Page("a_page", "smoke", str(tmp_path))
+    figure, axes = plt.subplots()
+    axes.plot(values, values)
+    axes.set(xscale="log", yscale="log")
+    figures.show(figure, page, "logs", alt="a line", caption="A line.", data=pd.DataFrame({"y": values}))
+    for axis in (axes.xaxis, axes.yaxis):
+        shown = [label.get_text() for label in axis.get_ticklabels(which="both") if label.get_text()]
+        assert shown and all(float(text) > 0 for text in shown)
+
+
+def test_a_dollar_in_a_name_is_a_dollar():
+    figure, axes = plt.subplots()
+    text = axes.text(0, 0, "system $a$")
+    figure.canvas.draw()
+    assert not text.get_parse_math()
+    plt.close(figure)
