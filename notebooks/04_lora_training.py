@@ -217,7 +217,8 @@ figures.show(
 # ## What the run leaves
 #
 # The adapter is in PEFT's own format, weights as safetensors, with a model card that states data hashes, settings,
-# curve, licence and limits. `AutoPeftModelForCausalLM.from_pretrained` loads it; vLLM reads the same format (not tried here).
+# curve, licence and limits. `AutoPeftModelForCausalLM.from_pretrained` loads it; vLLM reads the same format (not tried
+# here).
 
 # %%
 files = {path.name: round(path.stat().st_size / 1e6, 2) for path in sorted((page.dir / "adapter").iterdir())}
