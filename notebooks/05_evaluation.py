@@ -380,13 +380,20 @@ for kind, system in kinds.items():
         page.number(f"{metric}_{kind}", one.value, n=one.n, what=f"{metric} of {system}", **bounds)
 
 # %% [markdown]
-# And all of them at a glance. Small rings are the single seeds.
+# The rows of the figure that follows: floors first, the ceiling last, each score with its interval.
 
 # %%
 data = pd.DataFrame(
     [{"system": system, **asdict(one)} for system, found in scores.items() for one in found.values()]
 ).drop(columns="signature")
 shown = [system for system in kinds.values() if system in replies]
+best = max((system for system in shown if system in scores), key=lambda system: scores[system]["chrf"].value)
+reach = {s: 100 * scores[s]["chrf"].value / scores[best]["chrf"].value for s in ("LoRA-tuned",) if s in scores}
+
+# %% [markdown]
+# All of them at a glance. Small rings are the single seeds.
+
+# %%
 figure, axes = plt.subplots(1, len(panels), figsize=(2.4 * len(panels), 0.45 * len(shown) + 1.4), sharey=True)
 for axis, (metric, title) in zip(axes, panels.items(), strict=True):
     for place, system in enumerate(shown):
@@ -402,13 +409,6 @@ for axis, (metric, title) in zip(axes, panels.items(), strict=True):
     axis.set(title=title, yticks=range(len(shown)), yticklabels=shown)
     axis.set_xlim(left=None if metric == "bertscore" else 0)
 axes[0].set_ylim(len(shown) - 0.5, -0.5)
-
-# %% [markdown]
-# The figure's data, alternative text and caption go with it into the book.
-
-# %%
-best = max((system for system in shown if system in scores), key=lambda system: scores[system]["chrf"].value)
-reach = {s: 100 * scores[s]["chrf"].value / scores[best]["chrf"].value for s in ("LoRA-tuned",) if s in scores}
 figure.suptitle("".join(f"The tuned model has {share:.0f} % of the best chrF" for share in reach.values()))
 figures.show(
     figure, page, "forest", data=data,
