@@ -3,27 +3,12 @@
 import json
 import random
 import re
-from dataclasses import replace
 
 import pytest
+from test_gates import record as made
 from typer.testing import CliRunner
 
 from cbtlib import CbtError, cli, corpus, formats, quality
-
-POSTS = [
-    "地铁上忘了带伞，走到公司裤脚全湿，开会时一直觉得大家在看我的鞋。",
-    "儿子转学第三周，作业本上老师写了两个字，我翻来覆去看了一晚上。",
-    "退休金到账那天想给老伴买条围巾，站在柜台前又觉得自己多余。",
-    "论文第二章被导师划掉半页，红笔像一条河，我坐在图书馆里不想动。",
-]
-
-
-def record(index: int, **fields) -> corpus.Record:
-    answer = dict(
-        zip(corpus.PARTS, (f"{part}，第{index}封信里的{POSTS[index]}？" for part in "甲乙丙丁戊"), strict=True)
-    )
-    good = corpus.Record(f"t-{index}", "train", "work", f"第{index}问", POSTS[index], (), answer)
-    return replace(good, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -82,16 +67,16 @@ def test_no_letter_claims_a_life_of_its_own(letters):
 
 
 def test_quality_sees_stock_phrases_and_missing_quotes():
-    plain = quality.measure([record(i) for i in range(4)])
+    plain = quality.measure([made(i) for i in range(4)])
     assert plain.quoting == 1.0 and plain.asking == 1.0 and plain.repeated_runs == 0
     stock = "请你记得要好好照顾自己的身体。"
-    dull = [record(i, answer=dict.fromkeys(corpus.PARTS, stock)) for i in range(4)]
+    dull = [made(i, answer=dict.fromkeys(corpus.PARTS, stock)) for i in range(4)]
     poor = quality.measure(dull)
     assert poor.quoting == 0.0 and poor.asking == 0.0 and poor.commonest_opening == 1.0
     assert poor.repeated_runs > 0 and poor.near_duplicates == 6
     assert poor.self_bleu == pytest.approx(100) and plain.self_bleu < poor.self_bleu
     with pytest.raises(CbtError, match="two records"):
-        quality.measure([record(0)])
+        quality.measure([made(0)])
 
 
 def test_aggregates_hold_no_text_and_stand_on_an_equal_footing():
@@ -118,7 +103,7 @@ def test_aggregates_hold_no_text_and_stand_on_an_equal_footing():
 
 
 def test_quality_sets_another_set_beside_and_prints_its_aggregates(tmp_path):
-    corpus.dump([record(i) for i in range(3)], tmp_path / "a.jsonl")
+    corpus.dump([made(i) for i in range(3)], tmp_path / "a.jsonl")
     (tmp_path / "b.csv").write_text("text,answer\n下雨了没带伞,先换双鞋好不好？\n", encoding="utf-8")
     command = ["corpus", "quality", str(tmp_path / "a.jsonl"), "--beside", str(tmp_path / "b.csv")]
     assert "| measure | these | b.csv |" in CliRunner().invoke(cli.app, command).stdout
