@@ -2,7 +2,8 @@
 
     python benchmarks/embedded.py [--quick] [--only generation|served|training] [--json OUT]
 
-generation  `generate` of transformers on the trimmed and on the whole vocabulary, at batch 1, 8 and 16.
+generation  at batch 1, 8 and 16, each row to the same length: `cbtlib.sampling` on the trimmed and on the whole
+            vocabulary, and transformers' `generate` with the same settings on the whole one.
 served      the loopback server on both, alone and with four requests at once.
 training    LoRA r=8 on all linear layers, 2 records a step: our trainer on the trimmed and on the whole vocabulary, and
             TRL's SFTTrainer on the whole one (which is what it would be given), on the same records, in the same
@@ -26,16 +27,9 @@ import openai
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from cbtlib import corpus, endpoint, fused, templates, training
+from cbtlib import corpus, endpoint, fused, sampling, templates, training
 
 PROMPT = "问：我最近总是觉得自己什么都做不好，同事肯定都在背后笑话我。怎么办？\n答："  # "I keep feeling …; what now?"
-SAMPLING: dict[str, Any] = {
-    "do_sample": True,
-    "temperature": 0.7,
-    "top_p": 0.9,
-    "top_k": 0,
-    "repetition_penalty": 1.1,
-}  # the book's
 QUIET: dict[str, Any] = {
     "eval_strategy": "no",
     "save_strategy": "no",
@@ -46,19 +40,35 @@ QUIET: dict[str, Any] = {
 Row = dict[str, Any]
 
 
+def ours(model: Any, row: list[int], batch: int, new_tokens: int) -> None:
+    """Generate as the book does, but to the full length."""
+    choose = sampling.chooser(temperature=0.7, top_p=0.9, repetition_penalty=1.1)
+    sampling.decode(model, [row] * batch, choose, ends=set(), pad=0, limit=new_tokens)
+
+
+def generate(model: Any, row: list[int], batch: int, new_tokens: int) -> None:
+    """Generate as transformers does."""
+    how = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0, "repetition_penalty": 1.1}
+    model.generate(torch.tensor([row] * batch), max_new_tokens=new_tokens, min_new_tokens=new_tokens, **how)
+
+
+@torch.no_grad()
 def generation(rounds: int, new_tokens: int) -> list[Row]:
-    """Tokens a second of `generate` at batch 1, 8 and 16."""
-    models = {"trimmed": endpoint.load("embedded"), "whole": endpoint.load("embedded", trimmed=False)}
+    """Tokens a second at batch 1, 8 and 16."""
+    trimmed, whole = endpoint.load("embedded"), endpoint.load("embedded", trimmed=False)
+    contestants = {"ours": (ours, *trimmed), "ours whole": (ours, *whole), "generate": (generate, *whole)}
     rates: dict[tuple[str, int], list[float]] = {}
     for _ in range(rounds):
         for batch in (1, 8, 16):
-            for name, (model, tokenizer) in models.items():
-                prompt = tokenizer([PROMPT] * batch, return_tensors="pt")
+            for name, (write, model, tokenizer) in contestants.items():
+                row = tokenizer(PROMPT)["input_ids"]
                 start = time.perf_counter()
-                model.generate(**prompt, max_new_tokens=new_tokens, min_new_tokens=new_tokens, **SAMPLING)
+                write(model, row, batch, new_tokens)
                 rates.setdefault((name, batch), []).append(batch * new_tokens / (time.perf_counter() - start))
     return [
-        compare(f"batch {batch}", trimmed=rates["trimmed", batch], whole=rates["whole", batch]) for batch in (1, 8, 16)
+        compare(f"batch {batch}", ours=rates["ours", batch], **{peer: rates[peer, batch]})
+        for batch in (1, 8, 16)
+        for peer in ("ours whole", "generate")
     ]
 
 

@@ -216,6 +216,7 @@ def _child() -> None:
     settings = json.loads(sys.stdin.readline())
     answer = os.dup(1)
     os.dup2(2, 1)  # native code may print to standard output, which belongs to the one line below
+    import psutil
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -228,8 +229,10 @@ def _child() -> None:
     params.n_ctx = settings["slots"] * settings["context"]
     params.n_gpu_layers = 0
     for threads in (params.cpuparams, params.cpuparams_batch):
-        # Threads wait for each other at every layer: with one a core, any other program's work stalls them all.
-        threads.n_threads = max(1, (os.cpu_count() or 2) // 2)
+        threads.n_threads = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+        # Threads wait for each other at every layer. Polled, that wait takes the core from the one waited for when
+        # another program runs too: half the speed of a single thread. Asleep, they lose nothing.
+        threads.poll = 0
     params.chat_template = embedded.CHAT_TEMPLATE
     params.ui = False
     server = xllamacpp.Server(params)

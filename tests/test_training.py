@@ -385,18 +385,36 @@ def test_samples_come_in_the_order_of_the_prompts_seeded_and_say_when_cut_off(mo
     assert swapped == first[::-1]
 
 
-def test_a_text_that_ends_is_whole_and_one_that_meets_the_limit_is_truncated(model, tokenizer):
-    ids = tokenizer("好", add_special_tokens=False)["input_ids"]
+def test_greedy_texts_are_those_of_generate_and_end_where_it_ends(model, tokenizer):
+    prompts = ["短", "一个长一些的开头，句子还没有完", "中等的开头"]
+    ids = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    how = {"max_new_tokens": 12, "repetition_penalty": 1.1, "do_sample": False, "eos_token_id": None}
+    tails = [model.generate(torch.tensor([row]), **how)[0, len(row) :].tolist() for row in ids]
+    stop = [tails[0][4], tails[1][8]]  # so that rows leave their batch at different steps
+    found = sampling.sample(model, tokenizer, prompts, max_new_tokens=12, temperature=0, stop=stop)
+    for one, tail in zip(found, tails, strict=True):
+        end = next((at for at, token in enumerate(tail) if token in stop), None)
+        assert one.truncated == (end is None)
+        assert one.text == tokenizer.decode(tail[:end], skip_special_tokens=True).strip()
+    assert {one.truncated for one in found[:2]} == {False}
 
-    def speak(input_ids, max_new_tokens, **_):
-        ended = ids + [tokenizer.eos_token_id] + [tokenizer.pad_token_id] * (max_new_tokens - 2)
-        tails = torch.tensor([ended, ids * max_new_tokens])
-        return torch.cat([input_ids, tails[: len(input_ids)]], dim=1)
 
-    model.generate = speak
-    whole, cut = sampling.sample(model, tokenizer, ["a", "b"], max_new_tokens=4)
-    assert whole == sampling.Sample("好", truncated=False)
-    assert cut == sampling.Sample("好好好好", truncated=True)
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-8, 8), min_size=2, max_size=400), st.floats(0.05, 1), st.integers(0, 2**31))
+def test_the_next_token_is_drawn_from_the_smallest_likely_set(scores, top_p, seed):
+    torch.manual_seed(seed)
+    row = torch.tensor(scores)
+    (drawn,) = sampling.draw(row[None], top_p).tolist()
+    likelier = row.double().softmax(0)[row > row[drawn]].sum().item()
+    assert likelier < top_p + 1e-5, "the tokens likelier than this one already held that share"
+
+
+def test_tokens_are_drawn_as_often_as_the_model_says():
+    torch.manual_seed(0)
+    shares = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    found = sampling.draw(shares.log().expand(4000, 4), 0.9).bincount(minlength=4) / 4000
+    assert found[3] == 0, "the three likeliest hold nine tenths already"
+    assert torch.allclose(found[:3], shares[:3] / 0.95, atol=0.03)
 
 
 # ------------------------------------------------------------------------------------------- other backbones, processes
