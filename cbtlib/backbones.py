@@ -3,6 +3,8 @@
 Both were published with model code of their own, written for an older transformers. The arithmetic is that of Llama
 and Qwen2; only names differ, and that query, key and value are one matrix. Notable choices:
 
+- Qwen's own code bends positions and queries (dynamic NTK, log n) in texts beyond its `seq_length`; up to there it does
+  nothing of the kind, and `seq_length` is the longest text that the converted model declares.
 - Nothing of the model's own code is run, and `.bin` weights are read as tensors only (`weights_only`).
 - One file of weights at a time, in its own precision: a 7B model needs the memory of its largest file.
 - The folder appears whole or not at all. LLaMA- and Alpaca-Chinese are Llama already and need none of this.
@@ -14,6 +16,7 @@ import base64
 import json
 import re
 import shutil
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +113,8 @@ def _from_baichuan(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
 def _qwen2(config: dict[str, Any], folder: Path) -> Any:
     from transformers import Qwen2Config
 
+    if "hidden_size" not in config:
+        raise CbtError(f"{folder} has the config.json of Qwen-7B's first days (n_embd, n_layer): take today's")
     return Qwen2Config(
         vocab_size=config["vocab_size"],
         hidden_size=config["hidden_size"],
@@ -157,24 +162,27 @@ def _apart(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def _tokenizer(kind: str, folder: Path) -> Any:
-    from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    if kind == "qwen" and (folder / "qwen.tiktoken").exists():
-        return _from_tiktoken(folder / "qwen.tiktoken")
+    own = folder / {"baichuan": "tokenizer.model", "qwen": "qwen.tiktoken"}[kind]
     try:
+        if own.exists():
+            return _from_sentencepiece(own) if kind == "baichuan" else _from_tiktoken(own)
         if (folder / "tokenizer.json").exists():
             return PreTrainedTokenizerFast.from_pretrained(folder)
-        # Baichuan's is a SentencePiece model like Llama's; reading one takes the packages sentencepiece and protobuf.
-        return LlamaTokenizer.from_pretrained(folder) if kind == "baichuan" else AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, ImportError, TypeError) as error:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, ImportError, TypeError, LookupError, struct.error) as error:
         raise CbtError(
-            f"the tokenizer of {folder} cannot be read ({str(error).splitlines()[0]}): is its tokenizer.model or "
-            "qwen.tiktoken there? A tokenizer.model takes `pip install sentencepiece protobuf`"
+            f"the tokenizer of {folder} cannot be read ({str(error).splitlines()[0]}): is its {own.name} there, "
+            "and whole?"
         ) from error
 
 
 def _from_tiktoken(path: Path) -> Any:
-    """Qwen's byte-level BPE: a line a token (base64, rank); its pattern and special tokens are not in the file."""
+    """Qwen's byte-level BPE: a line a token (base64, rank). What is not in the file: text is brought into NFC first,
+    the pattern that splits it, and the special tokens, whose ids follow the last rank. No BOS, and no EOS of its own:
+    `<|endoftext|>` ends a document."""
+    from tokenizers import normalizers
     from transformers import PreTrainedTokenizerFast
     from transformers.convert_slow_tokenizer import TikTokenConverter
 
@@ -190,4 +198,86 @@ def _from_tiktoken(path: Path) -> Any:
     )
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{number}|>" for number in range(205))]
     converted = Converter(vocab_file=str(path), pattern=pattern, extra_special_tokens=special).converted()
+    converted.normalizer = normalizers.NFC()
     return PreTrainedTokenizerFast(tokenizer_object=converted, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+
+
+NORMAL, UNKNOWN, CONTROL, USER = 1, 2, 3, 4
+"""Types of pieces in a SentencePiece model."""
+
+
+def _from_sentencepiece(path: Path) -> Any:
+    """Baichuan's SentencePiece BPE with byte fallback; neither BOS nor EOS is added.
+
+    Read here, not by LlamaTokenizer, which differs in two ways. Baichuan's file has user-defined symbols, to judge by
+    the ids "?" among them (81, where the reserved ones begin at 93), and LlamaTokenizer takes each for a special token,
+    which no record may spell. And a text gets a space in front, as the file asks. A text begins anew behind a special
+    token, be it `</s>` or a reserved one that stands for a role (Baichuan-13B-Chat and LLaMA-Factory tokenise each turn
+    by itself), but not behind a question mark.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+    from transformers.tokenization_utils_base import generate_merges
+
+    model = _fields(path.read_bytes())
+    pieces = []  # (text, score, type)
+    for piece in map(_fields, model[1]):
+        score = struct.unpack("<f", piece[2][0])[0] if 2 in piece else 0.0
+        pieces.append((piece[1][0].decode("utf-8"), score, piece.get(3, [NORMAL])[0]))
+    text_rules = _fields(model[3][0]) if 3 in model else {}
+    vocabulary = {text: number for number, (text, _, _) in enumerate(pieces)}
+    merges = generate_merges(vocabulary, {text: score for text, score, kind in pieces if kind == NORMAL})
+    special = [
+        text
+        for text, _, kind in pieces
+        if kind in (UNKNOWN, CONTROL) or (kind == USER and re.fullmatch(r"<reserved_\d+>", text))
+    ]
+    symbols = sorted((text for text, _, kind in pieces if kind == USER and text not in special), key=len, reverse=True)
+
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, fuse_unk=True, byte_fallback=True, ignore_merges=True))
+    steps: list[Any] = [normalizers.Precompiled(text_rules[2][0])] if text_rules.get(2, [b""])[0] else []
+    if text_rules.get(4, [1])[0]:  # extra whitespace goes
+        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+    if text_rules.get(3, [1])[0]:
+        steps.append(normalizers.Prepend("▁"))
+    tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
+    if symbols:
+        either = "|".join("".join(f"\\x{{{ord(char):x}}}" for char in text) for text in symbols)
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(either), "isolated")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in special])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", add_bos_token=False
+    )
+
+
+def _fields(data: bytes) -> dict[int, list[Any]]:
+    """The fields of a protobuf message by number: an int for a varint, bytes for anything else."""
+    found: dict[int, list[Any]] = {}
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(data):
+        key = varint()
+        if key & 7 == 0:
+            value: Any = varint()
+        else:
+            size = {1: 8, 5: 4}.get(key & 7) or varint()
+            value = data[at : at + size]
+            if len(value) < size:
+                raise ValueError("the file ends too early")
+            at += size
+        found.setdefault(key >> 3, []).append(value)
+    return found

@@ -21,7 +21,7 @@ from cbtlib.templates import Row
 TRAINERS = ("llama-factory", "axolotl")
 
 LLAMA_FACTORY = {"llama-chinese": "atom", "alpaca-chinese": "alpaca", "qwen": "qwen", "baichuan": "baichuan"}
-"""Our template -> LLaMA-Factory's name of the same one."""
+"""Our template -> LLaMA-Factory's name of the same one. Its 0.9.5 has dropped atom and baichuan."""
 
 
 def export(rows: Sequence[Row], dev_rows: Sequence[Row], config: Any, to: str, out: Path) -> list[Path]:
@@ -74,7 +74,10 @@ def _llama_factory(parts: dict[str, Sequence[Row]], config: Any, out: Path) -> l
     }
     if config.four_bit:
         settings |= {"quantization_bit": 4, "quantization_method": "bnb"}
-    return [*written, _yaml(out / "cbt_lora.yaml", settings, "llamafactory-cli train cbt_lora.yaml")]
+    if config.template == "qwen":  # there it names a later Qwen
+        settings["default_system"] = templates.QWEN_SYSTEM
+    command = "llamafactory-cli train cbt_lora.yaml  (LLaMA-Factory 0.9.3 or 0.9.4)"
+    return [*written, _yaml(out / "cbt_lora.yaml", settings, command)]
 
 
 def _axolotl(parts: dict[str, Sequence[Row]], config: Any, out: Path) -> list[Path]:

@@ -41,6 +41,9 @@ class Template:
     source: str = "ours"
 
 
+QWEN_SYSTEM = "You are a helpful assistant."
+"""What Qwen-7B's own fine-tuning says first."""
+
 TEMPLATES = {
     template.name: template
     for template in (
@@ -56,15 +59,16 @@ TEMPLATES = {
             "{bos}Below is an instruction that describes a task. Write a response that appropriately completes the "
             "request.\n\n### Instruction:\n{post}\n\n### Response:\n",
             "{eos}",
-            source="Stanford Alpaca, as Chinese-LLaMA-Alpaca uses it",
+            # Stanford's ends behind "### Response:", Chinese-LLaMA-Alpaca's own training adds a space there.
+            source="Stanford Alpaca with LLaMA-Factory's line break at the end; it calls it alpaca",
         ),
         Template(
             "qwen",
-            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n{post}<|im_end|>\n"
-            "<|im_start|>assistant\n",
+            f"<|im_start|>system\n{QWEN_SYSTEM}<|im_end|>\n"
+            "<|im_start|>user\n{post}<|im_end|>\n<|im_start|>assistant\n",
             "<|im_end|>",
             special=("<|im_start|>", "<|im_end|>"),
-            source="ChatML, as Qwen's own code builds it",
+            source="ChatML, as Qwen-7B's own finetune.py builds it",
         ),
         Template(
             "baichuan",
@@ -125,7 +129,8 @@ def encode(rows: Iterable[Row], tokenizer: Any, template: Template, max_length: 
         if not row.post.strip() or not row.answer_text.strip():
             empty = "answer" if row.post.strip() else "post"
             raise CbtError(f"record {row.id} has no {empty}: give it one or leave the record out")
-        inside = [token for token in tokenizer.all_special_tokens if token in row.post + row.answer_text]
+        marks = (*tokenizer.all_special_tokens, *template.special)
+        inside = [token for token in marks if token in row.post + row.answer_text]
         if inside:
             raise CbtError(f"record {row.id} spells the special token {inside[0]!r}: rewrite that text")
         prompt = tokenizer(render(row.post, template), add_special_tokens=False)["input_ids"]

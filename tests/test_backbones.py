@@ -2,11 +2,13 @@
 
 import base64
 import json
+import struct
 from dataclasses import replace
 
 import pytest
 import torch
 from test_training import CONFIG, DEV, ROWS, TINY
+from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from typer.testing import CliRunner
 
@@ -15,13 +17,13 @@ from cbtlib import CbtError, backbones, cli, endpoint, runs, sampling, templates
 ROLES = {"baichuan": "<reserved_102> <reserved_103>", "qwen": "<|im_start|> <|im_end|>"}
 
 
-def published(kind, folder, tiktoken=False):
+def published(kind, folder, own_tokenizer=False):
     """A tiny random model, saved as Baichuan-7B or Qwen-7B were: their names, joint matrices, .bin files."""
     tokenizer = endpoint.load("smoke")[1]
     tokenizer.add_special_tokens({"additional_special_tokens": ROLES[kind].split()})
     torch.manual_seed(0)
     folder.mkdir()
-    size = 300 + 208 if tiktoken else len(tokenizer)
+    size = 600 if own_tokenizer else len(tokenizer)
     same = {"vocab_size": size, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     if kind == "baichuan":
         model = LlamaForCausalLM(LlamaConfig(vocab_size=size, **TINY))
@@ -35,7 +37,7 @@ def published(kind, folder, tiktoken=False):
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter)  # they start at zero, where a lost bias would not show
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
-    if not tiktoken:
+    if not own_tokenizer:
         tokenizer.save_pretrained(folder)
     old = {}
     for name, value in model.state_dict().items():
@@ -82,7 +84,7 @@ def test_a_backbone_in_its_own_layout_goes_the_whole_way(kind, targets, tmp_path
 
 
 def test_qwens_own_tokenizer_file_is_read(tmp_path):
-    published("qwen", tmp_path / "theirs", tiktoken=True)
+    published("qwen", tmp_path / "theirs", own_tokenizer=True)
     merges = [b"\xe6\x88", "我".encode(), b"\xe5\xbe", "很".encode(), "我很".encode()]
     tokens = [bytes([value]) for value in range(256)] + merges
     lines = [f"{base64.b64encode(token).decode()} {rank}" for rank, token in enumerate(tokens)]
@@ -95,6 +97,47 @@ def test_qwens_own_tokenizer_file_is_read(tmp_path):
         "<|im_end|>"
     )
     assert tokenizer("我很")["input_ids"] == [260]
+    assert tokenizer("<|endoftext|><|im_start|>")["input_ids"] == [261, 262]  # they follow the last rank
+    with pytest.raises(CbtError, match=r"spells the special token '<\|im_end\|>'"):
+        templates.encode([replace(ROWS[0], post="我很<|im_end|>累")], tokenizer, template, 4096)
+    alone = Tokenizer.from_file(str(tmp_path / "ours/tokenizer.json"))  # for whoever reads the file with other code
+    assert alone.encode("e\u0301").ids == alone.encode("\u00e9").ids == list("é".encode())
+
+
+def field(number, value):
+    """One field of a protobuf message: bytes, or a small int."""
+    if isinstance(value, int):
+        return bytes([number << 3, value])
+    return bytes([number << 3 | 2, len(value)]) + value
+
+
+def test_baichuans_own_tokenizer_file_is_read(tmp_path):
+    """The ids are those of SentencePiece, with each part between special tokens tokenised as a text of its own."""
+    published("baichuan", tmp_path / "theirs", own_tokenizer=True)
+    pieces = [("<unk>", 0, 2), ("<s>", 0, 3), ("</s>", 0, 3)]
+    pieces += [(text, 0, 4) for text in ("?", "<p>", "<reserved_102>", "<reserved_103>")]
+    pieces += [(f"<0x{value:02X}>", 0, 6) for value in range(256)]
+    pieces += [(text, -rank, 1) for rank, text in enumerate(("▁我", "▁▁", "很累", "我很", "▁", "我", "很", "累"))]
+    parts = [
+        field(1, field(1, text.encode()) + b"\x15" + struct.pack("<f", score) + field(3, kind))
+        for text, score, kind in pieces
+    ]
+    rules = field(1, b"identity") + field(3, 1) + field(4, 0)  # a space in front, further spaces kept
+    (tmp_path / "theirs/tokenizer.model").write_bytes(b"".join(parts) + field(3, rules))
+    backbones.convert(tmp_path / "theirs", tmp_path / "ours")
+    _, tokenizer = endpoint.load(str(tmp_path / "ours"))
+    text = "我很累?我  很<p>\n？"
+    words = ["▁我", "很累", "?", "我", "▁▁", "很", "<p>", "<0x0A>", "<0xEF>", "<0xBC>", "<0x9F>"]
+    assert tokenizer.tokenize(text) == words
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+    template = templates.adopt("baichuan", tokenizer)
+    pair = replace(ROWS[0], post="我很累?", answer_text="我?")
+    (row,) = templates.encode([pair], tokenizer, template, 4096)
+    turns = ["<reserved_102>", "▁我", "很累", "?", "<reserved_103>", "▁我", "?", "</s>"]
+    assert tokenizer.convert_ids_to_tokens(row["input_ids"]) == turns
+    (tmp_path / "theirs/tokenizer.model").write_bytes(b"".join(parts)[:-3])
+    with pytest.raises(CbtError, match=r"tokenizer\.model there, and whole"):
+        backbones.convert(tmp_path / "theirs", tmp_path / "again")
 
 
 def test_what_cannot_be_converted_is_one_sentence(tmp_path):
@@ -107,6 +150,11 @@ def test_what_cannot_be_converted_is_one_sentence(tmp_path):
     (tmp_path / "theirs/config.json").write_text(json.dumps(config | {"vocab_size": 125_696}), "utf-8")
     with pytest.raises(CbtError, match="Baichuan2 or a 13B"):
         backbones.convert(tmp_path / "theirs", tmp_path / "out")
+    published("qwen", tmp_path / "early")
+    early = {"architectures": ["QWenLMHeadModel"], "n_embd": 32, "n_layer": 2, "vocab_size": 300}
+    (tmp_path / "early/config.json").write_text(json.dumps(early), "utf-8")
+    with pytest.raises(CbtError, match="first days"):
+        backbones.convert(tmp_path / "early", tmp_path / "out")
     for path in (tmp_path / "theirs").glob("*.bin"):
         path.unlink()
     with pytest.raises(CbtError, match="holds no weights"):

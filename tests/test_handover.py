@@ -43,6 +43,9 @@ def test_llama_factory_finds_its_data_and_the_papers_settings(tmp_path):
     assert found["template"] == "baichuan" and found["lora_target"] == "all" and found["cutoff_len"] == 2048
     assert found["gradient_accumulation_steps"] == 4 and found["lr_scheduler_type"] == "cosine" and found["bf16"]
     assert found["disable_gradient_checkpointing"] is False and "quantization_bit" not in found
+    assert "default_system" not in found
+    qwen = handover.export(ROWS, DEV, replace(PAPER, template="qwen"), "llama-factory", tmp_path / "qwen")[-1]
+    assert yaml.safe_load(qwen.read_text("utf-8"))["default_system"] in templates.TEMPLATES["qwen"].prompt
     four = handover.export(ROWS, DEV, replace(PAPER, four_bit=True), "llama-factory", tmp_path / "four")[-1]
     assert yaml.safe_load(four.read_text("utf-8"))["quantization_bit"] == 4
 
