@@ -3,7 +3,8 @@
 - Thebe's script, and the address it would call; scripts that stand on a page twice.
 - The search index, except on the search page: the search field is a link to it.
 - Font Awesome's 1.5 MB script: its style sheet and font draw the same icons. Of both, only the icons in use are kept.
-- Labels that hide a control's own words from a screen reader.
+- Style rules for classes that no page and no script of this book names: most of Bootstrap's and sphinx-design's.
+- Labels that hide a control's own words from a screen reader, and the role of a list that has no list items.
 """
 
 import re
@@ -17,6 +18,9 @@ SCRIPT = r'\s*<(?:script|link)[^>]*(?:src|href)="[^"]*{}[^"]*"[^>]*>(?:</script>
 UNWANTED = re.compile(SCRIPT.format(r"scripts/fontawesome\.js"))
 SEARCHING = re.compile(SCRIPT.format(r"(?:searchtools|language_data|searchindex)\.js"))
 LABELS = re.compile(r'(<summary) aria-label="Toggle hidden content"|(search-button-field[^>]*) aria-label="Search"')
+ROLES = re.compile(r'(<div) role="list"( class="citation-list")')
+COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+RULE = re.compile(r"([^{}]+)\{[^{}]*\}")
 
 
 def drop(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
@@ -41,14 +45,26 @@ def slim(app: Sphinx, exception: Exception | None) -> None:
         if page.name != "search.html":
             text = SEARCHING.sub("", text)
         text = LABELS.sub(lambda found: found[1] or found[2], text)
-        used.update(re.findall(r"fa-[\w-]+", text))
+        text = ROLES.sub(r"\1\2", text)
+        used.update(re.findall(r"[\w-]+", text))
         page.write_text(text, "utf-8")
     for script in html.glob("_static/**/*.js"):
         if script.name == "fontawesome.js":
             script.unlink()
         else:
-            used.update(re.findall(r"fa-[\w-]+", script.read_text("utf-8")))
+            used.update(re.findall(r"[\w-]+", script.read_text("utf-8")))
     _icons(html / "_static", used)
+    for sheet in html.glob("_static/**/*.css"):
+        css = COMMENT.sub("", sheet.read_text("utf-8"))
+        sheet.write_text(RULE.sub(lambda rule: _kept(rule, used), css), "utf-8")
+
+
+def _kept(rule: re.Match[str], used: set[str]) -> str:
+    """The rule, or nothing where each of its selectors asks for a class that nobody has."""
+    if "(" in rule[1] or "@" in rule[1]:
+        return rule[0]
+    asked = (re.findall(r"\.([a-zA-Z_-][\w-]*)", selector) for selector in rule[1].split(","))
+    return rule[0] if any(used.issuperset(classes) for classes in asked) else ""
 
 
 def _icons(static: Path, used: set[str]) -> None:

@@ -15,9 +15,9 @@ def inline(self, node: nodes.math) -> None:
 
 
 def block(self, node: nodes.math_block) -> None:
-    """Write `$$…$$` as a display <math> element that scrolls by itself on a narrow screen."""
+    """Write `$$…$$` as a display <math> element that scrolls by itself, by keyboard too, on a narrow screen."""
     formula = tex2mathml(node.astext(), as_block=True)
-    self.body.append(self.starttag(node, "div", CLASS="math") + formula + "</div>\n")
+    self.body.append(self.starttag(node, "div", CLASS="math", tabindex=0) + formula + "</div>\n")
     raise nodes.SkipNode
 
 

@@ -117,7 +117,7 @@ test("print shows the article alone", async () => {
   await page.emulateMedia({ media: "print" });
   for (const name of [".bd-sidebar-primary", ".bd-sidebar-secondary", ".header-article"])
     assert.equal(await page.locator(name).first().isVisible(), false, name);
-  assert.ok(await page.locator("article h1").isVisible());
+  assert.equal(await page.locator("h1:visible").count(), 1); // the theme prints the title from a copy of its own
   await close();
 });
 
@@ -208,7 +208,7 @@ test("without script every widget is still there, as a table or a text", async (
     await close();
   }
   const { page, close } = await open(chapter(6), { javaScriptEnabled: false });
-  assert.ok(await page.getByText("The form needs JavaScript").first().isVisible());
+  assert.ok(await page.locator("noscript p").filter({ hasText: "The form needs JavaScript" }).isVisible());
   await close();
 });
 
@@ -228,7 +228,7 @@ test("a hostile record is text on every path: nothing runs, nothing is asked for
     assert.equal(await page.locator("article iframe").count(), 1);
     assert.equal(await page.locator("article img").count(), 1);
     assert.equal(await page.locator("article a[href^='javascript'], article [onerror]").count(), 0);
-    assert.ok(await page.locator("footer").first().isVisible(), "the page goes on after it");
+    assert.ok(await page.locator("footer.bd-footer-content").isVisible(), "the page goes on after it");
     assert.ok((await sideways(page)) <= 0, `${await sideways(page)} px too wide at ${viewport.width}`);
     assert.deepEqual(troubles, []);
     await close();
