@@ -45,7 +45,7 @@ def letters(model: Any, tokenizer: Any, template: str, posts: list[Any], limit: 
         "letters": len(found),
         "coverage": float(parts.to_numpy().mean()),
         "all_five": float(parts.all(axis=1).mean()),
-        "ended": sum(not one.truncated for one in found) / len(found),
+        "ended": sum(one.outcome == "ok" for one in found) / len(found),
         "loops": sum(repeated(one.text) > 0.5 for one in found) / len(found),
         "characters": sum(len(one.text) for one in found) / len(found),
     }

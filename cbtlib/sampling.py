@@ -28,6 +28,11 @@ class Sample:
     text: str
     truncated: bool
 
+    @property
+    def outcome(self) -> str:
+        """`ok`, `truncated`, or `unparsed` where the model was done before it had said anything."""
+        return "truncated" if self.truncated else "ok" if self.text else "unparsed"
+
 
 @torch.no_grad()
 def sample(

@@ -32,6 +32,7 @@
 import json
 import math
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -261,7 +262,7 @@ def repeated(text: str, size: int = 8) -> float:
 counted = pd.DataFrame(
     {
         step: {
-            "ended": sum(not text.truncated for text in texts) / len(texts),
+            "ended": sum(text.outcome == "ok" for text in texts) / len(texts),
             "parts": structure.coverage([text.text for text in texts]).to_numpy().mean(),
             "loops": sum(repeated(text.text) > 0.5 for text in texts) / len(texts),
             "characters": sum(len(text.text) for text in texts) / len(texts),
@@ -278,8 +279,7 @@ counted = pd.DataFrame(
 for name, step in (("base", 0), ("tuned", max(letters))):
     page.number(f"ended_{name}", counted.loc[step, "ended"], n=questions, what=f"answers that ended: {name} model")
     page.number(f"parts_{name}", counted.loc[step, "parts"], n=questions, what=f"share of the five parts: {name} model")
-cut_off = sum(text.truncated for text in after)
-page.outcomes("answers of the tuned model", {"ok": len(after) - cut_off, "truncated": cut_off})
+page.outcomes("answers of the tuned model", Counter(text.outcome for text in after))
 page.table("before_after", counted, caption=f"Means over {questions} dev posts; step 0 is the base model")
 
 # %% [markdown]

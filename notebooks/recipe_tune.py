@@ -186,8 +186,8 @@ def shape(text: str, ended: bool) -> dict[str, float]:
 
 
 texts = {
-    "before": [(one.text, not one.truncated) for one in before],
-    "after": [(one.text, not one.truncated) for one in after],
+    "before": [(one.text, one.outcome == "ok") for one in before],
+    "after": [(one.text, one.outcome == "ok") for one in after],
     "yours": [(pair.answer_text, True) for pair in held],
 }
 
@@ -199,8 +199,7 @@ means = pd.DataFrame({who: pd.DataFrame([shape(*one) for one in of]).mean() for 
 for who, of in texts.items():
     for measure, value in means[who].items():
         page.number(f"{measure.replace(' ', '_')}_{who}", value, n=len(of), what=f"{measure}, {who}")
-cut = sum(one.truncated for one in after)
-page.outcomes("answers after tuning", {"ok": len(after) - cut, "truncated": cut})
+page.outcomes("answers after tuning", Counter(one.outcome for one in after))
 page.table("shape_means", means, caption=f"Means over {len(held)} held-out questions")
 
 # %% [markdown]

@@ -397,6 +397,12 @@ def test_greedy_texts_are_those_of_generate_and_end_where_it_ends(model, tokeniz
         assert one.truncated == (end is None)
         assert one.text == tokenizer.decode(tail[:end], skip_special_tokens=True).strip()
     assert {one.truncated for one in found[:2]} == {False}
+    said = {
+        sampling.Sample("好", False): "ok",
+        sampling.Sample("好", True): "truncated",
+        sampling.Sample("", False): "unparsed",
+    }
+    assert all(sample.outcome == outcome for sample, outcome in said.items()), "a reply without text is not a letter"
 
 
 @settings(max_examples=50, deadline=None)
