@@ -66,7 +66,7 @@ from cbtlib import (
 # %% tags=["parameters"]
 profile: str = "embedded"  # which profile made this page
 results: str = "results"  # where products go
-items: int = 24  # test posts that the models answer, spread over the split; 0 for all
+items: int = 16  # test posts that the models answer, spread over the split; 0 for all
 samples: int = 3  # replies of the tuned model to each post, each with a seed of its own
 max_new_tokens: int = 448  # longest reply; a reply that is not done by then is truncated, and not scored
 temperature: float = 0.7  # of sampling
