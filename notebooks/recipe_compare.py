@@ -49,9 +49,9 @@ from cbtlib import CbtError, corpus, figures, forms, metrics, report, resampling
 #     -p cbt_file=tuned/answers.jsonl -p answer_column=text --results results/mine
 # ```
 #
-# Give both models the same prompt, or you compare prompts. The file that is read when you name none was written by
-# hand: a dozen posts, each with a list of tips in the place of the baseline and a letter in the place of the CBT model.
-# The two differ as much as two answers can, so look here at how a difference is shown, not at how large it is.
+# Give both models the same prompt, or you compare prompts. The file that is read when you name none was written for
+# this book: a dozen posts, each with a list of tips in the place of the baseline and a letter in the place of the CBT
+# model. The two differ as much as two answers can, so look here at how a difference is shown, not at how large it is.
 
 # %% tags=["parameters"]
 profile: str = "embedded"  # which profile made this page
@@ -203,8 +203,8 @@ pd.Series(sorted(path.name for path in (page.dir / "forms").iterdir()), name="fi
 #
 # - Both models answered {glue:text}`shared:.0f` of {glue:text}`questions:.0f` questions, and are compared on those.
 # - The CBT model has {glue:text}`parts_difference:+.2f` parts more than the baseline
-#   ({glue:text}`parts_difference_low:+.2f` to {glue:text}`parts_difference_high:+.2f`), and its letters are
-#   {glue:text}`length_difference:+.0f` characters longer.
+#   ({glue:text}`parts_difference_low:+.2f` to {glue:text}`parts_difference_high:+.2f`), and its letters differ from the
+#   baseline's by {glue:text}`length_difference:+.0f` characters.
 # - More parts is not more help. {glue:text}`to_rate:.0f` replies wait on each rating form for somebody who can tell.
 #
 # ## Next

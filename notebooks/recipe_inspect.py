@@ -46,9 +46,9 @@ from cbtlib import CbtError, corpus, figures, metrics, report, safety, screening
 # ```
 #
 # `--results` keeps your texts out of the pages of this book. The file that is read below when you name none was written
-# by hand, so that you know what ought to be found: twelve whole letters, then twelve answers with a defect or an
-# outcome each, among them a diagnosis, a promise, a loop, an answer in English, one that was cut off, and one to a post
-# that no machine should have answered.
+# for this book, as its corpus was, so that you know what ought to be found: twelve whole letters, then twelve answers
+# with a defect or an outcome each, among them a diagnosis, a promise, a loop, an answer in English, one that was cut
+# off, and one to a post that no machine should have answered.
 #
 # **From an endpoint.** The paper's own model is on the Hugging Face hub as `Hongbin37/CBT-LLM`: one model of many that
 # can stand behind an OpenAI-compatible server (vLLM, say). It was not run for this book. Ask it, then read its answers:
@@ -107,14 +107,15 @@ page.table("outcomes", counts, caption="Outcomes; only ok is read on")
 # ## The five parts
 #
 # `cbtlib.structure` reads each sentence by its words and says which part it serves, or none. The hollow marks are the
-# hand-written letters of the test split, read by the same reader: where they lie below 100 %, it is the reader that
-# misses something. Compare your answers with them, not with perfection.
+# corpus's letters of the test split, which a large language model wrote to a brief that asks for all five parts. The
+# same reader reads them: where they lie below 100 %, it may be the reader that misses something. Compare your
+# answers with them, not with perfection.
 
 # %%
 found = list(structure.read(good["answer"].tolist()))
 written = structure.coverage([r.answer_text for r in corpus.load_split("test") if not r.crisis])
 parts = pd.DataFrame([one.coverage for one in found], columns=list(corpus.PARTS))
-shares = pd.DataFrame({"answers": parts.mean(), "hand-written": written.mean()})
+shares = pd.DataFrame({"answers": parts.mean(), "corpus": written.mean()})
 bounds = [proportion_confint(count, len(parts), method="wilson") for count in parts.sum()]
 shares[["low", "high"]] = np.array(bounds)
 for part, row in shares.iterrows():
@@ -130,14 +131,16 @@ figure, axis = plt.subplots(figsize=(6.4, 3.4))
 places = np.arange(len(shares))[::-1]
 axis.hlines(places, shares["low"], shares["high"], linewidth=3, color=figures.COLORS[0])
 axis.plot(shares["answers"], places, "o", color=figures.COLORS[0], label="your answers")
-axis.plot(shares["hand-written"], places, "o", mfc="white", color="0.4", label="hand-written letters")
+axis.plot(shares["corpus"], places, "o", mfc="white", color="0.4", label="the corpus's letters")
 axis.set(yticks=places, yticklabels=[part.replace("_", " ") for part in shares.index], xlim=(-0.02, 1.02))
-axis.set(xlabel="share of answers that have the part", title=f"The rarest part is {rarest.replace('_', ' ')}")
+axis.set(xlabel="share of answers that have the part")
+axis.set_title(f"The rarest part is {rarest.replace('_', ' ')}, in {shares['answers'].min():.0%} of answers")
 axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False)
 listed = ", ".join(f"{part.replace('_', ' ')} {share:.0%}" for part, share in shares["answers"].items())
 figures.show(
     figure, page, "parts", data=shares,
-    alt=f"Share of {len(parts)} answers that have each part, with intervals: {listed}.",
+    alt=f"Share of {len(parts)} answers that have each part, with intervals: {listed}. Of the corpus's letters, "
+    f"{written.mean().min():.0%} or more have each part.",
     caption=f"The five parts in {len(parts)} answers: {listed}. Lines are 95 % intervals (Wilson).",
 )  # fmt: skip
 
@@ -174,7 +177,7 @@ measured = ("parts", "length", "repetition", "copied", "requests", "suggestions"
 test = [record for record in corpus.load_split("test") if not record.crisis]
 sides = {
     "your answers": (good["answer"].tolist(), good["post"].tolist()),
-    "hand-written": ([record.answer_text for record in test], [record.post for record in test]),
+    "the corpus's letters": ([record.answer_text for record in test], [record.post for record in test]),
 }
 scores = {
     side: {one.name: one for one in metrics.score(texts, sources=posts, metrics=measured, resamples=resamples)}
@@ -190,7 +193,7 @@ page.table("measures", pd.DataFrame(text), caption="Means with 95 % intervals; n
 # ## Gates: read these answers first
 #
 # A gate stops an answer that has a defect with a name: no Chinese, a loop, a diagnosis, a promise, a worrying post
-# without a referral. Numeric limits are those that every hand-written training letter keeps.
+# without a referral. Numeric limits are those that every letter of the corpus's training split keeps.
 
 # %%
 limits = screening.Limits.measure([record for record in corpus.load_split("train") if not record.crisis])
