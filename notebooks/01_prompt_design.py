@@ -219,7 +219,7 @@ for (name, labelled), short in zip(gold.items(), ("gold", "model"), strict=True)
         value, low, high = (float(found.loc[measure, column]) for column in ("value", "low", "high"))
         page.number(f"structure_{short}_{key}", value, low=low, high=high, what=f"{measure} of {name}", n=len(labelled))
         rows[name, measure] = {"value": value, "low": low, "high": high, "answers": len(labelled)}
-accuracy = pd.DataFrame(rows).T.astype({"answers": int})
+accuracy = pd.DataFrame(rows).T.astype({"answers": int}).rename_axis(["texts", "measure"])
 caption = "Reading of parts: F1 of sentences over the labels, and agreement on which parts an answer has (95 %)."
 page.table("structure_accuracy", accuracy, caption=caption)
 

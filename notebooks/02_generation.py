@@ -154,7 +154,7 @@ for name, short in (("veiled posts, held out", "triage_veiled"), ("corpus: dev, 
     page.number(f"{short}_false_calms", int(row["false_calm"]), what="crisis posts without an alarm", n=n)
     n = int(row["posts"]) - n
     page.number(f"{short}_false_alarms", int(row["false_alarm"]), what="ordinary posts taken for a crisis", n=n)
-row[["posts", "crisis_posts", "false_calm", "false_alarm"]].to_frame("count")
+row[["posts", "crisis_posts", "false_calm", "false_alarm"]].astype(int).to_frame(f"{name}: {kind}")
 
 # %% [markdown]
 # All of these posts were written by a language model for this book. On other people's words the figures are worse:
@@ -263,9 +263,12 @@ for fault in worked:
     with generate.Journal(page.dir / "rehearsal" / fault / "journal.sqlite", read_only=True) as journal:
         (reply,) = (r for outcome in generate.OUTCOMES for r in journal.replies(outcome))
     outcome, text, *_, detail = generate.classify(reply.status, reply.body, prompts.get("five_parts_json"))
-    wire.append((outcome, reply.status, reply.body[:90] + " …", detail or f"{len(text)} characters of text"))
-table = pd.DataFrame(wire, columns=["outcome", "HTTP", "the reply begins", "what was made of it"]).set_index("outcome")
-page.table("worked", table, caption="One reply of each kind, as journalled. The letter in them is invented.")
+    said = reply.body[max(0, reply.body.find('"choices"')) :]  # what stands before is the same in all of them
+    wire.append((outcome, reply.status, said[:120] + " …", detail or f"{len(text)} characters of text"))
+table = pd.DataFrame(wire, columns=["outcome", "HTTP", "in the reply", "what was made of it"]).set_index("outcome")
+caption = "One reply of each kind, as journalled. The letter in them is invented; it begins with nights of bad sleep. "
+caption += "The refusal says: sorry, I cannot help with this topic."
+page.table("worked", table, caption=caption)
 
 # %% [markdown]
 # ## What would it cost, and how long would it take?

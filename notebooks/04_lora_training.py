@@ -247,9 +247,9 @@ for step, (first_letter, *_) in letters.items():
 
 # %% [markdown]
 # One letter proves nothing, and the eye is kind. So here is what can be counted on all of the questions: did the text
-# end by itself, how many of the five parts does it hold (`cbtlib.structure` reads them; the chapter on distortion
-# statistics says how well), and is it a loop, that is, does most of it repeat what it said? The chapter on evaluation
-# uses the test split.
+# end by itself, how many of the five parts does it hold (`cbtlib.structure` reads them; [the first
+# chapter](01_prompt_design.ipynb) says how well), and is it a loop, that is, does most of it repeat what it said? [The
+# chapter on evaluation](05_evaluation.ipynb) uses the test split.
 
 
 # %%
@@ -285,9 +285,10 @@ page.table("before_after", counted, caption=f"Means over {questions} dev posts; 
 # %% [markdown]
 # ## Rank and data: what more of either buys
 #
-# A sweep takes longer than this page has, so it was run once, by `python benchmarks/tuning.py --sweep`, and its
-# numbers are kept in `data/sweeps.json` with the machine that made them. Each point is one pass over its records, and
-# is judged on the same dev records. Look at the axes before you tune: one more letter to learn from, or one more rank?
+# A sweep trains once for each of several ranks, and once for each of several numbers of letters. It takes longer than
+# this page has: `python benchmarks/tuning.py --sweep` makes one and keeps its numbers in `data/sweeps.json`, with the
+# machine that made them. The figure stands here once they are there. Each point is one pass over its records, judged on
+# the same dev records. Ask of it, before you tune: does one more letter buy more, or one more rank?
 
 # %%
 swept = pd.DataFrame(json.loads((ROOT / "data/sweeps.json").read_text("utf-8"))["points"])
@@ -557,5 +558,5 @@ for copies, sources, share in ((3, 10, 0.2), (7, 5, 0.3), (1, 20, 0.1), (4, 9, 0
 # %% [markdown]
 # ## Next
 #
-# The adapter is a product of this page. The next chapter lets base and tuned model answer the test posts and
-# compares their answers with two references, with intervals.
+# The adapter is a product of this page. [The next chapter](05_evaluation.ipynb) lets base and tuned model answer the
+# test posts and compares their answers with what other people would have sent, with intervals.

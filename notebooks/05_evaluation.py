@@ -319,7 +319,7 @@ Markdown("BLEURT: " + ("run on `" + bleurt_checkpoint + "`." if bleurt_checkpoin
 # %% [markdown]
 # Now every system, on the posts it answered. The tuned model has a row for each seed, and one for all of them: there,
 # the replies to one post are averaged first, because three replies to a post are still one post. Intervals are a
-# bootstrap over posts: draw as many posts again, with replacement, a thousand times, and keep the middle 95 % of the
+# bootstrap over posts: draw as many posts again, with replacement, many times over, and keep the middle 95 % of the
 # scores.
 #
 # `parts` counts how many of the five CBT parts a reply has, `named` is the share that names a distortion. `requests`
@@ -355,7 +355,8 @@ rows = {s: {"n": of["bleu"].n, **{m: one.value for m, one in of.items()}} for s,
 order = [*(system for system in replies if system[0] != "c"), *(system for system in replies if system[0] == "c")]
 table = pd.DataFrame(rows).T.reindex(index=order, columns=["n", *metrics.OVERLAP, "bertscore", "bleurt", *wanted[5:]])
 table.loc["LoRA-tuned", ["distinct_1", "distinct_2"]] = np.nan
-page.table("scores", table.loc[:, ~table.columns.duplicated()], caption=f"Scores. BLEURT {bleurt.NOT_RUN}")
+caption = "Means of each system" + ("" if fifth else f". BLEURT {bleurt.NOT_RUN}")
+page.table("scores", table.loc[:, ~table.columns.duplicated()], caption=caption)
 
 # %% [markdown]
 # The numbers that other pages cite, with their intervals.
