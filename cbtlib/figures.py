@@ -5,11 +5,13 @@ Notable choices
 - Figures are opaque white, so that they read the same on a dark page, on paper and on a slide.
 - Okabe and Ito's eight colours (https://jfly.uni-koeln.de/color/) can be told apart by colour-blind readers.
 - `show` writes SVG, PNG and the data beside them, and hands alt text and caption to the page as cell metadata.
+- No figure is wider than `WIDTH`, so that its words can still be read on a telephone; its title says what to see.
 """
 
 import base64
 import re
 import shutil
+import textwrap
 import warnings
 from pathlib import Path
 
@@ -29,6 +31,9 @@ from cbtlib.report import Page
 COLORS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 PART_COLORS = dict(zip(PARTS, COLORS, strict=False))
 """The five parts have one colour each, in figures, in the annotated answer and in the book's mark."""
+
+WIDTH = 6.6
+"""Of a figure, in inches."""
 
 METADATA = "cbt"
 """Key of the output metadata that `run` turns into the cell's figure caption and alt text."""
@@ -53,7 +58,7 @@ def style() -> None:
             "axes.grid.axis": "x",
             "grid.color": "#dddddd",
             "axes.axisbelow": True,
-            "figure.figsize": (7.2, 4.2),
+            "figure.figsize": (WIDTH, 4.0),
             "figure.facecolor": "white",
             "savefig.facecolor": "white",
             "figure.constrained_layout.use": True,
@@ -63,6 +68,12 @@ def style() -> None:
         }
     )
     warnings.filterwarnings("error", message="Glyph .* missing")
+
+
+def headline(figure: Figure, text: str) -> None:
+    """Say what to see over the whole width of a figure: beside long labels, an axis has little room for its title."""
+    lines = textwrap.wrap(text, int(10 * figure.get_figwidth()))
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=mpl.rcParams["axes.titlesize"])
 
 
 def show(figure: Figure, page: Page, name: str, *, alt: str, caption: str, data: pd.DataFrame) -> None:

@@ -20,6 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -164,16 +165,19 @@ def shares(labelled: Labelled, language: str = "both") -> Drawn:
     table = prevalence.shares(labelled.labels, labelled.types)
     rows = table.drop("any").sort_values("share")
     labels = names(list(rows.index), language)
-    figure, axis = plt.subplots(figsize=(7.2, 1 + 0.33 * len(rows)))
+    figure, axis = plt.subplots(figsize=(figures.WIDTH, 1.4 + 0.33 * len(rows)))
     error = np.clip([rows["share"] - rows["low"], rows["high"] - rows["share"]], 0, 1)
     axis.barh(labels, rows["share"], xerr=error, capsize=3)
-    axis.set(xlabel=f"share of {labelled.what}", title=f"Distortions in {len(labelled.labels):,} {labelled.what}")
-    axis.xaxis.set_major_formatter("{x:.0%}")
+    axis.set_xlabel(f"share of {labelled.what}")
+    axis.locator_params(axis="x", nbins=5)
+    axis.xaxis.set_major_formatter(PercentFormatter(1))  # as many decimals as its ticks need
     one = table.loc["any"]
+    label = "distortion" if labelled.types == TYPES else "label"
+    figures.headline(figure, f"A {label} in {one['share']:.0%} of {len(labelled.labels):,} {labelled.what}")
     share = f"{one['share']:.0%} ({one['low']:.0%} to {one['high']:.0%})"
     alt = f"Bars of shares with intervals, from {labels[0]} {rows['share'].iloc[0]:.0%} to {labels[-1]} "
     alt += f"{rows['share'].iloc[-1]:.0%}."
-    caption = f"Share of {len(labelled.labels):,} {labelled.what} with each label, 95 % intervals. {share} have one."
+    caption = f"Share of {len(labelled.labels):,} {labelled.what} with each label, 95 % intervals. {share} have any."
     return Drawn(figure, alt, caption, table)
 
 
@@ -184,7 +188,7 @@ def pairs(labelled: Labelled, language: str = "both") -> Drawn:
     index, size = {kind: k for k, kind in enumerate(labelled.types)}, len(labelled.types)
     grid = np.full((size, size), np.nan)
     grid[table["b"].map(index), table["a"].map(index)] = table["log_odds"]
-    figure, axis = plt.subplots(figsize=(7.2, 5.6))
+    figure, axis = plt.subplots(figsize=(figures.WIDTH, 6.4))
     limit = max(float(np.nanmax(np.abs(grid))), 1e-9)
     image = axis.imshow(grid, cmap="RdBu_r", vmin=-limit, vmax=limit)
     for a, b in zip(found["a"], found["b"], strict=True):
@@ -192,9 +196,12 @@ def pairs(labelled: Labelled, language: str = "both") -> Drawn:
     axis.set_xticks(range(size), names(labelled.types, "en" if language == "en" else "zh"), rotation=45, ha="right")
     axis.set_yticks(range(size), names(labelled.types, language))
     axis.grid(False)
-    figure.colorbar(image, label="log odds ratio")
-    alt = f"Triangle of log odds ratios of {len(table)} pairs; {len(found)} are marked as more than chance."
-    caption = f"Pairs of labels in one of {len(labelled.labels):,} {labelled.what}. * q < 0.05 ({len(found)} pairs)."
+    figure.colorbar(image, location="bottom", label="apart ← log odds ratio → together")
+    told = f"{len(found)} of {len(table)} pairs"
+    figures.headline(figure, f"{told} come together more or less often than by chance")
+    alt = f"Triangle of log odds ratios; {told} are marked as differing from chance."
+    caption = f"Pairs of labels in the same of {len(labelled.labels):,} {labelled.what}. * p below 0.05, corrected for "
+    caption += f"the number of pairs: {told}."
     return Drawn(figure, alt, caption, table)
 
 
@@ -203,11 +210,12 @@ def upset(labelled: Labelled, language: str = "both") -> Drawn:
     counts = Counter(tuple(np.flatnonzero(row)) for row in labelled.labels if row.any())
     kept = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:SHOWN_SETS]
     size = len(labelled.types)
-    figure, (bars, dots) = plt.subplots(2, sharex=True, figsize=(8, 3 + 0.3 * size), height_ratios=[3, 1 + 0.4 * size])
+    figure, (bars, dots) = plt.subplots(2, sharex=True, figsize=(figures.WIDTH, 3 + 0.3 * size),
+                                         height_ratios=[3, 1 + 0.4 * size])  # fmt: skip
     bars.bar(range(len(kept)), [count for _, count in kept])
     for x, (_, count) in enumerate(kept):
         bars.text(x, count, f"{count:,}", ha="center", va="bottom", fontsize=9)
-    bars.set(ylabel=labelled.what, title="Which labels come together")
+    bars.set_ylabel(labelled.what)
     bars.tick_params(axis="x", bottom=False)
     for x, (kinds, _) in enumerate(kept):
         dots.plot([x] * size, range(size), "o", color="0.88")
@@ -217,6 +225,8 @@ def upset(labelled: Labelled, language: str = "both") -> Drawn:
     dots.invert_yaxis()
     dots.grid(False)
     several = int((labelled.labels.sum(1) > 1).sum())
+    joint = f", in {sum(len(kinds) > 1 for kinds in counts)} combinations" if several else ""
+    figures.headline(figure, f"{several:,} of {len(labelled.labels):,} {labelled.what} carry several labels{joint}")
     rows = [("|".join(labelled.types[k] for k in kinds), len(kinds), n) for kinds, n in counts.most_common()]
     top = " and ".join(names([labelled.types[k] for k in kept[0][0]], "en")) if kept else "nothing"
     alt = f"UpSet plot of the {len(kept)} most frequent of {len(counts)} combinations; the first is {top}."
@@ -234,10 +244,11 @@ def topics(labelled: Labelled) -> Drawn:
     cells = np.stack([table["count"], table["n"] - table["count"]])
     p = stats.chi2_contingency(cells).pvalue if cells.sum(1).all() else 1.0
     table["p"] = p
-    figure, axis = plt.subplots(figsize=(7.2, 1 + 0.33 * len(table)))
+    figure, axis = plt.subplots(figsize=(figures.WIDTH, 1 + 0.33 * len(table)))
     error = [table["share"] - table["low"], table["high"] - table["share"]]
     axis.errorbar(table["share"], table.index, xerr=np.clip(error, 0, 1), fmt="o", capsize=3)
-    axis.set(xlabel=f"share of {labelled.what} with a label", xlim=(0, 1), title="By topic")
+    axis.set(xlabel=f"share of {labelled.what} with a label", xlim=(0, 1))
+    axis.set_title(f"{'Topics differ' if p < 0.05 else 'No difference between topics shows'} (p = {p:.2f})")
     alt = f"Share with a label for {len(table)} topics, with intervals: {table['share'].min():.0%} to "
     alt += f"{table['share'].max():.0%}."
     caption = f"Share with a label by topic, 95 % intervals; all topics alike: p = {p:.2f} (chi-squared)."
@@ -254,10 +265,12 @@ def lengths(labelled: Labelled, resamples: int = 1000, seed: int = 0) -> Drawn:
     size = np.sqrt((one**2).sum(1) * (two**2).sum(1))
     low, high = np.quantile(((one * two).sum(1) / np.where(size == 0, 1, size)), [0.025, 0.975])
     groups = {int(k): labelled.lengths[count == k] for k in np.unique(count)}
-    figure, axis = plt.subplots(figsize=(7.2, 3.6))
+    figure, axis = plt.subplots(figsize=(figures.WIDTH, 3.6))
     axis.boxplot(list(groups.values()), tick_labels=[f"{k}\nn = {len(row)}" for k, row in groups.items()])
-    axis.set(xlabel=f"labels in one of the {labelled.what}", ylabel="characters", title="By length")
+    axis.set(xlabel=f"labels in one of the {labelled.what}", ylabel="characters")
     told = f"ρ = {rho:.2f} ({low:.2f} to {high:.2f})"
+    seen = "More labels, longer texts" if low > 0 else "More labels, shorter texts" if high < 0 else "No relation shows"
+    axis.set_title(f"{seen}: {told}")
     table = pd.DataFrame({k: {"n": len(row), "median": np.median(row)} for k, row in groups.items()}).T
     table = table.rename_axis("labels").assign(rho=rho, low=min(low, rho), high=max(high, rho))
     alt = f"Boxes of length by number of labels, 0 to {count.max()}; {told}."
@@ -278,11 +291,13 @@ def order(labelled: Labelled, language: str = "both") -> Drawn:
         rows.append((kind, len(places), mean.value, low, high, sum(row[0][0] == kind for row in held), len(held)))
     table = pd.DataFrame(rows, columns=["type", "n", "position", "low", "high", "first", "of"]).set_index("type")
     table = table.sort_values("position")
-    figure, axis = plt.subplots(figsize=(7.2, 1 + 0.33 * len(table)))
+    figure, axis = plt.subplots(figsize=(figures.WIDTH, 1.4 + 0.33 * len(table)))
     error = np.nan_to_num([table["position"] - table["low"], table["high"] - table["position"]]).clip(0)
     axis.errorbar(table["position"], names(list(table.index), language), xerr=error, fmt="o", capsize=3)
-    axis.set(xlabel="position in the text (0 beginning, 1 end)", xlim=(0, 1), title="Where a label first stands")
+    axis.set(xlabel="position in the text (0 beginning, 1 end)", xlim=(0, 1))
     axis.invert_yaxis()
+    span = f"{table['position'].iloc[0]:.0%} to {table['position'].iloc[-1]:.0%}"
+    figures.headline(figure, f"A label first stands {span} of the way into a text, on average")
     early, late = names([table.index[0], table.index[-1]], "en")
     alt = f"Mean position of the first mention of {len(table)} labels with intervals: {early} "
     alt += f"{table['position'].iloc[0]:.2f} to {late} {table['position'].iloc[-1]:.2f}."

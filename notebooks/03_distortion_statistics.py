@@ -298,21 +298,22 @@ page.table("detector", best.assign(ece=result["probe"].ece), caption=caption)
 # %%
 kinds = best.loc[list(corpus.TYPES)].sort_values("f1")
 axis_names = label_figures.names(list(kinds.index))
-figure, axis = plt.subplots(figsize=(7.2, 4.4))
+figure, axis = plt.subplots(figsize=(figures.WIDTH, 5))
 error = [kinds["f1"] - kinds["low"], kinds["high"] - kinds["f1"]]
 axis.errorbar(kinds["f1"], axis_names, xerr=np.clip(error, 0, 1), fmt="o", capsize=3, label="probe")
 for name, mark, color in (("characters", "x", figures.COLORS[1]), ("second pass", "|", figures.COLORS[2])):
     axis.plot(result[name].table.loc[kinds.index, "f1"], axis_names, mark, color=color, markersize=9, label=name)
-axis.set(xlabel="F1", xlim=(0, 1.02), title="Detectors on the test posts")
-axis.legend(loc="upper left")
+axis.set(xlabel="F1", xlim=(0, 1.02))
+axis.legend(loc="upper center", bbox_to_anchor=(0.2, -0.12), ncols=3, frameon=False)
+told = [f"{names[kind]} {kinds.loc[kind, 'f1']:.2f}" for kind in kinds["f1"].dropna().index[[-1, 0]]]
+figures.headline(figure, f"The probe is best at {told[0]} and worst at {told[1]}")
 shown = pd.concat({name: one.table.loc[kinds.index, ["f1", "low", "high"]] for name, one in result.items()}, axis=1)
 figures.show(
     figure,
     page,
     "detector_f1",
     data=shown,
-    alt=f"F1 of eleven distortions with intervals, from {names[kinds.index[0]]} {kinds['f1'].iloc[0]:.2f} to "
-    f"{names[kinds.index[-1]]} {kinds['f1'].iloc[-1]:.2f}.",
+    alt=f"F1 of eleven distortions with intervals, from {told[1]} to {told[0]}.",
     caption=f"F1 of each type on {tested.sum()} test posts with 95 % intervals; mean {best.loc['macro', 'f1']:.2f}.",
 )
 
@@ -338,7 +339,7 @@ page.table("difference", difference, caption="F1 of the probe minus F1 of charac
 
 # %%
 mixed = detection.confusion(gold[tested], called["probe"][tested][:, :-1], corpus.TYPES)
-figure, axis = plt.subplots(figsize=(7.2, 5.4))
+figure, axis = plt.subplots(figsize=(figures.WIDTH, 5.6))
 image = axis.imshow(mixed, cmap="Blues", vmin=0)
 counts = mixed.to_numpy()
 for i, j in np.argwhere(counts):
@@ -349,7 +350,10 @@ axis.set_yticks(range(11), label_figures.names(corpus.TYPES))
 axis.set(xlabel="called falsely", ylabel="missed")
 axis.grid(False)
 missed, false = np.unravel_index(int(counts.argmax()), counts.shape)
-worst = f"{names[corpus.TYPES[missed]]} for {names[corpus.TYPES[false]]}, {counts.max()} times"
+worst = (
+    f"{names[corpus.TYPES[missed]]} taken for {names[corpus.TYPES[false]]} ({counts.max()})" if counts.any() else "none"
+)
+figures.headline(figure, f"{counts.sum()} confusions on {tested.sum()} posts; most frequent: {worst}")
 figures.show(
     figure,
     page,
@@ -417,21 +421,24 @@ page.table("corrected", corrected, caption=f"Share of test posts with a distorti
 
 # %%
 drawn = corrected.dropna(subset=["share"])
-figure, axis = plt.subplots(figsize=(7.2, 3.6))
+figure, axis = plt.subplots(figsize=(figures.WIDTH, 3.8))
 labels = [f"{method}, {source}" for method, source in zip(drawn["method"], drawn["labels from"], strict=True)]
 error = np.clip([drawn["share"] - drawn["low"], drawn["high"] - drawn["share"]], 0, 1)
 axis.errorbar(drawn["share"], labels, xerr=error, fmt="o", capsize=3)
 axis.axvline(truth_share, linestyle="--", color=figures.COLORS[1], label="truth")
-axis.set(xlabel="share of test posts with a distortion", xlim=(0, 1), title="Naive and corrected")
+axis.set(xlabel="share of test posts with a distortion", xlim=(0, 1))
 axis.invert_yaxis()
 axis.legend()
+hold = drawn["low"].le(truth_share) & drawn["high"].ge(truth_share)
+told = f"{hold.sum()} of {len(drawn)} intervals hold the true share, {truth_share:.0%}"
+figures.headline(figure, told)
 figures.show(
     figure,
     page,
     "naive_corrected",
     data=corrected,
-    alt=f"Shares with intervals, two sources of labels and three methods, beside the true share {truth_share:.2f}.",
-    caption=f"One share, three methods, two sources of labels. Dashed: the truth, {truth_share:.2f}.",
+    alt=f"Shares with intervals, two sources of labels and three methods; {told}.",
+    caption=f"One share, three methods, two sources of labels; 95 % intervals. Dashed: the truth. {told}.",
 )
 
 # %% [markdown]
@@ -486,19 +493,20 @@ cover = pd.concat(runs, names=["share", "sensitivity", "specificity"]).reset_ind
 for method, name in (("naive", "cover_naive"), ("rogan-gladen", "cover_rogan_gladen"), ("ppi++", "cover_ppi")):
     row = cover[(cover["method"] == method) & (cover["share"] == share)].iloc[0]
     page.number(name, row["coverage"], low=row["low"], high=row["high"], n=simulations, what=f"coverage, {method}")
-figure, axis = plt.subplots(figsize=(7.2, 4))
-places = {x: f"share {x[0]:.0%}\nse {x[1]}, sp {x[2]}" for x in settings}
+figure, axis = plt.subplots(figsize=(figures.WIDTH, 4.2))
+places = {x: f"share {x[0]:.0%}\nsens. {x[1]}\nspec. {x[2]}" for x in settings}
 for shift_by, (method, rows) in zip((-0.15, 0, 0.15), cover.groupby("method", sort=False), strict=True):
     error = np.clip([rows["coverage"] - rows["low"], rows["high"] - rows["coverage"]], 0, 1)
     axis.errorbar(np.arange(len(rows)) + shift_by, rows["coverage"], yerr=error, fmt="o", capsize=3, label=method)
 axis.axhline(0.95, linestyle="--", color="0.4")
 axis.set_xticks(range(len(settings)), list(places.values()))
-axis.set(ylabel="intervals that hold the truth", ylim=(-0.02, 1.02), title="Coverage of nominal 95 % intervals")
+axis.set(ylabel="intervals that hold the truth", ylim=(-0.02, 1.02))
 axis.legend()
-least = cover[cover["method"] != "naive"]["coverage"].min()
-alt = f"Coverage of three methods in {len(settings)} settings; naive falls to {cover['coverage'].min():.0%}, "
-alt += f"the others stay at {least:.0%} or above."
-figures.show(figure, page, "coverage", data=cover, alt=alt, caption=f"{alt} {simulations} simulations a setting.")
+naive, least = (cover[cover["method"].eq("naive") == yes]["coverage"].min() for yes in (True, False))
+told = f"Naive intervals hold the truth as rarely as {naive:.0%} of the time, corrected ones {least:.0%} or more"
+figures.headline(figure, told)
+alt = f"Coverage of three methods in {len(settings)} settings. {told}."
+figures.show(figure, page, "coverage", data=cover, alt=alt, caption=f"{told}. {simulations} simulations a setting.")
 
 # %% [markdown]
 # At a share of 20 %, {glue:text}`cover_naive:.0%` of the naive intervals hold the truth, of Rogan-Gladen's
