@@ -228,23 +228,25 @@ page.table("structure_accuracy", accuracy, caption=caption)
 
 # %%
 bars = coverage[list(corpus.PARTS)]
-figure, axes = plt.subplots(figsize=(8, 0.55 * len(bars) + 1.6))
+figure, axes = plt.subplots(figsize=(figures.WIDTH, 0.55 * len(bars) + 1.6))
 image = axes.imshow(bars.to_numpy(float), cmap="Blues", vmin=0, vmax=1, aspect="auto")
 for row, shares in enumerate(bars.to_numpy(float)):
     for column, share in enumerate(shares):
         axes.text(column, row, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.6 else "black")
-names = [f"{name} (n={count})" for name, count in coverage["answers"].items()]
+names = [f"{name.removesuffix(' (large model)')} (n={count})" for name, count in coverage["answers"].items()]
 axes.set_yticks(range(len(bars)), names, fontsize=9)
-axes.set_xticks(range(5), [part.replace("_", " ") for part in bars.columns], rotation=15)
+axes.set_xticks(range(5), [part.replace("_", " ") for part in bars.columns], rotation=25)
 axes.grid(False)
-axes.set_title("Which of the five parts do answers have?")
-best = coverage["parts an answer"].drop(list(letters)).max() if len(coverage) > len(letters) else float("nan")
+of_prompts, of_letters = (coverage["parts an answer"][coverage.index.isin(letters) == yes] for yes in (False, True))
+told = f"The best prompt gets {of_prompts.max():.1f} of 5 parts" if len(of_prompts) else "No prompt got an ok answer"
+told += f"; the corpus's letters have {of_letters.iloc[0]:.1f}"
+figures.headline(figure, told)
 page.number("posts", len(posts), what="posts each prompt was tried on")
 page.number("ok", sum(len(texts[arm]) for arm in arms), what="ok answers over all prompts", n=len(posts) * len(arms))
 reference = found_parts["the corpus's letters (large model)"]
 page.number("reference_parts", float(reference.mean().mean()), what="mean share of parts, test letters", n=len(test))
-alt = f"Table of shades: share of answers with each of five parts. Under the best prompt {best:.1f} of 5 are found."
-caption = "Parts found in ok answers, by prompt, and in the corpus's letters. Few answers a row: examples, no estimate."
+alt = f"Table of shades: share of answers with each of five parts. {told}."
+caption = f"Parts found in ok answers, by prompt. {told}. Few answers a row: examples, no estimate."
 figures.show(figure, page, "parts", alt=alt, caption=caption, data=bars)
 
 # %% [markdown]

@@ -310,7 +310,7 @@ page.table(
 )
 
 # %% [markdown]
-# Time is another matter than money: it depends on how many requests are in flight. The right half of the figure
+# Time is another matter than money: it depends on how many requests are in flight. The lower half of the figure
 # assumes that each answer comes at {glue:text}`speed:.0f` tokens a second, which no provider promises and which was
 # not measured here; your own `--dry-run` measures it. The Batch API takes up to a day for about half the price.
 
@@ -320,19 +320,22 @@ flights = [1, 8, 64, 256]
 hours = pd.Series([tokens.completion_tokens[0] / speed / n / 3600 for n in flights], index=flights, name="hours")
 page.number("speed", speed, what="assumed tokens a second of one answer")
 page.number("hours_64", float(hours[64]), what="hours with 64 requests in flight, at the assumed speed")
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), width_ratios=[3, 2])
+figure, (left, right) = plt.subplots(2, figsize=(figures.WIDTH, 6), height_ratios=[3, 2])
 error = [five["US$"] - five["low"], five["high"] - five["US$"]]
 left.barh(five.index, five["US$"], xerr=error, color=figures.COLORS[0], label="one by one")
 left.scatter(five["by Batch API"], range(len(five)), color=figures.COLORS[1], zorder=3, label="by the Batch API")
-left.set(xlabel="US dollars", title=f"{questions:,} answers at list prices")
-left.legend(frameon=False, fontsize=9, loc="lower right")
+told = f"{questions:,} answers: {five['US$'].min():.0f} to {five['US$'].max():.0f} US dollars at list prices"
+left.set(xlabel="US dollars")
+figures.headline(figure, told)
+left.legend(frameon=False, loc="lower right")
 right.plot(hours.index, hours, "o-")
-right.set(xscale="log", yscale="log", xlabel="requests in flight", ylabel="hours", title="Time, at an assumed speed")
+right.set(xscale="log", yscale="log", xlabel="requests in flight", ylabel="hours")
+right.set_title(f"{hours[1]:.0f} hours one by one, {hours[256]:.1f} with 256 in flight")
 right.set_xticks(flights, flights)
-caption = f"Cost of {questions:,} answers for five models (lines: 95 % interval); hours at {speed:.0f} tokens a second."
+caption = f"{told} (lines: 95 % interval); hours, were each answer to come at {speed:.0f} tokens a second."
 alt = (
-    f"Left: bars of cost, from {five['US$'].min():.0f} to {five['US$'].max():.0f} US dollars. Right: hours fall from "
-    f"{hours[1]:.0f} with one request in flight to {hours[256]:.1f} with 256."
+    f"Above, bars of cost: {told}. Below, hours fall from {hours[1]:.0f} with one request in flight to "
+    f"{hours[256]:.1f} with 256."
 )
 figures.show(figure, page, "cost_time", alt=alt, caption=caption, data=five)
 
@@ -366,14 +369,16 @@ page.table(
 
 # %%
 shares = pd.DataFrame({"generated, ok": stopped.mean(), "the corpus's letters": letters.mean()})
-figure, axes = plt.subplots(figsize=(8, 4.5))
+figure, axes = plt.subplots(figsize=(figures.WIDTH, 4.5))
 shares[::-1].plot.barh(ax=axes, width=0.75, color=[figures.COLORS[5], figures.COLORS[0]])
 axes.set_xlim(0, 1)
 axes.set_xlabel("share of answers that the gate stops")
-axes.set_title(f"Gates: {len(good)} generated answers, {len(letters)} letters of the corpus")
-axes.legend(frameon=False, loc="lower right")
-alt = "Horizontal bars: for each of nine gates the share of generated answers and of corpus letters that it stops."
-figures.show(figure, page, "gates", alt=alt, caption="Share of answers that each gate stops.", data=shares)
+told = f"{len(accepted)} of {len(good)} ok answers and {passed:.0%} of the corpus's letters pass every gate"
+figures.headline(figure, told)
+axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, -0.14), ncols=2)
+alt = f"Bars: the share of answers and of letters that each of {len(shares)} gates stops. {told}."
+caption = f"Share of {len(good)} ok answers and of {len(letters)} letters that each gate stops. {told}."
+figures.show(figure, page, "gates", alt=alt, caption=caption, data=shares)
 
 # %% [markdown]
 # And here is the whole run in one picture, from what was asked to what may be learned from. Every post is in it:
@@ -392,12 +397,13 @@ steps = [
     {"ok": len(good)} | {name: count for name, count in ends.items() if count},
     {"accepted": len(accepted)} | by_gate,
 ]
-figure, axes = plt.subplots(figsize=(9, 4.2))
+figure, axes = plt.subplots(figsize=(figures.WIDTH, 3.8))
 flow.draw(axes, steps, ["asked", "triage", "outcomes", "gates"], [figures.COLORS[0], figures.COLORS[1]])
 table = pd.DataFrame([(i, name, count) for i, step in enumerate(steps) for name, count in step.items()])
 table.columns = ["step", "name", "posts"]
+figures.headline(figure, f"Of {len(found)} posts asked, {len(good)} got an ok answer; {len(accepted)} passed the gates")
 alt = f"Flow: {len(found)} asked, {steps[1]['sent']} sent, {len(good)} ok, {len(accepted)} accepted; the others end."
-caption = "From asked to accepted. An answer that several gates stop is counted at the first of them."
+caption = f"From {len(found)} asked to {len(accepted)} accepted. An answer that several gates stop counts at the first."
 figures.show(figure, page, "flow", alt=alt, caption=caption, data=table.set_index("step"))
 
 # %% [markdown]

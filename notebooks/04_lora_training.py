@@ -210,7 +210,7 @@ figures.show(
     page,
     "curves",
     alt=f"Line chart: dev loss goes from {first:.2f} to {last:.2f} nats a token; training loss scatters around it.",
-    caption="Loss on answer tokens. The dev records are the same at each point.",
+    caption=f"Loss on answer tokens over {steps} steps. {title}; its {len(dev)} records are the same at each point.",
     data=curve,
 )
 
@@ -295,7 +295,7 @@ swept = pd.DataFrame(json.loads((ROOT / "data/sweeps.json").read_text("utf-8"))[
 if swept.empty:
     print("not measured yet: python benchmarks/tuning.py --sweep")
 else:
-    figure, panels = plt.subplots(1, 2, figsize=(7, 3.2), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.4), sharey=True)
     base = swept["dev_loss_base"].iloc[0]
     common = swept["records"].mode()[0]
     for axis, by in zip(panels, ("rank", "records"), strict=True):
@@ -307,8 +307,10 @@ else:
         axis.minorticks_off()
     panels[0].set(ylabel="dev loss (nats a token)")
     best = swept.loc[swept["dev_loss"].idxmin()]
+    told = f"{best.dev_loss:.2f} at rank {best['rank']:.0f} and {best.records:.0f} records"
+    figures.headline(figure, f"Dev loss is lowest, {told}")
     alt = f"Two line charts of dev loss from {base:.2f} down to {best.dev_loss:.2f}: by rank, and by number of records."
-    caption = f"Dev loss after one pass: by rank at {common} records, and by records. Dotted: the base model."
+    caption = f"Dev loss after one pass, lowest {told}. Left: at {common} records. Dotted: the base model."
     figures.show(figure, page, "sweeps", alt=alt, caption=caption, data=swept)
 
 # %% [markdown]

@@ -169,15 +169,17 @@ page.table("means", analysis.means.set_index("criterion"), caption="Means of the
 # %%
 criterion = forms.CRITERIA[0].id
 means = analysis.means[analysis.means["criterion"] == criterion].reset_index(drop=True)
-figure, axis = plt.subplots(figsize=(7.2, 0.5 * len(means) + 1.4))
+figure, axis = plt.subplots(figsize=(figures.WIDTH, 0.5 * len(means) + 1.4))
 axis.hlines(means.index, means["low"], means["high"], linewidth=2)
 axis.plot(means["mean"], means.index, "o")
 axis.set(yticks=means.index, yticklabels=means["system"], xlim=(0, 2), ylim=(len(means) - 0.5, -0.5))
-axis.set(xlabel=f"{criterion}, 0-2", title="Simulated ratings, not an opinion of anybody")
+axis.set(xlabel=f"{criterion}, 0-2")
+span = f"{means['mean'].min():.1f} to {means['mean'].max():.1f} of 2 points"
+figures.headline(figure, f"Simulated raters, nobody's opinion: {span}")
 figures.show(
     figure, page, "means_figure", data=means,
-    alt=f"Mean simulated {criterion} of {len(means)} systems with 95 % intervals on a scale from 0 to 2.",
-    caption=f"Means of simulated {criterion} scores; 95 % intervals over posts and raters.",
+    alt=f"Mean simulated {criterion} of {len(means)} systems with 95 % intervals: {span}.",
+    caption=f"Means of SIMULATED {criterion} scores, {span}; 95 % intervals over posts and raters.",
 )  # fmt: skip
 
 # %% [markdown]
