@@ -387,15 +387,23 @@ data = pd.DataFrame(
     [{"system": system, **asdict(one)} for system, found in scores.items() for one in found.values()]
 ).drop(columns="signature")
 shown = [system for system in kinds.values() if system in replies]
-best = max((system for system in shown if system in scores), key=lambda system: scores[system]["chrf"].value)
-reach = {s: 100 * scores[s]["chrf"].value / scores[best]["chrf"].value for s in ("LoRA-tuned",) if s in scores}
+floors = [system for system in shown if system.startswith("floor")]
+of = {system: scores[system]["chrf"].value for system in shown if system in scores}
+groups = {"tuned": ["LoRA-tuned"], "best floor": floors, "base": shown[3:5], "ceiling": shown[6:]}
+beside = {name: [of[one] for one in group if one in of] for name, group in groups.items()}
+told = "" if "LoRA-tuned" in of else "No ok reply of the tuned model. "
+told += "By chrF: " + ", ".join(f"{name} {max(values):.1f}" for name, values in beside.items() if values)
 
 # %% [markdown]
-# All of them at a glance. Small rings are the single seeds.
+# All of them at a glance: floors are blue, models orange, the ceiling green. Small rings are the single seeds. The same
+# system stands at the same height in every panel.
 
 # %%
-figure, axes = plt.subplots(1, len(panels), figsize=(2.4 * len(panels), 0.45 * len(shown) + 1.4), sharey=True)
-for axis, (metric, title) in zip(axes, panels.items(), strict=True):
+rows = -(-len(panels) // 2)
+figure, axes = plt.subplots(rows, 2, figsize=(figures.WIDTH, rows * (0.28 * len(shown) + 0.7) + 0.5), sharey=True)
+for axis in axes.flat[len(panels) :]:
+    axis.axis("off")
+for axis, (metric, title) in zip(axes.flat, panels.items(), strict=False):
     for place, system in enumerate(shown):
         if system not in scores:
             axis.text(0.03, place, "no reply", va="center", color="#666666", transform=axis.get_yaxis_transform())
@@ -408,19 +416,18 @@ for axis, (metric, title) in zip(axes, panels.items(), strict=True):
                 axis.plot(scores[single][metric].value, place - 0.25, "o", mfc="none", mec=color, markersize=4)
     axis.set(title=title, yticks=range(len(shown)), yticklabels=shown)
     axis.set_xlim(left=None if metric == "bertscore" else 0)
-axes[0].set_ylim(len(shown) - 0.5, -0.5)
-figure.suptitle("".join(f"The tuned model has {share:.0f} % of the best chrF" for share in reach.values()))
+axes[0, 0].set_ylim(len(shown) - 0.5, -0.5)
+figures.headline(figure, told)
 figures.show(
     figure, page, "forest", data=data,
-    alt=f"Dot and interval of {len(panels)} measures for {len(shown)} systems; the highest chrF belongs to {best}.",
-    caption=f"Floors, base, tuned model and ceiling on {len(posts)} test posts, with 95 % bootstrap intervals.",
+    alt=f"Dot and interval of {len(panels)} measures for {len(shown)} systems. {told}.",
+    caption=f"Floors, base, tuned model and ceiling on {len(posts)} test posts, 95 % bootstrap intervals. {told}.",
 )  # fmt: skip
 
 # %% [markdown]
 # A metric that puts a floor above the tuned model is reported as it is.
 
 # %%
-floors = [system for system in shown if system.startswith("floor")]
 above = [
     f"{title}: {', '.join(better)}"
     for metric, title in panels.items()
