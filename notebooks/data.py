@@ -118,13 +118,15 @@ for kind, (here, there) in middle.items():
 # Ours are tamer: no very short answers, none of the very long ones, and fewer long posts.
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+figure, axes = plt.subplots(2, figsize=(figures.WIDTH, 5.6))
 for axis, kind, longest in zip(axes, ("post", "answer"), (500, 2000), strict=True):
     for name, style in (("this book", "-"), ("PsyQA sample", "--")):
         bins = lengths.loc[(kind, name)]
         axis.stairs(bins["share"], [*bins["from"], bins["from"].max() + quality.BIN], label=name, ls=style, lw=1.8)
     axis.set(xlabel=f"characters of the {kind}", ylabel="share", xlim=(0, longest))
 axes[0].legend(frameon=False)
+figures.headline(figure, f"Median post {middle['post'][0]:.0f} characters (PsyQA: {middle['post'][1]:.0f}), "
+                         f"answer {middle['answer'][0]:.0f} ({middle['answer'][1]:.0f})")  # fmt: skip
 figures.show(
     figure,
     page,
@@ -169,16 +171,16 @@ grid = pd.DataFrame(0, index=pd.Index(corpus.TOPICS, name="topic"), columns=colu
 for record in records:
     for kind in record.types or {"none"}:
         grid.loc[record.topic, kind] += 1
-figure, axis = plt.subplots(figsize=(9, 4.6))
-image = axis.imshow(grid, cmap="Blues", aspect="auto")
+figure, axis = plt.subplots(figsize=(figures.WIDTH, 5))
+axis.imshow(grid, cmap="Blues", aspect="auto")
 for (y, x), count in np.ndenumerate(grid.to_numpy()):
     axis.text(x, y, count, ha="center", va="center", color="white" if count > 9 else "black", fontsize=10)
-axis.set_xticks(range(len(columns)), [names.get(kind, kind) for kind in columns], rotation=35, ha="right")
+axis.set_xticks(range(len(columns)), [names.get(kind, kind) for kind in columns], rotation=50, ha="right")
 axis.set_yticks(range(len(corpus.TOPICS)), corpus.TOPICS)
 axis.grid(False)
-figure.colorbar(image, label="posts")
 cells = grid[list(corpus.TYPES)].to_numpy()
 page.number("empty_cells", int((cells == 0).sum()), what="topics without a distortion", n=cells.size)
+figures.headline(figure, f"{(cells == 0).sum()} of {cells.size} cells are empty; at most {cells.max()} posts in one")
 figures.show(
     figure,
     page,
@@ -202,15 +204,15 @@ counts = pd.DataFrame(
     {split: Counter(kind for x in splits[split] for kind in x.types or {"none"}) for split in ("train", "dev", "test")},
     index=columns,
 )
-figure, axis = plt.subplots(figsize=(7.2, 4.6))
+figure, axis = plt.subplots(figsize=(figures.WIDTH, 4.8))
 left = np.zeros(len(columns))
 for split in counts:
     axis.barh([names.get(kind, kind) for kind in columns], counts[split], left=left, label=split)
     left += counts[split].to_numpy()
-axis.invert_yaxis()
-axis.set_xlabel("posts")
+axis.set(xlabel="posts", ylim=(len(columns) - 0.4, -0.6))
 axis.legend(frameon=False, loc="upper right")
 types = counts.loc[list(corpus.TYPES)]
+figures.headline(figure, f"{types.sum(axis=1).min()} posts or more of each type, {types['test'].min()} or more in test")
 page.number("rarest", int(types.sum(axis=1).min()), what="positives of the rarest type, all splits", n=len(records))
 page.number("rarest_test", int(types["test"].min()), what="positives of the rarest type in test", n=len(splits["test"]))
 page.number("without", counts.loc["none"].sum() / len(records), what="share without a distortion", n=len(records))
@@ -228,7 +230,9 @@ figures.show(
 # ## Do the labels hold?
 #
 # A second pass labelled the posts of the dev and test splits from the guide alone, without the first labels.
-# Agreement on the *type* of a post is one question. Which *words* carry it is another, and there the two passes part.
+# Agreement on the *type* of a post is one question, and kappa answers it: agreement beyond chance, at most 1. Which
+# *words* carry it is another, and Jaccard's share answers that: the characters that both passes marked, of all that
+# either did. There the two passes part.
 
 # %%
 second = second_pass.read(ROOT / "data/second_labels.jsonl", records)
@@ -241,20 +245,22 @@ page.number("span_jaccard", mean, what="mean Jaccard of spans both passes marked
 page.number("spans_equal", (spans["jaccard"] == 1).mean(), what="share of those spans that are equal", n=len(spans))
 
 # %% [markdown]
-# Each dot on the right is one type in one post that both passes saw; the bar is the mean.
+# Each dot on the right is the shared part of the words for one type in one post that both passes saw; the bar is the
+# mean.
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.4), sharey=True)
+figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 4.6), sharey=True)
 around = [kappa["kappa"] - kappa["kappa_low"], kappa["kappa_high"] - kappa["kappa"]]
 left.errorbar(kappa["kappa"], range(len(kappa)), xerr=around, fmt="o", capsize=3)
-left.set(xlabel="kappa of the type, 95 % interval", xlim=(0, 1.03))
+left.set(xlabel="kappa, 95 % interval", xlim=(0, 1.03))
 left.set_yticks(range(len(kappa)), [names[kind] for kind in kappa.index])
 for place, kind in enumerate(kappa.index):
     values = jaccard.get_group(kind)
     right.plot(values, [place] * len(values), "o", color=figures.COLORS[0], alpha=0.25)
     right.plot(values.mean(), place, "|", color=figures.COLORS[5], markersize=16, markeredgewidth=2.5)
-right.set(xlabel="shared characters of the spans (Jaccard)", xlim=(-0.03, 1.03))
+right.set(xlabel="shared characters", xlim=(-0.03, 1.03))
 left.invert_yaxis()
+figures.headline(figure, f"Types: kappa {lowest:.2f} or more. Words: {mean:.0%} of the characters shared")
 figures.show(
     figure,
     page,
@@ -262,7 +268,7 @@ figures.show(
     data=kappa.join(jaccard.mean()),
     alt=f"Left: kappa of each type, none below {lowest:.2f}. Right: overlap of the marked words, from "
     f"{spans['jaccard'].min():.2f} to 1, {mean:.2f} on average.",
-    caption=f"Two labelling passes over {len(second)} posts: near-perfect on types, {mean:.2f} on the words.",
+    caption=f"Two passes over {len(second)} posts. Types: kappa {lowest:.2f} or more; words: {mean:.0%} shared.",
 )
 
 # %% [markdown]
