@@ -39,6 +39,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from IPython.display import Markdown
 
 from cbtlib import corpus, endpoint, figures, generate, prompts, report, structure, structure_accuracy, widgets
 from cbtlib.sending import Traffic
@@ -143,10 +144,11 @@ print(attack[1]["content"])
 #
 # ## An ablation: no structure, structure, structure and a list
 #
-# Does it help to ask? Three shapes of the same prompt tell: one that asks for a kind letter and no more, one that
-# asks for the five parts, one that also lists the distortions to look for. Each exists with instructions in Chinese
-# and in English; the letter is asked for in Chinese in every case. All are tried on the same posts, with the same
-# seed and temperature, and every request ends in one of seven outcomes. Only `ok` carries text; everything else is
+# Does it help to ask? An ablation takes pieces away and looks at what is then missing. Three shapes of the same prompt:
+# one that asks for a kind letter and no more, one that asks for the five parts, one that also lists the distortions to
+# look for. Each exists with instructions in Chinese and in English; the letter is asked for in Chinese in every case.
+# All are tried on the same posts, with the same seed (which repeats the draw) and temperature (how freely the model
+# draws). Every request ends in one of seven [outcomes](../glossary.md). Only `ok` carries text; everything else is
 # counted and left out.
 
 # %%
@@ -207,7 +209,8 @@ page.table(
 # How far can that reading be trusted? It was learnt from the train split. Here it is held against two kinds of text
 # that it has not seen: the corpus's letters of the test split, whose parts are known, and answers of the embedded model
 # whose sentences were labelled one by one (`data/structure_labels.jsonl`). Many of the latter repeat the prompt's
-# example, so they are fewer different answers than they look.
+# example, so they are fewer different answers than they look. F1 is the harmonic mean of two shares: of the labels
+# given, how many are right, and of the right ones, how many were given. *Macro* is its mean over the labels.
 
 # %%
 by_hand = [answer for found in structure_accuracy.hand_labels().values() for answer in found]
@@ -267,9 +270,12 @@ if gain:
     value, low, high = gain
     what = "parts an answer: structured prompt minus no structure"
     page.number("structure_gain", value, low=low, high=high, what=what, n=posts_in_both)
-    print(f"{value:+.2f} of 5 parts, 95 % interval {low:+.2f} to {high:+.2f}, {posts_in_both} posts")
+    verdict = f"Asking for structure: {value:+.2f} of 5 parts, 95 % interval {low:+.2f} to {high:+.2f}, "
+    seen = "a gain" if low > 0 else "a loss" if high < 0 else "the interval holds zero, so they cannot tell"
+    verdict += f"{posts_in_both} posts; {seen}."
 else:
-    print(f"{posts_in_both} posts have an ok answer under both prompts: too few for a number")
+    verdict = f"{posts_in_both} posts have an ok answer under both prompts: too few for a number."
+Markdown(verdict)
 
 # %% [markdown]
 # Numbers hide what the answers are like, so read one. It is printed as it came, for the first post of the
@@ -294,11 +300,17 @@ page.save()
 # - A prompt is a versioned file. The fixed text comes first, the post comes fenced, and a post cannot change
 #   the structure of a request.
 # - Of {glue:text}`posts` posts under each of the prompts, {glue:text}`ok` answers in all were `ok`. In the
-#   corpus's letters, {glue:text}`reference_parts:.2f` of the parts are found: that is the ceiling of the
-#   measurement. What structure gained stands above, with its interval, where enough answers were `ok` to say.
+#   corpus's letters, {glue:text}`reference_parts:.0%` of the parts are found: that is the ceiling of the
+#   measurement.
 # - The embedded model has 270 million parameters and was never taught to follow instructions. It repeats the
 #   post, or the example, or itself. No prompt mends that; [training](04_lora_training.ipynb) is one thing
 #   that might.
+
+# %% [markdown]
+# Did it help to ask for the five parts? On this model and so few posts, what we know is no more than this:
+
+# %%
+Markdown(verdict)
 
 # %% [markdown]
 # ## Exercises

@@ -112,6 +112,9 @@ figures.chinese(safety.REFERRAL, meaning, title="The fixed referral")
 # its ordinary posts; and the `heldout` posts of `data/risk_posts.jsonl`, veiled ones beside look-alikes that share
 # their words. No weight was learnt from those. But one author wrote both parts, and their score was seen twice while
 # the classifier's layer was chosen, so read it as the best that can be hoped for. No crisis post is shown on any page.
+#
+# *Recall* is the share of the posts in danger that raise an alarm, *precision* the share of the alarms that are right.
+# A *false calm* is a post in danger without an alarm, a *false alarm* one about a post that is in none.
 
 # %%
 classifier = risk.load() if classified else None
@@ -416,15 +419,18 @@ page.save()
 # ## Summary
 #
 # - {glue:text}`asked` posts were to be answered, {glue:text}`ok` answers are `ok`, and {glue:text}`accepted` of those
-#   pass every gate. That is what a base model of this size does, and the reason to look before training on
-#   anything. Of the corpus's letters, {glue:text}`letters_passed:.0%` pass.
+#   pass every gate. Of the corpus's letters, {glue:text}`letters_passed:.0%` pass. A base model that was never taught
+#   to answer writes texts, not letters: look before you train on anything.
 # - A failure has a type and no text. It is counted beside the data and never in it.
 # - The journal comes first. The run can be killed at any instant, and the bill has two bounds.
 # - {glue:text}`questions` answers of this kind take about {glue:text}`million_prompt_tokens:.1f` million
 #   prompt and {glue:text}`million_completion_tokens:.1f` million completion tokens: between
 #   {glue:text}`cheapest:.0f` and {glue:text}`dearest:.0f` US dollars at the list prices of the file.
-# - On veiled posts that no weight was learnt from, triage found {glue:text}`triage_veiled_recall:.0%` of the posts in
-#   danger and missed {glue:text}`triage_veiled_false_calms`. On your posts it will do otherwise, and most likely worse.
+# - On {glue:text}`triage_veiled_posts` veiled posts and look-alikes that no weight was learnt from, triage found
+#   {glue:text}`triage_veiled_recall:.0%` of the posts in danger ({glue:text}`triage_veiled_recall_low:.0%` to
+#   {glue:text}`triage_veiled_recall_high:.0%`), missed {glue:text}`triage_veiled_false_calms`, and took
+#   {glue:text}`triage_veiled_false_alarms` of the look-alikes for a crisis. On your posts it will do otherwise, and
+#   most likely worse.
 
 # %% [markdown]
 # ## Exercises

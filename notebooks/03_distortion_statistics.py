@@ -125,7 +125,8 @@ figures.show(drawn.figure, page, "gold_shares", alt=drawn.alt, caption=drawn.cap
 #
 # For each pair: how many posts hold both, against how many would if the two were independent. There are 55 pairs, and
 # at 5 % two or three of them would look remarkable by chance alone, so the p values are corrected for false
-# discoveries (Benjamini and Hochberg). The figure shows log odds ratios and marks what survives.
+# discoveries (Benjamini and Hochberg). The figure shows log [odds ratios](../glossary.md), above 0 for types that come
+# together, below 0 for types that keep apart, and marks what survives.
 
 # %%
 drawn = label_figures.pairs(posts)
@@ -265,8 +266,10 @@ called = {name: scores[name] >= one.thresholds for name, one in made.items()}
 
 # %% [markdown]
 # Scores on the test posts: of the probe, of characters alone, and of the second labelling pass as if it were a
-# detector. The second pass is the ceiling of what can be asked of a machine here. It was made by a model from clear
-# posts, so it is nearer to perfect than two people would be.
+# detector. *Precision* is the share of its calls that are right, *recall* the share of the labels that it finds, and F1
+# their harmonic mean; *macro* averages over the types, *micro* over all labels. The second pass is the ceiling of what
+# can be asked of a machine here. It was made by a model from clear posts, so it is nearer to perfect than two people
+# would be.
 
 # %%
 second = second_pass.read(ROOT / "data/second_labels.jsonl", records)
@@ -331,6 +334,9 @@ for row in difference.itertuples():
 page.table("difference", difference, caption="F1 of the probe minus F1 of characters alone, 95 % paired intervals.")
 
 # %% [markdown]
+# Over the types, the model adds {glue:text}`gain_macro:+.3f` to F1 ({glue:text}`gain_macro_low:+.3f` to
+# {glue:text}`gain_macro_high:+.3f`). An interval that holds zero has not shown that it pays.
+#
 # ## What it takes for what
 #
 # Each cell counts posts in which the row's type was missed and the column's type was called falsely. Neighbours in the
@@ -402,9 +408,10 @@ page.table("domain_shift", table, caption=f"A detector ({shift['detector']}) at 
 # ## From the naive share to a corrected one
 #
 # Suppose the test posts had no gold labels, and a clinician had labelled the dev posts only. Which share of the test
-# posts holds a distortion? *Naive* counts what the detector calls. *Rogan-Gladen* corrects with the sensitivity and
-# specificity seen on the dev posts. *PPI++* starts from the clinician's share and lets the detector narrow it. The true
-# share of the test posts is known here, and drawn as a line.
+# posts holds a distortion? *Naive* counts what the detector calls. *Rogan-Gladen* corrects with what was seen on the
+# dev posts: its sensitivity (of the posts with a distortion, the share that it calls) and its specificity (of those
+# without, the share that it leaves alone). *PPI++* starts from the clinician's share and lets the detector narrow it.
+# The true share of the test posts is known here, and drawn as a line.
 
 # %%
 truth_share = float(truth[tested].mean())
@@ -533,9 +540,12 @@ page.save()
 #   discoveries.
 # - Letters in plain words name a distortion in {glue:text}`extract_recall:.1%` of the cases that have one: a share read
 #   off answers is a statement about the answers.
-# - A detector taught by spans reaches F1 {glue:text}`f1_any:.2f` for *any* and {glue:text}`f1_macro:.2f` over the
-#   types at home, and loses most of it elsewhere.
-# - A corrected share needs gold labels, and then its interval can be believed; a naive one cannot.
+# - A detector taught by spans reaches F1 {glue:text}`f1_any:.2f` ({glue:text}`f1_any_low:.2f` to
+#   {glue:text}`f1_any_high:.2f`) for *any* and {glue:text}`f1_macro:.2f` ({glue:text}`f1_macro_low:.2f` to
+#   {glue:text}`f1_macro_high:.2f`) over the types at home. One of characters goes from {glue:text}`home_macro:.2f` at
+#   home to {glue:text}`away_macro:.2f` on posts from elsewhere.
+# - A count of labels can be believed as far as there are gold labels to correct it. Where the truth was known,
+#   {glue:text}`cover_naive:.0%` of the naive 95 % intervals held it, and {glue:text}`cover_ppi:.0%` of those of PPI++.
 
 # %% [markdown]
 # ## Exercises

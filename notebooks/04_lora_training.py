@@ -14,8 +14,9 @@
 # # LoRA training
 #
 # *Can a base model that follows no instruction learn, from a few hundred letters, to answer in the shape of cognitive
-# behavioural therapy?* The paper tunes four 7B models on 22,327 answers with LoRA. This page runs the same method at a
-# size that two processor cores can carry, and says at each step what changes for a 7B run.
+# behavioural therapy?* The paper tunes four models of seven billion parameters (7B) on 22,327 answers with LoRA, which
+# leaves the model as it is and trains a small correction to it. This page runs the same method at a size that two
+# processor cores can carry, and says at each step what changes for a 7B run.
 #
 # **You will learn**
 #
@@ -190,9 +191,10 @@ print(f"{result.seconds:.0f} s, {trained / result.seconds:.0f} tokens/s, peak me
 # %% [markdown]
 # ## The curves
 #
-# The training loss of a step is that of its few records, so it jumps. The dev loss is over the same records each time:
-# it is the line to read. Were it to rise while the training loss falls, the adapter would be learning its
-# training letters by heart.
+# Loss is minus the log-probability of the right next token, in nats. Its exponential is the *perplexity*: among how
+# many equally likely tokens the model hesitates. The training loss of a step is that of its few records, so it jumps.
+# The dev loss is over the same records each time: it is the line to read. Were it to rise while the training loss
+# falls, the adapter would be learning its training letters by heart.
 
 # %%
 curve = pd.DataFrame(result.history).set_index("step")

@@ -354,6 +354,11 @@ print(f"kappa {agreed['kappa']:.2f} [{agreed['low']:.2f}, {agreed['high']:.2f}]:
 # - Missing is missing. An interval of a mean of ratings has to respect posts and raters.
 # - A machine judge needs both orders, typed outcomes and people to compare it with.
 # - Give an agreement coefficient with its interval and the distribution of scores: none of them tells it all.
+# - Of the systems we know nothing from this page: its {glue:text}`simulated_ratings:.0f` scores are simulated. What it
+#   shows is that the method finds what was put in. A judge with a liking for the first place gave it
+#   {glue:text}`judge_first_wins:.0%` of its verdicts ({glue:text}`judge_first_wins_low:.0%` to
+#   {glue:text}`judge_first_wins_high:.0%`), and its kappa with the raters is {glue:text}`judge_kappa:.2f`
+#   ({glue:text}`judge_kappa_low:.2f` to {glue:text}`judge_kappa_high:.2f`).
 
 # %% [markdown]
 # ## Exercises

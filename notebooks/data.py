@@ -343,8 +343,8 @@ page.save()
 #   answer {glue:text}`answer_median` ({glue:text}`answer_median_psyqa`).
 # - Two passes agree on types (lowest kappa {glue:text}`kappa_lowest:.2f`) and much less on words
 #   ({glue:text}`span_jaccard:.2f` of the characters shared). Both are machines.
-# - The gates have {glue:text}`findings` findings on the corpus, and found {glue:text}`caught` of six defects put in on
-#   purpose.
+# - The gates have {glue:text}`findings` findings on the corpus, and found {glue:text}`caught` of the six defects put in
+#   on purpose. That is no proof that there are no others.
 #
 # ## Next
 #
