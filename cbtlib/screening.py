@@ -5,7 +5,7 @@
 
 Notable choices:
 
-- A limit is measured, not chosen: each numeric gate lets every hand-written answer of the train split through. The
+- A limit is measured, not chosen: each numeric gate lets every answer of the train split through. The
   same gates on the test split say how many good answers they cost.
 - Gates look at one answer and its post. They find defects that can be named. An answer that passes all of them can
   still be a bad letter; only people tell (the chapter on human evaluation).
@@ -65,7 +65,7 @@ class Limits:
 
     @classmethod
     def measure(cls, records: Sequence[Record]) -> "Limits":
-        """The widest limits that these hand-written answers need, all of them passing."""
+        """The widest limits that these answers need, all of them passing."""
         if len(records) < 20:
             raise CbtError(f"limits need at least 20 answers to be measured on, there are {len(records)}")
         numbers = pd.DataFrame([_numbers(record.answer_text, record.post, "") for record in records])

@@ -449,8 +449,8 @@ figures.show(
 )
 
 # %% [markdown]
-# The same for every type. With four or five labelled posts of a type among the dev posts, a corrected share knows
-# little, and its interval says so. The naive one does not.
+# The same for every type. With the few labelled posts of a type among the dev posts, a corrected share knows little,
+# and its interval says so. The naive one does not.
 
 # %%
 types = whole[(whole["labels from"] == "probe") & (whole["type"] != "any")]

@@ -163,8 +163,8 @@ page.table("means", analysis.means.set_index("criterion"), caption="Means of the
 # The intervals speak of other posts *and* other raters: {glue:text}`simulated_ratings:.0f` scores are not that many
 # independent opinions. They come from a few people about a few posts, and another few people would have been harsher or
 # kinder. With two or three raters that makes them wide, and rightly so: nobody knows the fourth. (Variance clustered by
-# posts and by raters, with a t quantile; in a simulation such intervals hold the true mean about 92 times in a hundred
-# with three raters, and intervals that resample three raters 83 times.)
+# posts and by raters, with a t quantile. With so few raters even such an interval holds the truth somewhat less often
+# than it says; one that resamples three raters does worse, since three people drawn from three are often two.)
 
 # %%
 criterion = forms.CRITERIA[0].id
