@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cbtlib import ROOT, corpus, endpoint, report, runs, sampling, structure, templates, training
 
 RANKS = (2, 8, 32)
-SIZES = (32, 64, 128, 280)
+SIZES = (32, 64, 128)
 AT = 64  # records of the rank sweep
 
 

@@ -262,8 +262,8 @@ page.table("differences", differences.set_index("system"), caption=f"Differences
 # only. The table gives the chance to find a true difference with a 5 % test.
 
 # %%
-first, last = sorted(table["system"].unique())[:: table["system"].nunique() - 1]
-power = ratings.power(table, last, first, criterion)
+one, other = table.groupby("system")["item"].nunique().nlargest(2).index  # those with the most posts in common
+power = ratings.power(table, one, other, criterion)
 page.table(
     "power",
     power.set_index(["difference", "raters"]),
