@@ -228,8 +228,11 @@ def _child() -> None:
     params.n_parallel = settings["slots"]
     params.n_ctx = settings["slots"] * settings["context"]
     params.n_gpu_layers = 0
+    cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # a container or a batch job may hold fewer
+        cores = min(cores, len(os.sched_getaffinity(0)))
     for threads in (params.cpuparams, params.cpuparams_batch):
-        threads.n_threads = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+        threads.n_threads = cores
         # Threads wait for each other at every layer. Polled, that wait takes the core from the one waited for when
         # another program runs too: half the speed of a single thread. Asleep, they lose nothing.
         threads.poll = 0

@@ -198,7 +198,7 @@ def pairs(labelled: Labelled, language: str = "both") -> Drawn:
     axis.grid(False)
     figure.colorbar(image, location="bottom", label="apart ← log odds ratio → together")
     told = f"{len(found)} of {len(table)} pairs"
-    figures.headline(figure, f"{told} come together more or less often than by chance")
+    figures.headline(figure, f"{told} are seen to come together more or less often than by chance")
     alt = f"Triangle of log odds ratios; {told} are marked as differing from chance."
     caption = f"Pairs of labels in the same of {len(labelled.labels):,} {labelled.what}. * p below 0.05, corrected for "
     caption += f"the number of pairs: {told}."
@@ -248,10 +248,11 @@ def topics(labelled: Labelled) -> Drawn:
     error = [table["share"] - table["low"], table["high"] - table["share"]]
     axis.errorbar(table["share"], table.index, xerr=np.clip(error, 0, 1), fmt="o", capsize=3)
     axis.set(xlabel=f"share of {labelled.what} with a label", xlim=(0, 1))
-    axis.set_title(f"{'Topics differ' if p < 0.05 else 'No difference between topics shows'} (p = {p:.2f})")
+    said = f"p = {p:.2f}" if p >= 0.01 else "p < 0.01"
+    axis.set_title(f"{'Topics differ' if p < 0.05 else 'No difference between topics shows'} ({said})")
     alt = f"Share with a label for {len(table)} topics, with intervals: {table['share'].min():.0%} to "
     alt += f"{table['share'].max():.0%}."
-    caption = f"Share with a label by topic, 95 % intervals; all topics alike: p = {p:.2f} (chi-squared)."
+    caption = f"Share with a label by topic, 95 % intervals; all topics alike: {said} (chi-squared)."
     return Drawn(figure, alt, caption, table)
 
 

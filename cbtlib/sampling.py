@@ -18,6 +18,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import DynamicCache, RepetitionPenaltyLogitsProcessor
 
+from cbtlib import CbtError, fused
+
 CANDIDATES = 256
 
 
@@ -51,6 +53,7 @@ def sample(
     """One text for each rendered prompt, in their order; temperature 0 is greedy. Seeded, the caller's RNG untouched.
 
     Prompts of similar length share a batch, so the result depends on the list as a whole, and not on its order alone.
+    Raises CbtError when the model's numbers overflow.
     """
     ends = {tokenizer.eos_token_id, *stop}
     ids = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
@@ -59,7 +62,7 @@ def sample(
     samples: dict[int, Sample] = {}
     was_training = model.training
     model.eval()
-    with torch.random.fork_rng(), tqdm(total=len(ids), desc="sampling", disable=None) as bar:
+    with fused.packed(model), torch.random.fork_rng(), tqdm(total=len(ids), desc="sampling", disable=None) as bar:
         torch.manual_seed(seed)
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
@@ -74,10 +77,12 @@ def sample(
 
 def chooser(temperature: float, top_p: float, repetition_penalty: float) -> Callable[[Tensor, Tensor], Tensor]:
     """A function of texts (batch, length) and logits (batch, vocabulary) that gives the next token of each text."""
-    penalty = RepetitionPenaltyLogitsProcessor(repetition_penalty)
+    penalty = RepetitionPenaltyLogitsProcessor(float(repetition_penalty))
 
     def choose(text: Tensor, logits: Tensor) -> Tensor:
         scores = penalty(text, logits.float())
+        if scores.isnan().any():
+            raise CbtError("the model's logits are not numbers: load it in bfloat16 or float32")
         return draw(scores / temperature, top_p) if temperature else scores.argmax(-1)
 
     return choose
@@ -90,7 +95,7 @@ def draw(scores: Tensor, top_p: float) -> Tensor:
     """
     best, tokens = scores.topk(min(CANDIDATES, scores.shape[-1]))
     shares = (best - scores.logsumexp(-1, keepdim=True)).exp()
-    inside = shares.cumsum(-1) - shares < top_p  # the likeliest always is
+    inside = shares.cumsum(-1) - shares < max(top_p, 1e-9)  # the likeliest always is
     return tokens.gather(1, torch.multinomial(shares * inside, 1))[:, 0]
 
 
@@ -119,7 +124,8 @@ def decode(
             input_ids=text[:, read:], attention_mask=mask, position_ids=places, past_key_values=cache, logits_to_keep=1
         ).logits[:, -1]
         read = text.shape[1]
-        text = torch.cat([text, choose(text, logits)[:, None]], dim=1)
+        said = text.where(mask.bool(), text[:, -1:])  # padding is no text, and may be the end mark
+        text = torch.cat([text, choose(said, logits)[:, None]], dim=1)
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         left = [at for at, token in enumerate(text[:, -1].tolist()) if token not in ends]
         for at in set(range(len(going))).difference(left):
@@ -128,9 +134,9 @@ def decode(
             going = [going[at] for at in left]
             if not going:
                 break
-            chosen = torch.tensor(left, device=model.device)
+            chosen: Any = torch.tensor(left, device=model.device)
             text, mask = text[chosen], mask[chosen]
-            cache.batch_select_indices(chosen)
+            cache.reorder_cache(chosen)
     for at, row in enumerate(going):
         found[row] = text[at, width:].tolist(), False
     return found

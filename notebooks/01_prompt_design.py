@@ -55,7 +55,7 @@ results: str = "results"  # where products go
 model: str = "embedded"  # embedded, smoke, or a model at OPENAI_BASE_URL
 shapes: list = ["plain_few_shot", "few_shot", "few_shot_distortions"]  # no structure, structure, structure and list
 languages: list = ["", "_en"]  # endings of the prompt files: instructions in Chinese, and in English
-items: int = 4  # posts of the dev split that each prompt is tried on
+items: int = 5  # posts of the dev split that each prompt is tried on; fewer give no gain of structure
 max_tokens: int = 300  # longest answer; one that is not done by then is truncated, and not data
 replay: str = ""  # the folder `runs` of an earlier run of this page: take every reply from there
 

@@ -68,7 +68,7 @@ profile: str = "embedded"  # which profile made this page
 results: str = "results"  # where products go
 items: int = 16  # test posts that the models answer, spread over the split; 0 for all
 samples: int = 3  # replies of the tuned model to each post, each with a seed of its own
-max_new_tokens: int = 448  # longest reply; a reply that is not done by then is truncated, and not scored
+max_new_tokens: int = 420  # longest reply; a reply that is not done by then is truncated, and not scored
 temperature: float = 0.7  # of sampling
 bertscore_layer: int = 9  # layer of the base model whose token states BERTScore compares
 bleurt_checkpoint: str = ""  # folder of a BLEURT checkpoint; BLEURT is not run without one
@@ -390,7 +390,8 @@ data = pd.DataFrame(
 shown = [system for system in kinds.values() if system in replies]
 floors = [system for system in shown if system.startswith("floor")]
 of = {system: scores[system]["chrf"].value for system in shown if system in scores}
-groups = {"tuned": ["LoRA-tuned"], "best floor": floors, "base": shown[3:5], "ceiling": shown[6:]}
+against = max(("base, few-shot", "base, zero-shot"), key=lambda rival: len(replies[rival]))  # ended more letters
+groups = {"tuned": ["LoRA-tuned"], "best floor": floors, "base": [against], "ceiling": shown[6:]}
 beside = {name: [of[one] for one in group if one in of] for name, group in groups.items()}
 told = "" if "LoRA-tuned" in of else "No ok reply of the tuned model. "
 told += "By chrF: " + ", ".join(f"{name} {max(values):.1f}" for name, values in beside.items() if values)
@@ -438,7 +439,8 @@ above = [
 page.number("floors_above", len(above), n=len(panels), what="measures that rank some floor above the tuned model")
 ranks = "The tuned model has no ok reply to hold against a floor."
 if "LoRA-tuned" in scores:
-    ranks = f"By {len(above)} of {len(panels)} measures some floor stands above the tuned model. " + "; ".join(above)
+    ranks = f"By {len(above)} of {len(panels)} measures some floor stands above the tuned model"
+    ranks += f" ({'; '.join(above)})." if above else "."
 Markdown(ranks)
 
 # %% [markdown]
@@ -500,19 +502,17 @@ page.table("differences", table, caption="LoRA-tuned minus each rival on the pos
 # little. When neither base ended two letters, there is no gain to report, and the claims page says *not run*.
 
 # %%
-against = max(("base, few-shot", "base, zero-shot"), key=lambda rival: len(replies[rival]))
 gains = [one for one in differences if one.base == against]
 for one in gains:
     what = f"{one.name}, LoRA-tuned minus {against}, on the same posts"
     page.number(tested[one.name], one.value, low=one.low, high=one.high, n=one.n, what=what)
-kept = [one for one in gains if one.p_holm < 0.05]
-sure = [f"{panels[one.name]} {one.value:+.3g} ({one.low:+.3g} to {one.high:+.3g})" for one in kept]
-if not gains:
-    verdict = "Too few posts were answered by both systems to compare them."
-elif sure:
-    verdict = f"On {gains[0].n} posts, tuned minus base ({against}): {', '.join(sure)}."
-else:
-    verdict = f"On {gains[0].n} posts, no difference from the base ({against}) survives the correction."
+each = [
+    f"{panels[one.name]} {one.value:+.3g} ({one.low:+.3g} to {one.high:+.3g}{', sure' if one.p_holm < 0.05 else ''})"
+    for one in gains
+]
+verdict = "Too few posts were answered by both systems to compare them."
+if gains:
+    verdict = f"On {gains[0].n} posts, tuned minus base ({against}): {', '.join(each)}; *sure* survives the correction."
 Markdown(verdict)
 
 # %% [markdown]

@@ -1,5 +1,6 @@
 """Training: which tokens carry loss; shortcuts change no number; finished work is kept; mistakes are named."""
 
+import copy
 import dataclasses
 import importlib.util
 import json
@@ -385,12 +386,16 @@ def test_samples_come_in_the_order_of_the_prompts_seeded_and_say_when_cut_off(mo
     assert swapped == first[::-1]
 
 
-def test_greedy_texts_are_those_of_generate_and_end_where_it_ends(model, tokenizer):
+@pytest.mark.parametrize("pad", ["own", "the end mark"])
+def test_greedy_texts_are_those_of_generate_and_end_where_it_ends(pad, model, tokenizer):
     prompts = ["短", "一个长一些的开头，句子还没有完", "中等的开头"]
     ids = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
     how = {"max_new_tokens": 12, "repetition_penalty": 1.1, "do_sample": False, "eos_token_id": None}
     tails = [model.generate(torch.tensor([row]), **how)[0, len(row) :].tolist() for row in ids]
     stop = [tails[0][4], tails[1][8]]  # so that rows leave their batch at different steps
+    if pad == "the end mark":  # as many tokenizers have it: padding must not make the end less likely
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.pad_token_id = stop[0]
     found = sampling.sample(model, tokenizer, prompts, max_new_tokens=12, temperature=0, stop=stop)
     for one, tail in zip(found, tails, strict=True):
         end = next((at for at, token in enumerate(tail) if token in stop), None)

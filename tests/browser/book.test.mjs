@@ -118,6 +118,8 @@ test("print shows the article alone", async () => {
   for (const name of [".bd-sidebar-primary", ".bd-sidebar-secondary", ".header-article"])
     assert.equal(await page.locator(name).first().isVisible(), false, name);
   assert.equal(await page.locator("h1:visible").count(), 1); // the theme prints the title from a copy of its own
+  assert.ok(await page.locator("article p").first().isVisible());
+  assert.ok(await page.locator("article figure img").first().isVisible());
   await close();
 });
 
