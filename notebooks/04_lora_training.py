@@ -63,7 +63,7 @@ max_steps: int = 30  # optimizer steps of four records; 0: the profile's own
 train_records: int = 0  # take only this many training records; 0: all
 dev_records: int = 8  # dev records watched during training; 0: all
 questions: int = 6  # dev posts answered before, at two checkpoints, and after
-max_new_tokens: int = 420  # limit of one answer; most letters of the corpus fit
+max_new_tokens: int = 448  # limit of one answer; most letters of the corpus fit
 temperature: float = 0.7  # of sampling
 
 # %% [markdown]
