@@ -57,7 +57,7 @@ clean: ## remove results, the built book and .venv (the model's cache stays)
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
 	  "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make $(MAKECMDGOALS) PYTHON=python3.11")'
-	@echo "setting up .venv: 2.7 GB, a few minutes, once"
+	@echo "setting up .venv: some gigabytes, a few minutes, once"
 	$(PYTHON) -m venv .venv && date +%s > .venv/began
 	$(PIP) install -q "$$(grep '^torch==' requirements.lock)"
 	$(PIP) install -r requirements.lock

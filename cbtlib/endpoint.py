@@ -234,7 +234,7 @@ def _child() -> None:
     for threads in (params.cpuparams, params.cpuparams_batch):
         threads.n_threads = cores
         # Threads wait for each other at every layer. Polled, that wait takes the core from the one waited for when
-        # another program runs too: half the speed of a single thread. Asleep, they lose nothing.
+        # another program runs too, and several are slower than one. Asleep, they lose nothing.
         threads.poll = 0
     params.chat_template = embedded.CHAT_TEMPLATE
     params.ui = False

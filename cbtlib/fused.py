@@ -13,8 +13,8 @@ On a CPU a training step of a small model waits for memory as long as it compute
   blocks of queries, each with the keys that they may see and no others.
 - RMS norm. Gemma's code in transformers passes over an activation nine times, and autograd twelve times more; here it
   is three and five.
-- `packed` is for writing, not for training: a matmul of few rows spends half its time bringing the weights into the
-  order that its kernel wants, once for every token. Here they are brought into it once.
+- `packed` is for writing, not for training: a matmul of few rows spends much of its time bringing the weights into
+  the order that its kernel wants, once for every token. Here they are brought into it once.
 - `keep_memory` lets the C library hand freed activations to the next layer: by default it returns them to the system,
   which hands out the same pages anew, filled with zeros.
 

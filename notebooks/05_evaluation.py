@@ -389,12 +389,12 @@ data = pd.DataFrame(
 ).drop(columns="signature")
 shown = [system for system in kinds.values() if system in replies]
 floors = [system for system in shown if system.startswith("floor")]
-of = {system: scores[system]["chrf"].value for system in shown if system in scores}
+chrf = {system: scores[system]["chrf"].value for system in shown if system in scores}
 against = max(("base, few-shot", "base, zero-shot"), key=lambda rival: len(replies[rival]))  # ended more letters
-groups = {"tuned": ["LoRA-tuned"], "best floor": floors, "base": [against], "ceiling": shown[6:]}
-beside = {name: [of[one] for one in group if one in of] for name, group in groups.items()}
-told = "" if "LoRA-tuned" in of else "No ok reply of the tuned model. "
-told += "By chrF: " + ", ".join(f"{name} {max(values):.1f}" for name, values in beside.items() if values)
+beside = {"tuned": "LoRA-tuned", "best floor": max(floors, key=chrf.__getitem__), "base": against}
+beside["ceiling"] = kinds["ceiling"]
+told = "" if "LoRA-tuned" in chrf else "No ok reply of the tuned model. "
+told += "By chrF: " + ", ".join(f"{name} {chrf[system]:.1f}" for name, system in beside.items() if system in chrf)
 
 # %% [markdown]
 # All of them at a glance: floors are blue, models orange, the ceiling green. Small rings are the single seeds. The same

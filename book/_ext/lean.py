@@ -13,7 +13,6 @@ from pathlib import Path
 from fontTools import subset
 from sphinx.application import Sphinx
 
-ICON_RULE = re.compile(r'((?:\.fa-[\w-]+:{1,2}before,?)+)\{content:"\\[0-9a-f]+"\}')
 SCRIPT = r'\s*<(?:script|link)[^>]*(?:src|href)="[^"]*{}[^"]*"[^>]*>(?:</script>)?'
 UNWANTED = re.compile(SCRIPT.format(r"scripts/fontawesome\.js"))
 SEARCHING = re.compile(SCRIPT.format(r"(?:searchtools|language_data|searchindex)\.js"))
@@ -53,10 +52,10 @@ def slim(app: Sphinx, exception: Exception | None) -> None:
             script.unlink()
         else:
             used.update(re.findall(r"[\w-]+", script.read_text("utf-8")))
-    _icons(html / "_static", used)
     for sheet in html.glob("_static/**/*.css"):
         css = COMMENT.sub("", sheet.read_text("utf-8"))
         sheet.write_text(RULE.sub(lambda rule: _kept(rule, used), css), "utf-8")
+    _icons(html / "_static")
 
 
 def _kept(rule: re.Match[str], used: set[str]) -> str:
@@ -67,12 +66,10 @@ def _kept(rule: re.Match[str], used: set[str]) -> str:
     return rule[0] if any(used.issuperset(classes) for classes in asked) else ""
 
 
-def _icons(static: Path, used: set[str]) -> None:
-    """Keep the rules of the icons in `used`, and a font with the glyphs that any style sheet then names."""
+def _icons(static: Path) -> None:
+    """Put a font with the glyphs that the style sheets still name in the place of the whole one."""
     sheet = static / "styles/pydata-sphinx-theme.css"
-    css = ICON_RULE.sub(
-        lambda rule: rule[0] if used & set(re.findall(r"fa-[\w-]+", rule[1])) else "", sheet.read_text("utf-8")
-    )
+    css = sheet.read_text("utf-8")
     css = re.sub(r"fa-solid-900\.woff2\) format\(\"woff2\"\)", 'fa-solid.woff) format("woff")', css)
     sheet.write_text(css, "utf-8")
     everything = css + "".join(path.read_text("utf-8") for path in static.glob("**/*.css") if path != sheet)
