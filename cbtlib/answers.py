@@ -13,14 +13,14 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from cbtlib import CbtError
 from cbtlib.corpus import PARTS
 from cbtlib.questions import Question
 
 Outcome = Literal["ok", "refused", "unparsed", "truncated", "filtered", "failed", "crisis"]
-OUTCOMES: tuple[Outcome, ...] = ("ok", "refused", "unparsed", "truncated", "filtered", "failed", "crisis")
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 ROW_GROUP = 1000
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtlib import CbtError, bleurt, formats, metrics, report
-from cbtlib.report import OUTCOMES
+from cbtlib.answers import OUTCOMES
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,10 @@ import pandas as pd
 import psutil
 from pandas.io.formats.style import Styler
 
-from cbtlib import ROOT, CbtError, markup
+from cbtlib import ROOT, CbtError, markup, naming
+from cbtlib.answers import OUTCOMES
 from cbtlib.cache import sha256
 
-OUTCOMES = ("ok", "refused", "unparsed", "truncated", "filtered", "failed", "crisis")
 VERSIONS = ("torch", "transformers", "peft", "xllamacpp", "sacrebleu", "scikit-learn")
 VERDICTS = ("reproduced", "direction holds", "differs", "not comparable", "not run")
 

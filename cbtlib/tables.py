@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from cbtlib import ROOT, CbtError, corpus
-from cbtlib.report import OUTCOMES
+from cbtlib.answers import OUTCOMES
 
 ALIASES = {
     "question": ("question", "post", "query", "prompt", "input", "instruction", "text", "问题", "提问", "来信"),
