@@ -66,6 +66,7 @@ Judging
 
 The book
     report              numbers, claims, provenance
+    naming              plain names for what files call by machine names
     markup              foreign text as HTML that shows it and does nothing else
     reproducing         a row for each figure: expected, tolerance, command
     figures             one style, one CJK font

@@ -16,7 +16,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -101,14 +101,16 @@ class Page:
         self._outcomes[step] = {key: int(counts.get(key, 0)) for key in OUTCOMES}
         return pd.DataFrame([self._outcomes[step]], index=pd.Index([step], name="step"))
 
-    def table(self, name: str, frame: pd.DataFrame, *, caption: str, shown: int = 50):
+    def table(self, name: str, frame: pd.DataFrame, *, caption: str, shown: int = 50, named: Sequence[str] = ()):
         """Write `<name>.csv` and return a captioned, escaped HTML table of the first `shown` rows.
 
         Text is shown as text and long text shortened; numbers have three decimals and stand right. A row's name stays a
-        row header: the name of the index moves into the header line, and several index levels become columns.
+        row header: the name of the index moves into the header line, and several index levels become columns. Machine
+        names of rows and columns, and those in the cells of the columns `named`, become plain ones (`naming`), which
+        the CSV does not.
         """
         frame.to_csv(self.dir / f"{name}.csv", encoding="utf-8", float_format="%.10g")
-        view = frame.head(shown)
+        view = naming.table(frame.head(shown), named)
         levels = view.index.nlevels > 1
         view = view.reset_index() if levels else view.copy()
         if not levels:

@@ -111,7 +111,7 @@ table = pd.DataFrame(
     [(p.name, p.language, p.kind, p.output, len(p.text), p.sha256[:10], p.about) for p in rows],
     columns=["prompt", "language", "kind", "output", "characters", "sha256", "about"],
 ).set_index("prompt")
-page.table("prompts", table, caption="The prompts of this book. sha256: the first ten digits of the file's hash.")
+page.table("prompts", table, caption="The prompts of this book. SHA-256: the first ten digits of the file's hash.")
 
 # %% [markdown]
 # The five-part prompt in Chinese. Its English twin, `five_parts_en`, follows it sentence by sentence and is

@@ -53,6 +53,7 @@ from cbtlib import (
     figures,
     flow,
     generate,
+    naming,
     prices,
     prompts,
     report,
@@ -157,7 +158,7 @@ for name, short in (("veiled posts, held out", "triage_veiled"), ("corpus: dev, 
     page.number(f"{short}_false_calms", int(row["false_calm"]), what="crisis posts without an alarm", n=n)
     n = int(row["posts"]) - n
     page.number(f"{short}_false_alarms", int(row["false_alarm"]), what="ordinary posts taken for a crisis", n=n)
-row[["posts", "crisis_posts", "false_calm", "false_alarm"]].astype(int).to_frame(f"{name}: {kind}")
+naming.table(row[["posts", "crisis_posts", "false_calm", "false_alarm"]].astype(int).to_frame(f"{name}: {kind}"))
 
 # %% [markdown]
 # All of these posts were written by a language model for this book. On other people's words the figures are worse:

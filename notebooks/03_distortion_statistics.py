@@ -53,6 +53,7 @@ from cbtlib import (
     generate,
     label_figures,
     labelling,
+    naming,
     prevalence,
     report,
     second_pass,
@@ -380,7 +381,8 @@ errors = labelling.errors(items, gold[tested], called["probe"][tested][:, :-1], 
 gloss = {record.id: record.gloss["question"] for record in splits["test"]}
 errors.insert(0, "title", [gloss[name] for name in errors.index])
 page.number("posts_wrong", len(errors), n=int(tested.sum()), what="test posts with a missed or a false label")
-page.table("errors", errors, shown=6, caption=f"Six of the {len(errors)} posts with a missed or a false label.")
+caption = f"Six of the {len(errors)} posts with a missed or a false label."
+page.table("errors", errors, shown=6, caption=caption, named=["missed", "called falsely"])
 
 # %% [markdown]
 # ## How far it travels
@@ -420,7 +422,8 @@ sources = {"probe": called["probe"][:, :-1], "names in the letter": extracted}
 whole = {name: prevalence.corrected(flags[tested], gold[dev], flags[dev]) for name, flags in sources.items()}
 whole = pd.concat(whole, names=["labels from", None]).reset_index(level=0)
 corrected = whole[whole["type"] == "any"].drop(columns="type").rename(columns={"undefined": "undefined because"})
-page.table("corrected", corrected, caption=f"Share of test posts with a distortion; the truth is {truth_share:.2f}.")
+caption = f"Share of test posts with a distortion; the truth is {truth_share:.2f}."
+page.table("corrected", corrected.set_index("labels from"), caption=caption, named=["method"])
 
 # %% [markdown]
 # The names in the letters give a naive share far below the truth with a confident, narrow interval: the error that no
@@ -429,7 +432,7 @@ page.table("corrected", corrected, caption=f"Share of test posts with a distorti
 # %%
 drawn = corrected.dropna(subset=["share"])
 figure, axis = plt.subplots(figsize=(figures.WIDTH, 3.8))
-labels = [f"{method}, {source}" for method, source in zip(drawn["method"], drawn["labels from"], strict=True)]
+labels = [f"{naming.shown(row['method'])}, {row['labels from']}" for _, row in drawn.iterrows()]
 error = np.clip([drawn["share"] - drawn["low"], drawn["high"] - drawn["share"]], 0, 1)
 axis.errorbar(drawn["share"], labels, xerr=error, fmt="o", capsize=3)
 axis.axvline(truth_share, linestyle="--", color=figures.COLORS[1], label="truth")
@@ -504,7 +507,8 @@ figure, axis = plt.subplots(figsize=(figures.WIDTH, 4.2))
 places = {x: f"share {x[0]:.0%}\nsens. {x[1]}\nspec. {x[2]}" for x in settings}
 for shift_by, (method, rows) in zip((-0.15, 0, 0.15), cover.groupby("method", sort=False), strict=True):
     error = np.clip([rows["coverage"] - rows["low"], rows["high"] - rows["coverage"]], 0, 1)
-    axis.errorbar(np.arange(len(rows)) + shift_by, rows["coverage"], yerr=error, fmt="o", capsize=3, label=method)
+    label = naming.shown(method)
+    axis.errorbar(np.arange(len(rows)) + shift_by, rows["coverage"], yerr=error, fmt="o", capsize=3, label=label)
 axis.axhline(0.95, linestyle="--", color="0.4")
 axis.set_xticks(range(len(settings)), list(places.values()))
 axis.set(ylabel="intervals that hold the truth", ylim=(-0.02, 1.02))

@@ -50,6 +50,7 @@ from cbtlib import (
     endpoint,
     figures,
     metrics,
+    naming,
     prompts,
     report,
     resampling,
@@ -323,9 +324,9 @@ Markdown("BLEURT: " + ("run on `" + bleurt_checkpoint + "`." if bleurt_checkpoin
 # bootstrap over posts: draw as many posts again, with replacement, many times over, and keep the middle 95 % of the
 # scores.
 #
-# `parts` counts how many of the five CBT parts a reply has, `named` is the share that names a distortion. `requests`
-# and `suggestions` are the **load** of a letter: how many sentences ask something, and how many tell the reader what
-# to do. In a single turn, five good suggestions can be four too many.
+# *CBT parts* counts how many of the five parts a reply has; *names a distortion* is the share that does. *Requests* and
+# *suggestions* are the **load** of a letter: how many sentences ask something, and how many tell the reader what to do.
+# In a single turn, five good suggestions can be four too many.
 
 # %%
 gold = {record.id: record for record in posts}
@@ -372,8 +373,7 @@ kinds = {
     "tuned": "LoRA-tuned",
     "ceiling": "ceiling: second letter",
 }
-panels = {"bleu": "BLEU", "chrf": "chrF", "meteor_char": "METEOR", "bertscore": "BERTScore", "parts": "CBT parts"}
-panels |= dict.fromkeys(fifth, "BLEURT")
+panels = {name: naming.shown(name) for name in ("bleu", "chrf", "meteor_char", "bertscore", "parts", *fifth)}
 for kind, system in kinds.items():
     for metric in panels if system in scores else ():
         one = scores[system][metric]
@@ -464,10 +464,10 @@ page.table(
 # %%
 dice = pd.DataFrame(
     {
-        title: [scores[one][metric].value for one in seeds if one in scores]
+        metric: [scores[one][metric].value for one in seeds if one in scores]
         + [np.ptp([scores[one][metric].value for one in seeds if one in scores] or [np.nan])]
         + [scores["LoRA-tuned"][metric].high - scores["LoRA-tuned"][metric].low if "LoRA-tuned" in scores else np.nan]
-        for metric, title in panels.items()
+        for metric in panels
     },
     index=[*(one for one in seeds if one in scores), "range over seeds", "width of the interval over posts"],
 )
@@ -494,7 +494,7 @@ for rival in ("base, zero-shot", "base, few-shot", *floors):
         found += metrics.compare(texts, gold_texts, base=rival, metrics=list(tested), resamples=resamples, seed=seed)
 differences = metrics.family(found)
 table = pd.DataFrame([asdict(one) for one in differences], columns=list(metrics.Difference.__slots__))
-table = table.drop(columns="system").set_index("base")
+table = table.drop(columns="system").set_index(["base", "name"])
 page.table("differences", table, caption="LoRA-tuned minus each rival on the posts that both answered")
 
 # %% [markdown]
@@ -518,8 +518,8 @@ Markdown(verdict)
 # %% [markdown]
 # ## Which parts are there?
 #
-# `parts` is a mean. The table opens it up: the share of replies in which each of the five parts was found. The reader
-# that finds them is a classifier with errors of its own, measured where it is introduced.
+# *CBT parts* is a mean. The table opens it up: the share of replies in which each of the five parts was found. The
+# reader that finds them is a classifier with errors of its own, measured where it is introduced.
 
 # %%
 shares = {

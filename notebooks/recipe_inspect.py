@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
-from cbtlib import CbtError, corpus, figures, metrics, report, safety, screening, structure, tables
+from cbtlib import CbtError, corpus, figures, metrics, naming, report, safety, screening, structure, tables
 
 # %% [markdown]
 # ## Your file
@@ -163,7 +163,7 @@ if ordered:
 fullest = int(parts.sum(axis=1).idxmax())
 sentences = pd.DataFrame(found[fullest].sentences, columns=["sentence", "part"]).set_index("sentence")
 told = f" to “{good['gloss'][fullest]}”" if "gloss" in good else f", id {good['id'][fullest]}"  # English, for this page
-page.table("one_answer", sentences, caption=f"The answer with most parts{told}, as it is read")
+page.table("one_answer", sentences, caption=f"The answer with most parts{told}, as it is read", named=["part"])
 
 # %% [markdown]
 # ## What the letters ask of a reader
@@ -187,7 +187,7 @@ for one in scores["your answers"].values():
     bound = {"low": min(one.low, one.value), "high": max(one.high, one.value)} if np.isfinite(one.low) else {}
     page.number(one.name, one.value, n=one.n, what=f"{one.name} of the answers", **bound)
 text = {s: {n: f"{o.value:.3g} [{o.low:.3g}, {o.high:.3g}]" for n, o in of.items()} for s, of in scores.items()}
-page.table("measures", pd.DataFrame(text), caption="Means with 95 % intervals; named: share that name a distortion")
+page.table("measures", pd.DataFrame(text), caption="Means with 95 % intervals; names a distortion: share that does")
 
 # %% [markdown]
 # ## Gates: read these answers first
@@ -213,7 +213,8 @@ for name, (statistics, _) in metrics.measure(good["answer"].tolist(), metrics=pe
 each["stopped_by"] = [" ".join(stopped.columns[row]) for row in stopped.to_numpy()]
 each.to_csv(page.dir / "answers.csv", index=False, encoding="utf-8-sig")
 page.save()
-each.drop(columns=["question", "answer"]).set_index("id").head(5).style.format(precision=2, escape="html")
+few = naming.table(each.drop(columns=["question", "answer"]).set_index("id").head(5))
+few.style.format(precision=2, escape="html")
 
 # %% [markdown]
 # ## Summary

@@ -8,7 +8,7 @@ import jupytext
 import pytest
 from bs4 import BeautifulSoup
 
-from cbtlib import ROOT, report, run, student
+from cbtlib import ROOT, naming, prompts, report, run, student
 
 CHAPTERS = [page for page in run.PAGES if page[0].isdigit()]
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
@@ -103,6 +103,20 @@ def test_every_page_runs_and_writes_its_numbers(smoke_book, page):
     assert facts["seconds"] > 0 and facts["peak_memory_gb"] > 0
     for picture in folder.glob("*.png"):
         assert picture.with_suffix(".svg").exists() and picture.with_suffix(".csv").exists()
+
+
+@pytest.mark.parametrize("page", run.PAGES)
+def test_a_table_has_plain_names(smoke_book, page):
+    """Prompts and pages are called what a reader types, and an index of `naming.VERBATIM` holds such names too."""
+    known = {*prompts.names(), *run.PAGES}
+    executed = json.loads((smoke_book.root / "results/smoke" / page / f"{page}.ipynb").read_text("utf-8"))
+    for output in (output for cell in executed["cells"] for output in cell.get("outputs", [])):
+        table = BeautifulSoup("".join(output.get("data", {}).get("text/html", "")), "html.parser")
+        columns, rows = table.select("table.dataframe thead th"), table.select("table.dataframe tbody th")
+        verbatim = bool(columns) and columns[0].get_text() in naming.VERBATIM
+        labels = {label.get_text().strip() for label in (columns if verbatim else columns + rows)} - known
+        assert not [label for label in labels if re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)+", label)]
+        assert not labels & set(naming.METRICS)
 
 
 def test_the_manifest_says_what_ran_on_what(smoke_book):
