@@ -378,7 +378,7 @@ for kind, system in kinds.items():
     for metric in panels if system in scores else ():
         one = scores[system][metric]
         bounds = {"low": one.low, "high": one.high} if np.isfinite(one.low) else {}
-        page.number(f"{metric}_{kind}", one.value, n=one.n, what=f"{metric} of {system}", **bounds)
+        page.number(f"{metric}_{kind}", one.value, n=one.n, what=f"{panels[metric]} of {system}", **bounds)
 
 # %% [markdown]
 # The rows of the figure that follows: floors first, the ceiling last, each score with its interval.
@@ -504,7 +504,7 @@ page.table("differences", table, caption="LoRA-tuned minus each rival on the pos
 # %%
 gains = [one for one in differences if one.base == against]
 for one in gains:
-    what = f"{one.name}, LoRA-tuned minus {against}, on the same posts"
+    what = f"{panels[one.name]}, LoRA-tuned minus {against}, on the same posts"
     page.number(tested[one.name], one.value, low=one.low, high=one.high, n=one.n, what=what)
 each = [
     f"{panels[one.name]} {one.value:+.3g} ({one.low:+.3g} to {one.high:+.3g}{', sure' if one.p_holm < 0.05 else ''})"

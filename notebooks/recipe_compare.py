@@ -32,7 +32,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cbtlib import CbtError, corpus, figures, forms, metrics, report, resampling, safety, structure, tables
+from cbtlib import CbtError, corpus, figures, forms, metrics, naming, report, resampling, safety, structure, tables
 
 # %% [markdown]
 # ## Your files
@@ -162,7 +162,8 @@ found = metrics.compare(texts, base="baseline", metrics=measured, sources=posts,
 rows = pd.DataFrame([{k: getattr(one, k) for k in ("name", "value", "low", "high", "p", "p_holm")} for one in found])
 for row in rows.itertuples(index=False):
     bound = {"low": min(row.low, row.value), "high": max(row.high, row.value)} if np.isfinite(row.low) else {}
-    page.number(f"{row.name}_difference", row.value, n=len(shared), what=f"{row.name}, cbt minus baseline", **bound)
+    what = f"{naming.shown(row.name)}, cbt minus baseline"
+    page.number(f"{row.name}_difference", row.value, n=len(shared), what=what, **bound)
 for name in systems:
     page.number(f"parts_{name}", covered[name].sum(axis=1).mean(), n=len(shared), what=f"mean parts, {name}")
 page.table("differences", rows.set_index("name"), caption="CBT model minus baseline, paired by question")
