@@ -31,7 +31,7 @@ from cbtlib.answers import OUTCOMES
 from cbtlib.cache import sha256
 
 VERSIONS = ("torch", "transformers", "peft", "xllamacpp", "sacrebleu", "scikit-learn")
-VERDICTS = ("reproduced", "direction holds", "differs", "not comparable", "not run")
+VERDICTS = ("reproduced", "direction holds", "undecided", "differs", "not comparable", "not run")
 
 
 class Page:
@@ -246,7 +246,8 @@ def verdict(claim: dict[str, str], run: dict[str, Any] | None) -> tuple[str, str
     """One of `VERDICTS` and why, for a row of claims.csv and the run's number (None when the run has none).
 
     `compare` says how: `none` (not comparable), `value` (reproduced when the paper's value lies in the run's interval
-    or within `tolerance` of its value), `above:X` (direction holds when the whole interval lies above X).
+    or within `tolerance` of its value), `above:X` (direction holds when the whole interval lies above X, undecided when
+    it holds X, differs when it lies below).
     """
     if claim["compare"] == "none":
         return "not comparable", "other data, another model" if claim[
@@ -259,7 +260,9 @@ def verdict(claim: dict[str, str], run: dict[str, Any] | None) -> tuple[str, str
         limit = float(claim["compare"].removeprefix("above:"))
         if low > limit:
             return "direction holds", f"the whole interval lies above {limit:g}"
-        return "differs", f"the interval {'holds' if high >= limit else 'lies below'} {limit:g}: no gain was seen"
+        if high >= limit:
+            return "undecided", f"the interval holds {limit:g}: this run cannot tell"
+        return "differs", f"the whole interval lies below {limit:g}"
     if claim["compare"] != "value":
         raise CbtError(
             f"data/paper/claims.csv, claim {claim['id']}: compare is {claim['compare']!r}; use none, value or above:X"

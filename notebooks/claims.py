@@ -43,8 +43,8 @@ results: str = "results"  # where products go
 #
 # - *reproduced*: the paper's value lies within this run's interval (or the row's tolerance);
 # - *direction holds*: the paper says that something goes up, and our whole 95 % interval lies above zero;
-# - *differs*: it does not. The reason beside it says whether the interval lies on the other side, or merely holds zero,
-#   in which case more posts might have decided it;
+# - *undecided*: the interval holds zero, so this run cannot tell; more posts might;
+# - *differs*: our whole interval lies below zero, or the paper's value lies outside it and the row's tolerance;
 # - *not comparable*: other data, another model or a blank, so that no comparison would mean anything;
 # - *not run*: this profile did not compute that number.
 
@@ -95,8 +95,8 @@ page.save()
 # ## Summary
 #
 # - {glue:text}`claims_direction_holds` claims hold in direction, {glue:text}`claims_reproduced` are reproduced in
-#   value, {glue:text}`claims_differs` differ, {glue:text}`claims_not_comparable` cannot be compared and
-#   {glue:text}`claims_not_run` were not run by this profile.
+#   value, {glue:text}`claims_undecided` are undecided, {glue:text}`claims_differs` differ,
+#   {glue:text}`claims_not_comparable` cannot be compared and {glue:text}`claims_not_run` were not run by this profile.
 # - Chapters and recipes took {glue:text}`minutes:.1f` minutes and at most {glue:text}`peak_memory_gb:.1f` GB of memory.
 #
 # ## Next

@@ -105,10 +105,16 @@ ROW = {"id": "C", "number": "", "value": "", "tolerance": "", "compare": "above:
 
 
 @given(st.floats(-1, 1), st.floats(0, 1))
-def test_direction_holds_only_when_the_whole_interval_does(value, half):
-    verdict = report.verdict(ROW, {"value": value, "low": value - half, "high": value + half})
-    assert verdict[0] == ("direction holds" if value - half > 0 else "differs")
-    assert ("holds 0" in verdict[1]) == (value - half <= 0 <= value + half)
+def test_a_direction_needs_the_whole_interval_and_one_that_holds_zero_decides_nothing(value, half):
+    verdict, why = report.verdict(ROW, {"value": value, "low": value - half, "high": value + half})
+    low, high = value - half, value + half
+    assert verdict == ("direction holds" if low > 0 else "differs" if high < 0 else "undecided")
+    assert ("cannot tell" in why) == (low <= 0 <= high)
+
+
+def test_a_number_without_an_interval_is_on_one_side():
+    assert report.verdict(ROW, {"value": 0.1})[0] == "direction holds"
+    assert report.verdict(ROW, {"value": -0.1})[0] == "differs"
 
 
 def test_no_run_gives_no_verdict_and_a_blank_is_not_comparable():
