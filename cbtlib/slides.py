@@ -3,6 +3,7 @@
 Notable choices
 - A deck follows its chapter, so nobody keeps two texts: a section is a slide with its heading and first paragraph; its
   lists, tables, formulas and figures get slides of their own below it; the rest of the prose is the speaker's notes.
+- A lecture ends on what it found: the exercises come before the summary, and the chapter's answer is the last slide.
 - Numbers come from the page's metrics.json, as in the book. A deck of a page that has not run does not exist.
 - reveal.js is the copy inside the sphinx-revealjs package; it, the style and the Chinese glyphs lie beside the decks,
   which open from a folder or a stick.
@@ -90,16 +91,35 @@ def deck(page: Path) -> str:
 
 def _slides(cells: list[Any], numbers: dict[str, dict], page: str) -> Iterator[Any]:
     """The cells of a deck, with their slide type, from the cells of a page."""
+    closing: list[Any] = []
     for cell in cells:
         tags = cell.metadata.get("tags", [])
         if cell.cell_type == "markdown" and cell.source.startswith("## Exercises"):
             yield _slide("slide", "## Exercises\n\n" + _titles(page))
-            return
-        if cell.cell_type == "markdown" and "banner" not in tags:
+            break
+        if closing or (cell.cell_type == "markdown" and cell.source.startswith("## Summary")):
+            closing.append(cell)
+        elif cell.cell_type == "markdown" and "banner" not in tags:
             yield from _prose(_text(cell.source, numbers, page))
         elif cell.cell_type == "code":
             for shown in filter(None, map(_shown, cell.outputs)):
                 yield _slide("subslide", output=shown)
+    yield from _closing(closing, numbers, page)
+
+
+def _closing(cells: list[Any], numbers: dict[str, dict], page: str) -> Iterator[Any]:
+    """The summary; then, on one slide, what follows it: the chapter's question and the answer of its run."""
+    said: list[str] = []
+    for cell in cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("## Summary"):
+            yield from _prose(_text(cell.source, numbers, page))
+        elif cell.cell_type == "markdown":
+            said.append(_text(cell.source, numbers, page))
+        else:
+            shown = [output.get("data", {}) for output in cell.outputs]
+            said += [data["text/markdown"] for data in shown if "text/markdown" in data]
+    if said:
+        yield _slide("slide", "\n\n".join(["## What we now know", *said]))
 
 
 def _prose(text: str) -> Iterator[Any]:

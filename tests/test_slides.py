@@ -34,6 +34,26 @@ def test_every_chapter_has_a_deck_with_its_sections_figures_and_exercises(smoke_
             assert one.title.replace("`", "") in shown and one.parts["solution"] not in shown
 
 
+def test_a_deck_ends_on_the_summary_and_the_answer_of_its_run(smoke_book, decks):
+    answered = set()
+    for page, deck in decks.items():
+        cells = json.loads((smoke_book.root / "results/smoke" / page / f"{page}.ipynb").read_text("utf-8"))["cells"]
+        sources = ["".join(cell["source"]) for cell in cells]
+        start, end = (
+            next(place for place, source in enumerate(sources) if source.startswith(heading))
+            for heading in ("## Summary", "## Exercises")
+        )
+        said = [output["data"] for cell in cells[start:end] for output in cell.get("outputs", [])]
+        answers = ["".join(data["text/markdown"]) for data in said if "text/markdown" in data]
+        expected = ["Exercises", "Summary", *(["What we now know"] if answers else [])]
+        headings = [heading.get_text().removesuffix("¶") for heading in deck.select(".slides h2")]
+        assert headings[-len(expected) :] == expected
+        last = " ".join(deck.select(".slides > section")[-1].get_text().split())
+        assert all(" ".join(re.sub("[*`]", "", answer).split()) in last for answer in answers)
+        answered |= {page} if answers else set()
+    assert {"01_prompt_design", "05_evaluation"} <= answered
+
+
 def test_a_deck_loads_only_what_lies_beside_it(smoke_book, decks):
     folder = smoke_book.root / "slides"
     for page, deck in decks.items():
