@@ -21,17 +21,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cbtlib import ROOT, corpus, endpoint, report, runs, sampling, structure, templates, training
+from cbtlib import ROOT, corpus, endpoint, report, runs, sampling, structure, surface, templates, training
 
 RANKS = (2, 8, 32)
 SIZES = (32, 64, 128)
 AT = 64  # records of the rank sweep
-
-
-def repeated(text: str, size: int = 8) -> float:
-    """Share of the pieces of `size` characters that occurred earlier in the text; 0 for a shorter text."""
-    pieces = [text[at : at + size] for at in range(len(text) - size + 1)]
-    return 1 - len(set(pieces)) / len(pieces) if pieces else 0.0
 
 
 def letters(model: Any, tokenizer: Any, template: str, posts: list[Any], limit: int) -> dict[str, float]:
@@ -46,7 +40,7 @@ def letters(model: Any, tokenizer: Any, template: str, posts: list[Any], limit: 
         "coverage": float(parts.to_numpy().mean()),
         "all_five": float(parts.all(axis=1).mean()),
         "ended": sum(one.outcome == "ok" for one in found) / len(found),
-        "loops": sum(repeated(one.text) > 0.5 for one in found) / len(found),
+        "loops": sum(surface.repeated(one.text) > 0.5 for one in found) / len(found),
         "characters": sum(len(one.text) for one in found) / len(found),
     }
 

@@ -175,7 +175,16 @@ def length(texts: Texts) -> Statistics:
 
 def repetition(texts: Texts) -> Statistics:
     """Mean share of a text's character 4-grams that it has already used (Welleck et al. 2020, seq-rep-4)."""
-    return Statistics.mean([1 - _share(grams, len(set(grams)), 1.0) for grams in map(_grams, texts.hypotheses)])
+    return Statistics.mean([repeated(text, 4) for text in texts.hypotheses])
+
+
+def repeated(text: str, order: int = 8) -> float:
+    """Share of a text's character n-grams, white space left out, that it has already used; 0 for a shorter text.
+
+    A text of which more than half repeats in pieces of eight characters is a loop.
+    """
+    grams = _grams(text, order)
+    return 1 - _share(grams, len(set(grams)), 1.0)
 
 
 def copied(texts: Texts) -> Statistics:

@@ -49,6 +49,7 @@ from cbtlib import (
     runs,
     sampling,
     structure,
+    surface,
     templates,
     training,
     widgets,
@@ -253,20 +254,13 @@ for step, (first_letter, *_) in letters.items():
 # chapter](01_prompt_design.ipynb) says how well), and is it a loop, that is, does most of it repeat what it said? [The
 # chapter on evaluation](05_evaluation.ipynb) uses the test split.
 
-
 # %%
-def repeated(text: str, size: int = 8) -> float:
-    """Share of the pieces of `size` characters that occurred earlier in the text; 0 for a shorter text."""
-    pieces = [text[at : at + size] for at in range(len(text) - size + 1)]
-    return 1 - len(set(pieces)) / len(pieces) if pieces else 0.0
-
-
 counted = pd.DataFrame(
     {
         step: {
             "ended": sum(text.outcome == "ok" for text in texts) / len(texts),
             "parts": structure.coverage([text.text for text in texts]).to_numpy().mean(),
-            "loops": sum(repeated(text.text) > 0.5 for text in texts) / len(texts),
+            "loops": sum(surface.repeated(text.text) > 0.5 for text in texts) / len(texts),
             "characters": sum(len(text.text) for text in texts) / len(texts),
         }
         for step, texts in letters.items()
@@ -282,7 +276,8 @@ for name, step in (("base", 0), ("tuned", max(letters))):
     page.number(f"ended_{name}", counted.loc[step, "ended"], n=questions, what=f"answers that ended: {name} model")
     page.number(f"parts_{name}", counted.loc[step, "parts"], n=questions, what=f"share of the five parts: {name} model")
 page.outcomes("answers of the tuned model", Counter(text.outcome for text in after))
-page.table("before_after", counted, caption=f"Means over {questions} dev posts; step 0 is the base model")
+caption = f"Means over {questions} dev posts (CBT parts: share of the five); step 0 is the base model"
+page.table("before_after", counted, caption=caption)
 
 # %% [markdown]
 # ## Rank and data: what more of either buys

@@ -130,6 +130,7 @@ def test_descriptive_measures_on_known_texts():
     texts = Texts(["一二三四一二三四", "甲乙 丙丁", ""], [], ["一二三四五", "子丑寅卯", "甲"])
     assert surface.length(texts).items.tolist() == [8, 4, 0]
     assert surface.repetition(texts).items.tolist() == [1 - 4 / 5, 0, 0]
+    assert surface.repeated("一二三四五六七八\n" * 3) == 1 - 8 / 17 and surface.repeated("一二三四五六七") == 0
     assert surface.copied(texts).items.tolist() == [2 / 5, 0, 0]
 
 
