@@ -9,6 +9,7 @@ Notable choices
 - Items without labels (a failed or unparsed answer) are counted beside the figures and are in none of them.
 - The UpSet plot (Lex et al. 2014) is a bar and a column of dots for each combination of labels: a few lines here,
   because the package of that name does not run on pandas 3.
+- A name in both languages has a line for each: side by side, they leave no room for letters that a telephone can show.
 """
 
 from collections import Counter
@@ -31,6 +32,8 @@ SHOWN_SETS = 15
 """Combinations of labels in an UpSet plot, the most frequent ones."""
 LEAST = 3
 """Texts that a mean needs to be drawn."""
+SIZE = 14
+"""Points of a type's name on an axis. A telephone shows a figure at little more than half its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +154,18 @@ def draw(labelled: Labelled, language: str = "both") -> Iterator[tuple[str, Draw
 
 
 def names(types: Sequence[str], language: str = "both") -> list[str]:
-    """Names of types for an axis; a type of another set stands as it is."""
+    """Names of types for an axis, `both` on two lines; a type of another set stands as it is."""
     if language not in ("en", "zh", "both"):
         raise CbtError(f"no names in {language!r}: choose en, zh or both")
     english, chinese = distortions.names("en"), distortions.names("zh")
-    both = {kind: (f"{english[kind]} {chinese[kind]}" if language == "both" else "") for kind in english}
+    both = {kind: f"{english[kind]}\n{chinese[kind]}" for kind in english}
     table = {"en": english, "zh": chinese, "both": both}[language]
     return [table.get(kind, kind) for kind in types]
+
+
+def room(rows: int, language: str = "both") -> float:
+    """Inches of height that the names of so many types take on an axis."""
+    return rows * (0.52 if language == "both" else 0.33)
 
 
 def shares(labelled: Labelled, language: str = "both") -> Drawn:
@@ -165,7 +173,8 @@ def shares(labelled: Labelled, language: str = "both") -> Drawn:
     table = prevalence.shares(labelled.labels, labelled.types)
     rows = table.drop("any").sort_values("share")
     labels = names(list(rows.index), language)
-    figure, axis = plt.subplots(figsize=(figures.WIDTH, 1.4 + 0.33 * len(rows)))
+    figure, axis = plt.subplots(figsize=(figures.WIDTH, 1.4 + room(len(rows), language)))
+    axis.tick_params(axis="y", labelsize=SIZE)
     error = np.clip([rows["share"] - rows["low"], rows["high"] - rows["share"]], 0, 1)
     axis.barh(labels, rows["share"], xerr=error, capsize=3)
     axis.set_xlabel(f"share of {labelled.what}")
@@ -175,7 +184,8 @@ def shares(labelled: Labelled, language: str = "both") -> Drawn:
     label = "distortion" if labelled.types == TYPES else "label"
     figures.headline(figure, f"A {label} in {one['share']:.0%} of {len(labelled.labels):,} {labelled.what}")
     share = f"{one['share']:.0%} ({one['low']:.0%} to {one['high']:.0%})"
-    alt = f"Bars of shares with intervals, from {labels[0]} {rows['share'].iloc[0]:.0%} to {labels[-1]} "
+    first, last = (label.replace("\n", " ") for label in (labels[0], labels[-1]))
+    alt = f"Bars of shares with intervals, from {first} {rows['share'].iloc[0]:.0%} to {last} "
     alt += f"{rows['share'].iloc[-1]:.0%}."
     caption = f"Share of {len(labelled.labels):,} {labelled.what} with each label, 95 % intervals. {share} have any."
     return Drawn(figure, alt, caption, table)
@@ -188,13 +198,14 @@ def pairs(labelled: Labelled, language: str = "both") -> Drawn:
     index, size = {kind: k for k, kind in enumerate(labelled.types)}, len(labelled.types)
     grid = np.full((size, size), np.nan)
     grid[table["b"].map(index), table["a"].map(index)] = table["log_odds"]
-    figure, axis = plt.subplots(figsize=(figures.WIDTH, 6.4))
+    figure, axis = plt.subplots(figsize=(figures.WIDTH, 2.8 + room(size, language)))
     limit = max(float(np.nanmax(np.abs(grid))), 1e-9)
-    image = axis.imshow(grid, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    image = axis.imshow(grid, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
     for a, b in zip(found["a"], found["b"], strict=True):
         axis.text(index[a], index[b], "*", ha="center", va="center", fontsize=16)
     axis.set_xticks(range(size), names(labelled.types, "en" if language == "en" else "zh"), rotation=45, ha="right")
     axis.set_yticks(range(size), names(labelled.types, language))
+    axis.tick_params(labelsize=SIZE)
     axis.grid(False)
     figure.colorbar(image, location="bottom", label="apart ← log odds ratio → together")
     told = f"{len(found)} of {len(table)} pairs"
@@ -210,8 +221,8 @@ def upset(labelled: Labelled, language: str = "both") -> Drawn:
     counts = Counter(tuple(np.flatnonzero(row)) for row in labelled.labels if row.any())
     kept = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:SHOWN_SETS]
     size = len(labelled.types)
-    figure, (bars, dots) = plt.subplots(2, sharex=True, figsize=(figures.WIDTH, 3 + 0.3 * size),
-                                         height_ratios=[3, 1 + 0.4 * size])  # fmt: skip
+    tall = room(size, language)
+    figure, (bars, dots) = plt.subplots(2, sharex=True, figsize=(figures.WIDTH, 3 + tall), height_ratios=[2.4, tall])
     bars.bar(range(len(kept)), [count for _, count in kept])
     for x, (_, count) in enumerate(kept):
         bars.text(x, count, f"{count:,}", ha="center", va="bottom", fontsize=9)
@@ -220,7 +231,7 @@ def upset(labelled: Labelled, language: str = "both") -> Drawn:
     for x, (kinds, _) in enumerate(kept):
         dots.plot([x] * size, range(size), "o", color="0.88")
         dots.plot([x] * len(kinds), kinds, "o-", color=figures.COLORS[0])
-    dots.set_yticks(range(size), names(labelled.types, language))
+    dots.set_yticks(range(size), names(labelled.types, language), fontsize=SIZE)
     dots.set_xticks([])
     dots.invert_yaxis()
     dots.grid(False)
@@ -292,7 +303,8 @@ def order(labelled: Labelled, language: str = "both") -> Drawn:
         rows.append((kind, len(places), mean.value, low, high, sum(row[0][0] == kind for row in held), len(held)))
     table = pd.DataFrame(rows, columns=["type", "n", "position", "low", "high", "first", "of"]).set_index("type")
     table = table.sort_values("position")
-    figure, axis = plt.subplots(figsize=(figures.WIDTH, 1.4 + 0.33 * len(table)))
+    figure, axis = plt.subplots(figsize=(figures.WIDTH, 1.4 + room(len(table), language)))
+    axis.tick_params(axis="y", labelsize=SIZE)
     error = np.nan_to_num([table["position"] - table["low"], table["high"] - table["position"]]).clip(0)
     axis.errorbar(table["position"], names(list(table.index), language), xerr=error, fmt="o", capsize=3)
     axis.set(xlabel="position in the text (0 beginning, 1 end)", xlim=(0, 1))

@@ -307,13 +307,14 @@ page.table("detector", best.assign(ece=result["probe"].ece), caption=caption)
 # %%
 kinds = best.loc[list(corpus.TYPES)].sort_values("f1")
 axis_names = label_figures.names(list(kinds.index))
-figure, axis = plt.subplots(figsize=(figures.WIDTH, 5))
+figure, axis = plt.subplots(figsize=(figures.WIDTH, 1.6 + label_figures.room(len(kinds))))
+axis.tick_params(axis="y", labelsize=label_figures.SIZE)
 error = [kinds["f1"] - kinds["low"], kinds["high"] - kinds["f1"]]
 axis.errorbar(kinds["f1"], axis_names, xerr=np.clip(error, 0, 1), fmt="o", capsize=3, label="probe")
 for name, mark, color in (("characters", "x", figures.COLORS[1]), ("second pass", "|", figures.COLORS[2])):
     axis.plot(result[name].table.loc[kinds.index, "f1"], axis_names, mark, color=color, markersize=9, label=name)
 axis.set(xlabel="F1", xlim=(0, 1.02))
-axis.legend(loc="upper center", bbox_to_anchor=(0.2, -0.12), ncols=3, frameon=False)
+axis.legend(loc="upper center", bbox_to_anchor=(0.2, -0.08), ncols=3, frameon=False)
 told = [f"{names[kind]} {kinds.loc[kind, 'f1']:.2f}" for kind in kinds["f1"].dropna().index[[-1, 0]]]
 figures.headline(figure, f"The probe is best at {told[0]} and worst at {told[1]}")
 shown = pd.concat({name: one.table.loc[kinds.index, ["f1", "low", "high"]] for name, one in result.items()}, axis=1)
@@ -351,8 +352,9 @@ page.table("difference", difference, caption="F1 of the probe minus F1 of charac
 
 # %%
 mixed = detection.confusion(gold[tested], called["probe"][tested][:, :-1], corpus.TYPES)
-figure, axis = plt.subplots(figsize=(figures.WIDTH, 5.6))
-image = axis.imshow(mixed, cmap="Blues", vmin=0)
+figure, axis = plt.subplots(figsize=(figures.WIDTH, 1.9 + label_figures.room(len(mixed))))
+axis.imshow(mixed, cmap="Blues", vmin=0, aspect="auto")
+axis.tick_params(labelsize=label_figures.SIZE)
 counts = mixed.to_numpy()
 for i, j in np.argwhere(counts):
     color = "white" if counts[i, j] > counts.max() / 2 else "black"

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,8 +21,10 @@ def test_every_figure_of_the_corpus_has_numbers_alt_text_and_caption(posts):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # a missing glyph is one
         drawn = dict(label_figures.draw(posts))
-        for one in drawn.values():
+        for name, one in drawn.items():
             one.figure.canvas.draw()
+            if name in ("shares", "pairs", "sets", "order"):
+                assert _lowest_gap(one.figure.axes[-1 if name == "sets" else 0]) >= 0, f"names overlap in {name}"
             assert any(char.isdigit() for char in one.alt) and any(char.isdigit() for char in one.caption)
             assert len(one.data)
             plt.close(one.figure)
@@ -30,6 +33,14 @@ def test_every_figure_of_the_corpus_has_numbers_alt_text_and_caption(posts):
     assert f"{share:.0%}" in drawn["shares"].caption
     assert drawn["sets"].data["count"].sum() == posts.labels.any(1).sum()
     assert drawn["topics"].data["n"].sum() == len(posts.labels)
+
+
+def _lowest_gap(axis):
+    """Pixels between the names of an axis where they come nearest to each other."""
+    boxes = [label.get_window_extent() for label in axis.get_yticklabels()]
+    boxes = sorted((box for box in boxes if box.height > 1), key=lambda box: box.y0)
+    assert len(boxes) >= len(TYPES) and min(box.x0 for box in boxes) >= 0
+    return min(upper.y0 - lower.y1 for lower, upper in pairwise(boxes))
 
 
 def test_order_is_the_place_of_the_first_mention():
