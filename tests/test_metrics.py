@@ -99,6 +99,29 @@ def test_meteor_is_nltks_with_an_empty_wordnet(rows):
         assert ours == pytest.approx(theirs, abs=1e-12)
 
 
+REPEATS = st.text("甲乙丙𠮷", max_size=60)
+
+
+@relaxed
+@given(st.lists(st.tuples(REPEATS, REPEATS, REPEATS), min_size=1, max_size=6), st.sampled_from([9, overlap.BATCH]))
+@example([("甲", "", ""), ("甲", "甲", "甲"), ("甲", "", ""), ("", "甲", "甲")], overlap.BATCH)
+def test_meteor_is_nltks_where_tokens_repeat(rows, batch):
+    hypotheses, first, second = (list(column) for column in zip(*rows, strict=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overlap, "BATCH", batch)
+        ours = surface.meteor(Texts(hypotheses, [first, second]), "character").items
+    theirs = [max(nltks_meteor(list(h), list(r)) for r in refs) for h, *refs in rows]
+    assert ours == pytest.approx(theirs, abs=1e-12)
+
+
+def test_meteor_is_nltks_where_keys_need_more_than_32_bits():
+    generator = np.random.default_rng(0)
+    letters = ["甲", "乙", "丙", chr(ord("甲") + 2 * 2**16)]  # the last has the first's lower 16 bits
+    one, two = ("".join(generator.choice(letters, 10_000)) for _ in range(2))
+    ours = surface.meteor(Texts([one, "甲"], [[two, "甲"]]), "character").items
+    assert ours == pytest.approx([nltks_meteor(list(one), list(two)), 0.5], abs=1e-12)
+
+
 def test_counting_in_many_batches_changes_nothing(monkeypatch):
     texts = Texts(["我很累", "好的好的", "不是这样", ""] * 5, [["我累了", "好", "这样不是的", "空"] * 5])
     whole = [surface.bleu(texts).rows, surface.chrf(texts).rows, surface.meteor(texts, "character").rows]
