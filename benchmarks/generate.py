@@ -5,8 +5,10 @@
 Four measurements. Ours and the peer run against the same server, in the same process tree, one after the other; the
 ideal is N x latency / concurrency.
 
-- *throughput*: N requests at concurrency 64 with 50 ms latency; ours (triage, journal and ledger included) beside a
-  plain script: `AsyncOpenAI` (no retries of its own), a semaphore, one `asyncio.gather`, answers kept in memory.
+- *throughput*: N requests at concurrency 64 with 50 ms latency; ours beside a plain script: `AsyncOpenAI` (no retries
+  of its own), a semaphore, one `asyncio.gather`, answers kept in memory; and beside bare sockets that send one request
+  over and over, which is what this machine and this server allow. Sending is from the first request to the last reply,
+  ours with every attempt and every reply in the journal; the whole run has imports, triage and products in it as well.
 - *faults*: 5 % 429, 3 % 500, 2 % hangs, 2 % cut replies, 1 % resets and, in the full run, 10 kills with SIGKILL at
   random instants. Answers, duplicates, errors in the data, and whether the ledger brackets the server's own count.
 - *resume*: a million rows of which 99.9 % are in the journal: seconds and memory until the rest could be sent.
@@ -22,6 +24,7 @@ import multiprocessing
 import random
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -30,6 +33,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 from cbtlib import faults, generate, prices, prompts, safety
 from cbtlib.generate import Question
@@ -71,18 +75,20 @@ def serve(pipe: Any, latency: float) -> None:
         pipe.recv()
 
 
-def ours(url: str, n: int, concurrency: int, out: str) -> None:
-    """Our run, in a process of its own so that its memory can be measured."""
+def ours(url: str, n: int, concurrency: int, out: str) -> float:
+    """Our run; returns the seconds of sending, as the journal has them."""
     endpoint = SimpleNamespace(base_url=url, api_key="k", model="rehearsal", name="rehearsal", fingerprint="bench")
     summary = generate.generate(Posts(n), PROMPT, endpoint, out, traffic=Traffic(concurrency=concurrency))
     assert summary.outcomes["ok"] == n, summary
+    with contextlib.closing(sqlite3.connect(Path(out, "journal.sqlite"))) as journal:
+        return journal.execute("SELECT max(ended) - min(sent) FROM attempts").fetchone()[0]
 
 
-def plain(url: str, n: int, concurrency: int, out: str) -> None:
+def plain(url: str, n: int, concurrency: int, out: str) -> float:
     """The script one would write: gather over everything, a semaphore, answers in a list."""
     from openai import AsyncOpenAI
 
-    async def main() -> None:
+    async def main() -> float:
         client = AsyncOpenAI(api_key="k", base_url=url, max_retries=0)
         gate = asyncio.Semaphore(concurrency)
 
@@ -94,15 +100,41 @@ def plain(url: str, n: int, concurrency: int, out: str) -> None:
                 )
                 return reply.choices[0].message.content or ""
 
+        began = time.perf_counter()
         texts = await asyncio.gather(*(one(post) for post in Posts(n)))
+        seconds = time.perf_counter() - began
         assert len(texts) == n and all(texts)
         Path(out, "answers.json").write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
+        return seconds
 
-    asyncio.run(main())
+    return asyncio.run(main())
 
 
-def measured(work, *arguments: Any) -> tuple[float, float]:
-    """Seconds and peak resident MB of a function in a fresh process."""
+def sockets(url: str, n: int, concurrency: int, _: str) -> float:
+    """The same bytes n times over bare sockets; replies are read and dropped."""
+    address = urlsplit(url)
+    body = _job().body(next(iter(Posts(1))))
+    request = f"POST {address.path}/chat/completions HTTP/1.1\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+    turns = iter(range(n))
+
+    async def one() -> None:
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        for _ in turns:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.rpartition(b"content-length: ")[2]))
+        writer.close()
+
+    async def main() -> float:
+        began = time.perf_counter()
+        await asyncio.gather(*(one() for _ in range(concurrency)))
+        return time.perf_counter() - began
+
+    return asyncio.run(main())
+
+
+def measured(work, *arguments: Any) -> tuple[Any, float, float]:
+    """What a function returns, its seconds and its peak resident MB, in a fresh process."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("spawn").Process(target=_timed, args=(sender, work, arguments))
     process.start()
@@ -114,24 +146,28 @@ def measured(work, *arguments: Any) -> tuple[float, float]:
 
 def _timed(pipe: Any, work, arguments: tuple[Any, ...]) -> None:
     began = time.perf_counter()
-    work(*arguments)
-    pipe.send((time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    found = work(*arguments)
+    pipe.send((found, time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
 def throughput(n: int, n_plain: int, concurrency: int = 64, latency: float = 0.05) -> list[dict[str, Any]]:
-    """Rows for ours and for the plain script, each as a share of the ideal for its own number of requests."""
+    """Rows for ours, the plain script and bare sockets, each as a share of the ideal for its number of requests."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     server = context.Process(target=serve, args=(there, latency))
     server.start()
     url = here.recv()
     rows = []
-    for name, work, count in (("ours, journalled", ours, n), ("gather + semaphore", plain, n_plain)):
+    for name, work, count in (
+        ("ours, journalled", ours, n),
+        ("gather + semaphore", plain, n_plain),
+        ("bare sockets", sockets, n),
+    ):
         with tempfile.TemporaryDirectory() as out:
-            seconds, megabytes = measured(work, url, count, concurrency, out)
+            sending, seconds, megabytes = measured(work, url, count, concurrency, out)
         ideal = count * latency / concurrency
-        row = {"run": name, "requests": count, "seconds": seconds, "ideal": ideal}
-        rows.append(row | {"share_of_ideal": ideal / seconds, "peak_mb": megabytes})
+        row = {"run": name, "requests": count, "ideal": ideal, "sending": sending, "seconds": seconds}
+        rows.append(row | {"share_of_ideal": ideal / sending, "whole_share": ideal / seconds, "peak_mb": megabytes})
     here.send("stop")
     server.join()
     return rows
@@ -197,8 +233,7 @@ def resume(n: int, share: float = 0.999) -> dict[str, Any]:
     """Plan n rows of which `share` is in the journal."""
     with tempfile.TemporaryDirectory() as folder:
         _fill(Path(folder), n, share)
-        seconds, megabytes = measured(_plan, folder, n)
-        left = int(Path(folder, "left").read_text())
+        left, seconds, megabytes = measured(_plan, folder, n)
     return {"rows": n, "left": left, "seconds": seconds, "peak_mb": megabytes}
 
 
@@ -209,21 +244,21 @@ def _job() -> Any:
 def _fill(folder: Path, n: int, share: float) -> None:
     job, done = _job(), int(n * share)
     with Journal(folder / "journal.sqlite") as journal:
-        job.claim(journal, SimpleNamespace(name="rehearsal", fingerprint="bench"), set())
-        keys = ((job.key(post), float(i)) for i, post in enumerate(Posts(done)))
+        job.claim(journal, SimpleNamespace(name="rehearsal", fingerprint="bench"))
+        keys = [job.key(post) for post in Posts(done)]
+        journal.add_triaged(dict.fromkeys(keys, False), job.triage)
         statement = (
             "INSERT INTO attempts (key, sent, prompt_bound, completion_bound, ended, status, body, outcome) "
             "VALUES (?, ?, 1, 1, 1, 200, '', 'ok')"
         )
         journal._db.execute("BEGIN")
-        journal._db.executemany(statement, keys)
+        journal._db.executemany(statement, ((key, float(i)) for i, key in enumerate(keys)))
         journal._db.execute("COMMIT")
 
 
-def _plan(folder: str, n: int) -> None:
+def _plan(folder: str, n: int) -> int:
     with Journal(Path(folder, "journal.sqlite")) as journal:
-        todo, _ = generate.plan(Posts(n), _job(), journal)
-    Path(folder, "left").write_text(str(len(todo)))
+        return len(generate.plan(Posts(n), _job(), journal)[0])
 
 
 def triage(n: int) -> dict[str, Any]:
@@ -247,8 +282,10 @@ def main() -> None:
     quick = parser.parse_args().quick
     results: dict[str, Any] = {"throughput": throughput(1500 if quick else 22_327, 500 if quick else 22_327)}
     for row in results["throughput"]:
-        print("{run:20} {requests:6} requests {seconds:7.1f} s  {share_of_ideal:5.0%} of ideal".format(**row), end="")
-        print(f"  peak {row['peak_mb']:.0f} MB")
+        print(
+            "{run:20} {requests:6} requests  sending {sending:6.1f} s, {share_of_ideal:4.0%} of ideal;  "
+            "whole run {seconds:6.1f} s, {whole_share:4.0%};  peak {peak_mb:.0f} MB".format(**row)
+        )
     results["faults"] = fault_run(500 if quick else 22_327, 2 if quick else 10)
     print("\nfaults and kills")
     for name, value in results["faults"].items():

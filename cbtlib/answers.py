@@ -11,7 +11,7 @@ Notable choices:
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -42,9 +42,13 @@ class Answer:
     detail: str
 
 
+_FIELDS = tuple(field.name for field in fields(Answer))
+
+
 def to_line(answer: Answer) -> str:
     """An answer as a line of answers.jsonl."""
-    return json.dumps(asdict(answer), ensure_ascii=False)
+    # Not `asdict`: it copies what is written out the next moment.
+    return json.dumps({name: getattr(answer, name) for name in _FIELDS}, ensure_ascii=False)
 
 
 def read_answers(path: Path | str) -> Iterator[Answer]:

@@ -54,8 +54,8 @@ def submit(
     """
     price = price_of(job.model, price_file, budget)
     with _open(out, endpoint) as (journal, client):
-        todo, crisis = plan(questions, job, journal)
-        job.claim(journal, endpoint, crisis)
+        job.claim(journal, endpoint)
+        todo, _ = plan(questions, job, journal)
         for requests in _packed(map(job.request, todo), price, micro(budget), journal.spend(price).upper_micro or 0):
             name = f"{requests[0].key.hex()[:12]}-{time.time_ns()}"
             journal.open_batch(name, ((r.key, len(r.body) + OVERHEAD, r.most_tokens) for r in requests))
@@ -106,8 +106,8 @@ def collect(
             silent += journal.close_batch(batch.name, found.status, replies)
             errors = (found.errors.data if found.errors else None) or []
             problems += [error.message for error in errors if error.message]
+        job.claim(journal, endpoint)
         _, crisis = plan(questions, job, journal)
-        job.claim(journal, endpoint, crisis)
         waiting = len(journal.waiting())
         stopped = [f"{waiting} requests wait in a batch; collect again later"] if waiting else []
         if silent:

@@ -89,19 +89,23 @@ class Server:
         self.attempts[key] += 1
         self.requests += 1
         self.faults[fault] += 1
-        if self.latency:
-            await asyncio.sleep(self.latency)
+        # The reply is made first: the latency is then all of the time that a client waits for.
+        due = asyncio.get_running_loop().time() + self.latency
         if fault in _REJECTIONS:
             status, message, code = _REJECTIONS[fault]
             secret = head.partition(b"authorization: ")[2] or head.partition(b"Authorization: ")[2]
             message = message.format(key=secret.split(b"\r\n")[0].decode())
             extra = f"retry-after: {self.retry_after}\r\n" if fault == "rate_limit" else ""
-            return await _send(
-                writer, status, json.dumps({"error": {"message": message, "code": code}}).encode(), extra
-            )
+            data = json.dumps({"error": {"message": message, "code": code}}).encode()
+            await _until(due)
+            return await _send(writer, status, data, extra)
         request = json.loads(body)
         reply = _reply(request, fault)
         usage = reply["usage"]
+        if fault == "no_usage":
+            del reply["usage"]
+        data = json.dumps(reply, ensure_ascii=False).encode()
+        await _until(due)
         self.prompt_tokens += usage["prompt_tokens"]
         self.completion_tokens += usage["completion_tokens"]
         if fault == "hang":
@@ -109,9 +113,6 @@ class Server:
         if fault == "reset":
             writer.transport.abort()
             return False
-        if fault == "no_usage":
-            del reply["usage"]
-        data = json.dumps(reply, ensure_ascii=False).encode()
         if fault == "garbled":
             return await _send(writer, 200, data[: len(data) // 2])
         if fault == "cut":
@@ -119,6 +120,11 @@ class Server:
             return False
         self.answered[key] += 1
         return await _send(writer, 200, data)
+
+
+async def _until(due: float) -> None:
+    if (wait := due - asyncio.get_running_loop().time()) > 0:
+        await asyncio.sleep(wait)
 
 
 _REJECTIONS = {

@@ -20,7 +20,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -39,7 +39,7 @@ from cbtlib.sending import Endpoint, Request, Sender, Traffic
 if TYPE_CHECKING:
     from cbtlib.risk import Classifier
 
-_BLOCK = 2000  # posts that triage looks at together
+_BLOCK = 500  # posts that triage looks at together: with the classifier, half a minute on two cores
 LONGEST_POST = 8000
 """Characters of a post that are sent. A longer one is `failed` with that reason: cut, it would be another question."""
 
@@ -98,11 +98,11 @@ def generate(
     folder = make_folder(out)
     stopped = ""
     with Journal(replay or folder / "journal.sqlite", read_only=replay is not None) as journal:
-        todo, crisis = plan(questions, job, journal)
+        if not replay:
+            job.claim(journal, endpoint)
+        todo, crisis = plan(questions, job, journal, progress)
         if replay and todo:
             raise CbtError(_miss(todo, job, journal))
-        if not replay:
-            job.claim(journal, endpoint, crisis)
         if todo:
             sender = Sender(journal, endpoint, traffic or Traffic(), job.judge, price, micro(budget), progress)
             stopped = sender.run(todo, job.request)
@@ -206,13 +206,12 @@ class Job:
         found = [safety.triage(post) for post in posts]
         return self.classifier.look(posts, found) if self.classifier else found
 
-    def claim(self, journal: Journal, endpoint: Endpoint, crisis: set[bytes]) -> None:
+    def claim(self, journal: Journal, endpoint: Endpoint) -> None:
         """Write into a journal what it is of; one journal holds one model, or its spend could not be priced."""
         found = journal.meta().get("model", self.model)
         if found != self.model:
             raise CbtError(f"{journal.path} holds answers of {found}; give {self.model} another --out")
         journal.set_meta(**self.describe(), endpoint=endpoint.name, fingerprint=endpoint.fingerprint)
-        journal.set_crisis(crisis, self.triage)
 
 
 def request_body(question: Question, prompt: Prompt, model: str, sampling: Sampling) -> bytes:
@@ -222,8 +221,11 @@ def request_body(question: Question, prompt: Prompt, model: str, sampling: Sampl
     return f"{before}{_quoted(question.question)}{between}{_quoted(question.description)}{after}".encode()
 
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would build this encoder again for each text
+
+
 def _quoted(text: str) -> str:
-    return json.dumps(prompts.as_data(text), ensure_ascii=False)[1:-1]
+    return _ENCODE(prompts.as_data(text))[1:-1]
 
 
 @lru_cache(maxsize=16)
@@ -246,27 +248,34 @@ def key_of(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()
 
 
-def plan(questions: Iterable[Question], job: Job, journal: Journal) -> tuple[list[Question], set[bytes]]:
-    """What has to be sent, each request once; and the keys that triage keeps from being sent."""
-    done = journal.finished() | journal.waiting()
-    # What was triaged under these very rules need not be again; under other rules every post is looked at anew.
-    trusted = journal.meta().get("triage") == job.triage
-    crisis = journal.crisis() if trusted else set()
+def plan(
+    questions: Iterable[Question], job: Job, journal: Journal, progress: bool = False
+) -> tuple[list[Question], set[bytes]]:
+    """What has to be sent, each request once; and the keys that triage keeps from being sent.
+
+    What triage finds is in the journal block by block: it may take longer than the sending.
+    """
+    from tqdm import tqdm
+
+    done = journal.finished()
+    done |= journal.waiting()
+    calm, crisis = journal.triaged(job.triage)
     todo: list[Question] = []
-    keyed = ((job.key(question), question) for question in questions)
-    unseen = (
-        (key, question)
-        for key, question in keyed
-        if key is not None and key not in crisis and not (trusted and key in done)
-    )
-    while block := list(islice(unseen, _BLOCK)):
-        levels = job.levels([f"{question.question}\n{question.description}" for _, question in block])
-        for (key, question), found in zip(block, levels, strict=True):
-            if found.level == "crisis":
-                crisis.add(key)
-            elif key not in done and not _unsendable(question):
-                done.add(key)
-                todo.append(question)
+    keyed = ((key, question) for question in questions if (key := job.key(question)) is not None)
+    total = len(questions) if isinstance(questions, Sized) else None
+    with tqdm(total=total, unit="post", desc="triage", disable=not progress, mininterval=0.5) as bar:
+        while block := list(islice(keyed, _BLOCK)):
+            if new := [(key, question) for key, question in block if key not in calm and key not in crisis]:
+                levels = job.levels([f"{question.question}\n{question.description}" for _, question in new])
+                found = {key: triage.level == "crisis" for (key, _), triage in zip(new, levels, strict=True)}
+                journal.add_triaged(found, job.triage)
+                calm.update(key for key, is_crisis in found.items() if not is_crisis)
+                crisis.update(key for key, is_crisis in found.items() if is_crisis)
+            for key, question in block:
+                if key not in done and key not in crisis and not _unsendable(question):
+                    done.add(key)
+                    todo.append(question)
+            bar.update(len(block))
     return todo, crisis
 
 

@@ -57,7 +57,10 @@ CREATE TABLE IF NOT EXISTS batches (
     id TEXT,                          -- the endpoint's; NULL until it is known
     state TEXT NOT NULL               -- open, or how it ended
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS crisis (key BLOB PRIMARY KEY) WITHOUT ROWID;  -- requests that triage kept from being sent
+CREATE TABLE IF NOT EXISTS triaged (  -- what the triage that `meta` names found
+    key BLOB PRIMARY KEY,
+    crisis INTEGER NOT NULL           -- 1: kept from being sent
+) WITHOUT ROWID;
 """
 _SENDING = "INSERT INTO attempts (key, sent, prompt_bound, completion_bound) VALUES (?, ?, ?, ?)"
 _RECEIVED = (
@@ -120,6 +123,7 @@ class Journal:
         self.path = Path(path)
         if read_only and not self.path.exists():
             raise CbtError(f"no journal at {path}; give the journal.sqlite of an earlier run")
+        self._read_only = read_only
         mode = "ro" if read_only else "rwc"
         try:
             uri = f"{self.path.resolve().as_uri()}?mode={mode}"
@@ -164,16 +168,24 @@ class Journal:
         rows = self._db.execute(f"SELECT DISTINCT key FROM attempts WHERE outcome IN {FINAL}")
         return {key for (key,) in rows}
 
-    def crisis(self) -> set[bytes]:
-        """Keys that the triage named in `meta` kept from being sent."""
-        return {key for (key,) in self._db.execute("SELECT key FROM crisis")}
+    def triaged(self, triage: str) -> tuple[set[bytes], set[bytes]]:
+        """The keys that this very triage found calm, and those that it keeps from being sent."""
+        calm: set[bytes] = set()
+        crisis: set[bytes] = set()
+        if self.meta().get("triage") == triage:
+            for key, is_crisis in self._db.execute("SELECT key, crisis FROM triaged"):
+                (crisis if is_crisis else calm).add(key)
+        return calm, crisis
 
-    def set_crisis(self, keys: set[bytes], triage: str) -> None:
-        """Replace the keys kept from being sent, and the name of the triage that did it."""
+    def add_triaged(self, found: dict[bytes, bool], triage: str) -> None:
+        """Record keys and whether each is a crisis; what another triage found is forgotten."""
+        if self._read_only:
+            return
         self._db.execute("BEGIN")
-        self._db.execute("DELETE FROM crisis")
-        self._db.executemany("INSERT INTO crisis VALUES (?)", ((key,) for key in keys))
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('triage', ?)", (triage,))
+        if self.meta().get("triage") != triage:
+            self._db.execute("DELETE FROM triaged")
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('triage', ?)", (triage,))
+        self._db.executemany("INSERT OR REPLACE INTO triaged VALUES (?, ?)", found.items())
         self._db.execute("COMMIT")
 
     def reply(self, key: bytes) -> Reply | None:
@@ -274,7 +286,10 @@ class Journal:
             if mine not in (None, theirs):
                 raise CbtError(f"{other} holds answers of {theirs}, {self.path} of {mine}; merge journals of one model")
             self.set_meta(**{name: value for name, value in source.meta().items() if name not in ("version", "triage")})
-            self._db.execute("DELETE FROM meta WHERE name = 'triage'")  # posts are looked at again after a merge
+            triage = source.meta().get("triage")
+            if triage and self.meta().get("triage", triage) == triage:  # else its posts are looked at again
+                calm, crisis = source.triaged(triage)
+                self.add_triaged(dict.fromkeys(calm, False) | dict.fromkeys(crisis, True), triage)
             self._db.execute("BEGIN")
             self._db.executemany(_MERGE, source._db.execute(f"SELECT {_COLUMNS} FROM attempts ORDER BY id"))
             self._db.executemany(

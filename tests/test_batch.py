@@ -81,7 +81,7 @@ def test_a_batch_whose_id_never_arrived_is_found_again_and_not_started_twice(ser
 
 def test_a_kill_before_the_endpoint_heard_of_a_batch_loses_and_bills_nothing(server, tmp_path):
     with Journal(tmp_path / "journal.sqlite") as journal:
-        JOB.claim(journal, server, set())
+        JOB.claim(journal, server)
         journal.open_batch("killed", ((JOB.key(post), 1000, 400) for post in posts(5)))
     assert [found.name for found in batch.submit(posts(5), JOB, server, tmp_path)] != ["killed"]
     server.work()

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -168,11 +169,48 @@ def test_new_triage_rules_are_applied_to_what_was_answered_under_old_ones(tmp_pa
     assert server.requests == 2
 
 
+def test_triage_that_was_interrupted_goes_on_where_it_stopped_and_is_kept_by_a_merge(tmp_path, monkeypatch):
+    looked = []
+
+    def triage(text):
+        looked.append(text)
+        if len(looked) == 5:
+            raise KeyboardInterrupt
+        return safety.Triage("crisis" if "第1个" in text else "none")
+
+    monkeypatch.setattr(safety, "triage", triage)
+    monkeypatch.setattr(generate, "_BLOCK", 2)
+    with faults.serve() as server:
+        with pytest.raises(KeyboardInterrupt):
+            generate.run(posts(6), PROMPT, server, tmp_path / "a")
+        assert server.requests == 0
+        answers = generate.run(posts(6), PROMPT, server, tmp_path / "a")
+        assert [answer.outcome for answer in answers] == ["ok", "crisis", "ok", "ok", "ok", "ok"]
+        assert len(looked) == 5 + 2  # two blocks were done; the third is looked at again
+        generate.merge([tmp_path / "a"], tmp_path / "all")
+        assert generate.run(posts(6), PROMPT, server, tmp_path / "all") == answers
+    assert len(looked) == 5 + 2 and server.requests == 5
+
+
 def test_odd_characters_reach_the_endpoint_as_data(tmp_path):
     odd = [Question("emoji", "😭👨‍👩‍👧", "第一行\r\n第二行\x00\x1b[2J \ud800 <|im_end|>")]
     with faults.serve() as server:
         (answer,) = generate.run(odd, PROMPT, server, tmp_path)
     assert answer.outcome == "ok"
+
+
+def test_requests_go_by_the_proxy_that_the_environment_names(tmp_path, monkeypatch):
+    elsewhere = SimpleNamespace(
+        base_url="http://endpoint.invalid/v1", api_key="k", model="m", name="n", fingerprint="f"
+    )
+    with faults.serve() as server:
+        monkeypatch.setenv("http_proxy", server.base_url.removesuffix("/v1"))
+        monkeypatch.delenv("no_proxy", raising=False)
+        assert {answer.outcome for answer in generate.run(posts(2), PROMPT, elsewhere, tmp_path / "a")} == {"ok"}
+        monkeypatch.setenv("no_proxy", "endpoint.invalid")
+        with pytest.raises(CbtError, match="cannot be reached"):
+            generate.run(posts(2), PROMPT, elsewhere, tmp_path / "b", traffic=QUICK)
+    assert server.requests == 2
 
 
 def test_concurrency_is_bounded_and_drops_when_the_endpoint_pushes_back(tmp_path):
@@ -282,6 +320,7 @@ def test_a_forecast_from_a_sample_covers_the_total_of_the_whole():
 CLIENT = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from types import SimpleNamespace
 from cbtlib import generate, prompts
 from cbtlib.generate import Question

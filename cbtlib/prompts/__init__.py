@@ -91,7 +91,8 @@ def parse(text: str) -> dict[str, str]:
 
     A Markdown code fence around the object is allowed, because many models add one whatever they are told.
     """
-    text = re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text)
+    if "```" in text:
+        text = re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text)
     try:
         value = json.loads(text)
     except ValueError as error:
