@@ -1,7 +1,7 @@
 """Batched sampling: many prompts to texts, on whatever device the model is.
 
 Notable choices:
-- Prompts of similar length share a batch of 32: little is spent on padding, and a step costs a small model far less
+- Prompts of similar length share a batch of 48: little is spent on padding, and a step costs a small model far less
   than its rows one by one. A row that has ended leaves its batch; `generate` would carry it to the end of the longest.
 - Temperature, nucleus (Holtzman et al. 2020, arXiv 1904.09751) and a mild repetition penalty, since a small base model
   loops under greedy decoding. A text that did not end by itself says so: it is cut off, not an answer.
@@ -9,6 +9,7 @@ Notable choices:
   small model's step on a CPU.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,31 +43,32 @@ def sample(
     tokenizer: Any,
     prompts: Sequence[str],
     max_new_tokens: int = 512,
-    batch_size: int = 32,
+    batch_size: int = 48,
     temperature: float = 0.7,
     seed: int = 0,
     *,
+    replies: int = 1,
     top_p: float = 0.9,
     repetition_penalty: float = 1.1,
     stop: Sequence[int] = (),
 ) -> list[Sample]:
-    """One text for each rendered prompt, in their order; temperature 0 is greedy. Seeded, the caller's RNG untouched.
+    """`replies` texts for each rendered prompt: the prompts in order with `seed`, then again with `seed + 1`, …
 
-    Prompts of similar length share a batch, so the result depends on the list as a whole, and not on its order alone.
-    Raises CbtError when the model's numbers overflow.
+    The same prompt and seed give the same text, whatever else is asked; what shares its batch changes no more than
+    rounding does. Temperature 0 is greedy. Raises CbtError when the model's numbers overflow.
     """
     ends = {tokenizer.eos_token_id, *stop}
-    ids = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    ids = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts] * replies
     order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
     choose = chooser(temperature, top_p, repetition_penalty)
     samples: dict[int, Sample] = {}
     was_training = model.training
     model.eval()
-    with fused.packed(model), torch.random.fork_rng(), tqdm(total=len(ids), desc="sampling", disable=None) as bar:
-        torch.manual_seed(seed)
+    with fused.packed(model), tqdm(total=len(ids), desc="sampling", disable=None) as bar:
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            found = decode(model, [ids[i] for i in batch], choose, ends, tokenizer.pad_token_id, max_new_tokens)
+            dice = [_dice(seed + i // len(prompts), prompts[i % len(prompts)], model.device) for i in batch]
+            found = decode(model, [ids[i] for i in batch], choose, dice, ends, tokenizer.pad_token_id, max_new_tokens)
             for i, (new, ended) in zip(batch, found, strict=True):
                 text = tokenizer.decode(new, skip_special_tokens=True)
                 samples[i] = Sample(text.strip(), truncated=not ended)
@@ -75,20 +77,28 @@ def sample(
     return [samples[i] for i in range(len(ids))]
 
 
-def chooser(temperature: float, top_p: float, repetition_penalty: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """A function of texts (batch, length) and logits (batch, vocabulary) that gives the next token of each text."""
+def _dice(seed: int, prompt: str, device: torch.device) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}\n{prompt}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+Choose = Callable[[Tensor, Tensor, Sequence[torch.Generator]], Tensor]
+
+
+def chooser(temperature: float, top_p: float, repetition_penalty: float) -> Choose:
+    """A function of texts (batch, length), logits (batch, vocabulary) and dice that gives each text's next token."""
     penalty = RepetitionPenaltyLogitsProcessor(float(repetition_penalty))
 
-    def choose(text: Tensor, logits: Tensor) -> Tensor:
+    def choose(text: Tensor, logits: Tensor, dice: Sequence[torch.Generator]) -> Tensor:
         scores = penalty(text, logits.float())
         if scores.isnan().any():
             raise CbtError("the model's logits are not numbers: load it in bfloat16 or float32")
-        return draw(scores / temperature, top_p) if temperature else scores.argmax(-1)
+        return draw(scores / temperature, top_p, dice) if temperature else scores.argmax(-1)
 
     return choose
 
 
-def draw(scores: Tensor, top_p: float) -> Tensor:
+def draw(scores: Tensor, top_p: float, dice: Sequence[torch.Generator]) -> Tensor:
     """A token for each row of scores (batch, vocabulary), from the smallest likely set that holds `top_p`.
 
     The scores are logits divided by the temperature. Of a set of more than CANDIDATES tokens the likeliest are kept.
@@ -96,20 +106,23 @@ def draw(scores: Tensor, top_p: float) -> Tensor:
     best, tokens = scores.topk(min(CANDIDATES, scores.shape[-1]))
     shares = (best - scores.logsumexp(-1, keepdim=True)).exp()
     inside = shares.cumsum(-1) - shares < max(top_p, 1e-9)  # the likeliest always is
-    return tokens.gather(1, torch.multinomial(shares * inside, 1))[:, 0]
+    # The first to arrive, if each arrives after an exponential time at the rate of its share, is a draw by shares.
+    waits = torch.stack([torch.empty_like(best[0]).exponential_(generator=one) for one in dice])
+    return tokens.gather(1, (shares * inside / waits).argmax(-1, keepdim=True))[:, 0]
 
 
 def decode(
     model: Any,
     rows: list[list[int]],
-    choose: Callable[[Tensor, Tensor], Tensor],
+    choose: Choose,
+    dice: Sequence[torch.Generator],
     ends: set[int],
     pad: int,
     limit: int,
 ) -> list[tuple[list[int], bool]]:
     """The tokens that follow each row, without the one that ended it, and whether one did within `limit` tokens.
 
-    Rows are tokens of a prompt; `choose` is made by `chooser`.
+    Rows are tokens of a prompt, each with its dice; `choose` is made by `chooser`.
     """
     width = max(map(len, rows))
     text = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=model.device)
@@ -125,7 +138,7 @@ def decode(
         ).logits[:, -1]
         read = text.shape[1]
         said = text.where(mask.bool(), text[:, -1:])  # padding is no text, and may be the end mark
-        text = torch.cat([text, choose(said, logits)[:, None]], dim=1)
+        text = torch.cat([text, choose(said, logits, [dice[at] for at in going])[:, None]], dim=1)
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         left = [at for at, token in enumerate(text[:, -1].tolist()) if token not in ends]
         for at in set(range(len(going))).difference(left):

@@ -240,8 +240,9 @@ tuned, tokenizer = runs.load_adapter(adapter)
 tuned = tuned.merge_and_unload()  # the same but for rounding, and faster
 end = templates.stop_ids(template, tokenizer)
 seeds = [f"LoRA-tuned, seed {number}" for number in range(samples)]
+texts = sampling.sample(tuned, tokenizer, asked, **settings, replies=samples, stop=end)
 for number, system in enumerate(seeds):
-    drawn[system] = sampling.sample(tuned, tokenizer, asked, **settings | {"seed": seed + number}, stop=end)
+    drawn[system] = texts[number * len(asked) : (number + 1) * len(asked)]
 del tuned
 page.number("samples", samples, what="replies of the tuned model to each post")
 

@@ -383,7 +383,9 @@ def test_samples_come_in_the_order_of_the_prompts_seeded_and_say_when_cut_off(mo
     assert first == sampling.sample(model, tokenizer, prompts, max_new_tokens=6, batch_size=2, seed=1)
     assert first != sampling.sample(model, tokenizer, prompts, max_new_tokens=6, batch_size=2, seed=2)
     swapped = sampling.sample(model, tokenizer, prompts[::-1], max_new_tokens=6, batch_size=2, seed=1)
-    assert swapped == first[::-1]
+    assert swapped == first[::-1], "a text depends on its prompt and its seed, not on what else is asked"
+    more = sampling.sample(model, tokenizer, prompts, max_new_tokens=6, seed=0, replies=2)
+    assert more[3:] == first, "a second reply is that of the next seed"
 
 
 @pytest.mark.parametrize("pad", ["own", "the end mark"])
@@ -413,17 +415,16 @@ def test_greedy_texts_are_those_of_generate_and_end_where_it_ends(pad, model, to
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(-8, 8), min_size=2, max_size=400), st.floats(0.05, 1), st.integers(0, 2**31))
 def test_the_next_token_is_drawn_from_the_smallest_likely_set(scores, top_p, seed):
-    torch.manual_seed(seed)
     row = torch.tensor(scores)
-    (drawn,) = sampling.draw(row[None], top_p).tolist()
+    (drawn,) = sampling.draw(row[None], top_p, [torch.Generator().manual_seed(seed)]).tolist()
     likelier = row.double().softmax(0)[row > row[drawn]].sum().item()
     assert likelier < top_p + 1e-5, "the tokens likelier than this one already held that share"
 
 
 def test_tokens_are_drawn_as_often_as_the_model_says():
-    torch.manual_seed(0)
     shares = torch.tensor([0.5, 0.3, 0.15, 0.05])
-    found = sampling.draw(shares.log().expand(4000, 4), 0.9).bincount(minlength=4) / 4000
+    dice = [torch.Generator().manual_seed(0)] * 4000
+    found = sampling.draw(shares.log().expand(4000, 4), 0.9, dice).bincount(minlength=4) / 4000
     assert found[3] == 0, "the three likeliest hold nine tenths already"
     assert torch.allclose(found[:3], shares[:3] / 0.95, atol=0.03)
 
