@@ -44,7 +44,7 @@ for page, spec in run.PAGES.items():
         params:
             page=page,  # the shell line is formatted when the job runs, long after this loop
             fingerprint=run.fingerprint(page, PROFILE),
-        threads: workflow.cores
+        threads: 1 if spec.get("light") else workflow.cores
         shell:
             "{sys.executable} -m cbtlib run notebooks/{params.page}.py --profile {PROFILE} --results {RESULTS}"
 

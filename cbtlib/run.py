@@ -10,12 +10,15 @@ Notable choices
 """
 
 import ast
+import contextlib
 import difflib
 import hashlib
 import json
 import os
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +89,7 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
     failed = folder / "failed.ipynb"
     os.environ.update({"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "PYTHONHASHSEED": "0"})
     started = time.monotonic()
-    with _PeakMemory() as memory:
+    with _PeakMemory() as memory, _private_transport() as transport:
         try:
             done = papermill.execute_notebook(
                 source,
@@ -95,7 +98,7 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
                 kernel_name="python3",
                 cwd=str(ROOT),
                 start_timeout=300,
-                config=_private_transport(),
+                config=transport,
             )
         except PapermillExecutionError as error:
             if error.ename.endswith("Error") and "CbtError" in str(error.traceback):
@@ -253,11 +256,17 @@ class _PeakMemory:
             self.peak = max(self.peak, total)
 
 
-def _private_transport() -> Any:
-    """Unix sockets between papermill and kernel, so that nobody else on the machine can listen (TCP on Windows)."""
+@contextlib.contextmanager
+def _private_transport() -> Iterator[Any]:
+    """Settings for Unix sockets between papermill and kernel: nobody else can listen (TCP on Windows).
+
+    They are in a folder of this run: by default two runs in one folder would take each other's.
+    """
     from traitlets.config import Config
 
-    return Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {})
+    with tempfile.TemporaryDirectory(prefix="cbt") as folder:
+        sockets = {"transport": "ipc", "ip": f"{folder}/kernel"} if os.name == "posix" else {}
+        yield Config({"KernelManager": sockets})
 
 
 def _with_kernel(notebook: Any) -> Any:

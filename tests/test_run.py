@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -68,6 +69,15 @@ def test_a_failure_keeps_the_notebook_and_writes_no_page(notebook, tmp_path):
     folder = tmp_path / "smoke/claims"
     assert "ZeroDivisionError" in (folder / "failed.ipynb").read_text()
     assert not (folder / "claims.ipynb").exists() and not (folder / "run.json").exists()
+
+
+def test_pages_that_run_at_the_same_time_do_not_meet(notebook, tmp_path):
+    page = notebook("import time; time.sleep(2); print(results)")  # each starts while the others run
+    with ThreadPoolExecutor(3) as pool:
+        places = [str(tmp_path / name) for name in "abc"]
+        made = list(pool.map(lambda place: run.run(page, "smoke", results=place), places))
+    outputs = [nbformat.read(target, as_version=4).cells[-1].outputs[0].text.strip() for target in made]
+    assert outputs == places
 
 
 def test_a_page_carries_its_provenance_and_no_clock(notebook, tmp_path):
