@@ -15,6 +15,7 @@ import difflib
 import hashlib
 import json
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -61,6 +62,8 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
     Beside it: metrics.json and products (written by the page) and run.json (seconds, peak memory in GB, parameters,
     source hash, commit, hardware). Raises CbtError when the page cannot run or fails.
     """
+    # jsonschema, which they import, would parse a grammar of web addresses for a second; no address is checked here.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import jupytext
     import papermill
     from papermill.exceptions import PapermillExecutionError
