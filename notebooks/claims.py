@@ -51,7 +51,21 @@ results: str = "results"  # where products go
 # %%
 page = report.Page("claims", profile, results)
 claims = report.claims(profile, results)
-page.table("claims", claims, caption="The paper's claims and this run (intervals are 95 %)")
+_ = page.table("claims", claims, caption="Every claim, as a file")
+judged = ~claims["verdict"].isin(["not comparable", "not run"])
+found = claims[judged].assign(paper=claims["paper"] + ", " + claims["status"])
+found = found[["claim", "paper", "rerun", "verdict", "why"]]
+found = found.rename(columns={"paper": "the paper", "rerun": "this run"})
+page.table("judged", found, caption="Claims with a verdict (95 % intervals; n: posts)")
+
+# %% [markdown]
+# The other claims have no verdict. For each, the closed table says where the claim stands, whether its value was
+# transcribed, and why nothing was compared.
+
+# %% tags=["hide-output"] mystnb={"code_prompt_show": "The claims without a verdict", "code_prompt_hide": "Hide them"}
+rest = claims[~judged].assign(source=claims["source"] + ": " + claims["status"].str.split(":").str[0])
+rest = rest[["claim", "paper", "source", "verdict", "why"]].rename(columns={"paper": "the paper"})
+page.table("not_judged", rest, caption="Claims without a verdict")
 
 # %% [markdown]
 # A 270-million-parameter model tuned on a few hundred letters cannot confirm the scores of a 7-billion-parameter model
@@ -75,10 +89,10 @@ verdicts.rename("claims").to_frame()
 manifest = report.manifest(profile, results)
 runs = {name: run for name, run in manifest["pages"].items() if name != "claims"}
 cost = pd.DataFrame(
-    [(name, run["seconds"] / 60, run["peak_memory_gb"]) for name, run in runs.items()],
-    columns=["page", "minutes", "peak memory (GB)"],
+    [(name, round(run["seconds"]), round(1000 * run["peak_memory_gb"])) for name, run in runs.items()],
+    columns=["page", "seconds", "peak memory (MB)"],
 ).set_index("page")
-cost.style.format("{:.1f}").set_caption("Cost of each page on the machine named in its banner")
+page.table("cost", cost, caption="Cost of each page on the machine named in its banner")
 
 # %% [markdown]
 # The totals below are what the cover page quotes. They are glued but not written as numbers of this page, because a
@@ -87,8 +101,8 @@ cost.style.format("{:.1f}").set_caption("Cost of each page on the machine named 
 # %%
 page.number("pages", sum(name[0].isdigit() for name in cost.index), what="chapters run")
 page.number("recipes", sum(name.startswith("recipe") for name in cost.index), what="recipes run")
-glue("minutes", float(cost["minutes"].sum()), display=False)
-glue("peak_memory_gb", float(cost["peak memory (GB)"].max()), display=False)
+glue("minutes", sum(run["seconds"] for run in runs.values()) / 60, display=False)
+glue("peak_memory_gb", max(run["peak_memory_gb"] for run in runs.values()), display=False)
 page.save()
 
 # %% [markdown]
