@@ -24,7 +24,8 @@ from cbtlib import ROOT, CbtError, student
 _GLUE = re.compile(r"\{glue:text\}`(\w+)(?::([^`]*))?`")
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]*\)")
 _DIRECTIVE = re.compile(r"^(`{3,}|:{3,})(?:\{.*?\}.*)?$|^:\w+:.*$", re.M)
-_MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.S)
+_SOURCES = re.compile(r"^\*Further reading\.\*.*?(?=\n\n|\Z)|\s*\{cite:p\}`[^`]*`", re.M | re.S)
+_MATH = re.compile(r"\$\$(.+?)\$\$(?: \([\w-]+\))?|\$([^$\n]+?)\$", re.S)
 
 TEMPLATE = """{%- extends 'index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
@@ -163,7 +164,7 @@ def _shown(output: Any) -> str:
 
 
 def _text(source: str, numbers: dict[str, dict], page: str) -> str:
-    """Markdown without what only the book understands: numbers filled in, formulas drawn, its own links as text."""
+    """Markdown as a deck has it: numbers filled in, formulas drawn, the book's links as text, and no sources."""
 
     def number(match: re.Match[str]) -> str:
         name, _, end = match[1].rpartition("_")
@@ -172,7 +173,7 @@ def _text(source: str, numbers: dict[str, dict], page: str) -> str:
             raise CbtError(f"{page}: the text cites the number {match[1]!r}, which its run has not written")
         return format(value, match[2] or "")
 
-    text = _DIRECTIVE.sub("", _LINK.sub(r"\1", _GLUE.sub(number, source)))
+    text = _SOURCES.sub("", _DIRECTIVE.sub("", _LINK.sub(r"\1", _GLUE.sub(number, source))))
     return _MATH.sub(lambda m: tex2mathml(m[1] or m[2], as_block=bool(m[1])).replace("\n", " "), text)
 
 

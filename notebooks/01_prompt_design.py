@@ -68,13 +68,13 @@ page = report.Page("01_prompt_design", profile, results)
 # %% [markdown]
 # ## CBT in one page
 #
-# The idea behind CBT is old and plain: what hurts is often less the event than the thought about it. A flat
-# voice on the phone is an event. 他讨厌我 ("he hates me") is a thought, and it can be looked at. Thoughts that
-# hurt and do not hold tend to fall into a few patterns, called cognitive distortions, such as *mind reading*
-# (concluding what others think) or *all-or-nothing thinking*. A helper does not argue the person out of them.
+# The idea behind CBT {cite:p}`beck1979` is old and plain: what hurts is often less the event than the thought about it.
+# A flat voice on the phone is an event. 他讨厌我 ("he hates me") is a thought, and it can be looked at. Thoughts that
+# hurt and do not hold tend to fall into a few patterns, called cognitive distortions {cite:p}`burns1980`, such as *mind
+# reading* (concluding what others think) or *all-or-nothing thinking*. A helper does not argue the person out of them.
 # The helper asks.
 #
-# The paper turns this into five parts that every answer should have, in one letter, in one turn:
+# The paper {cite:p}`na2024cbtllm` turns this into five parts that every answer should have, in one letter, in one turn:
 #
 # | part | in Chinese | what it is for |
 # |---|---|---|
@@ -305,6 +305,9 @@ page.save()
 # - The embedded model has 270 million parameters and was never taught to follow instructions. It repeats the
 #   post, or the example, or itself. No prompt mends that; [training](04_lora_training.ipynb) is one thing
 #   that might.
+#
+# *Further reading.* The five parts as the paper has them {cite:p}`na2024cbtllm`; the manual of cognitive therapy
+# {cite:p}`beck1979`; the distortions, told for lay readers {cite:p}`burns1980`.
 
 # %% [markdown]
 # Did it help to ask for the five parts? On this model and so few posts, what we know is no more than this:

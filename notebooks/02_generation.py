@@ -13,9 +13,9 @@
 # %% [markdown]
 # # Generation: 22,327 questions, and nothing made up
 #
-# The paper's data set holds 22,327 answers that a model wrote over an API. Somewhere in such a run a
-# connection breaks, a filter steps in, a process dies at three in the morning. How do you end with answers,
-# and only answers, and know what you paid?
+# The paper's data set {cite:p}`na2024cbtllm` holds 22,327 answers that a model wrote over an API, to questions of PsyQA
+# {cite:p}`sun2021psyqa`. Somewhere in such a run a connection breaks, a filter steps in, a process dies at three in the
+# morning. How do you end with answers, and only answers, and know what you paid?
 #
 # **You will learn**
 #
@@ -114,8 +114,9 @@ figures.chinese(safety.REFERRAL, meaning, title="The fixed referral")
 # their words. No weight was learnt from those. But one author wrote both parts, and their score was seen twice while
 # the classifier's layer was chosen, so read it as the best that can be hoped for. No crisis post is shown on any page.
 #
-# *Recall* is the share of the posts in danger that raise an alarm, *precision* the share of the alarms that are right.
-# A *false calm* is a post in danger without an alarm, a *false alarm* one about a post that is in none.
+# *Recall* is the share of the posts in danger that raise an alarm, *precision* the share of the alarms that are right;
+# both have Wilson's interval {cite:p}`wilson1927`. A *false calm* is a post in danger without an alarm, a *false alarm*
+# one about a post that is in none.
 
 # %%
 classifier = risk.load() if classified else None
@@ -432,6 +433,9 @@ page.save()
 #   {glue:text}`triage_veiled_recall_high:.0%`), missed {glue:text}`triage_veiled_false_calms`, and took
 #   {glue:text}`triage_veiled_false_alarms` of the look-alikes for a crisis. On your posts it will do otherwise, and
 #   most likely worse.
+#
+# *Further reading.* How the questions were collected {cite:p}`sun2021psyqa`, and how the paper had them answered
+# {cite:p}`na2024cbtllm`.
 
 # %% [markdown]
 # ## Exercises

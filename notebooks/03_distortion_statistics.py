@@ -87,7 +87,8 @@ page.number("records", len(records), what="posts with gold labels")
 # %% [markdown]
 # ## What a distortion is, and what it is not
 #
-# A distortion is a way of thinking, not a sad mood and not a bad event. The last columns hold the useful part: a
+# A distortion is a way of thinking, not a sad mood and not a bad event. Beck described such ways
+# {cite:p}`beck1979`, and Burns gave them the names in use {cite:p}`burns1980`. The last columns hold the useful part: a
 # sentence about the same trouble that is *not* distorted. “The interview may well come to nothing, so I send ten
 # applications” is a forecast; “no point in applying, it will certainly come to nothing” is fortune-telling.
 
@@ -100,9 +101,9 @@ page.table("taxonomy", table, caption="The eleven types, with an example and a c
 # %% [markdown]
 # ## How often does each occur?
 #
-# The share of posts with a label, each with Wilson's 95 % interval. A post can carry several. The interval speaks about
-# posts *written to this corpus's brief*: it asked for each type a fixed number of times, so these shares say nothing
-# about how people think. They say what the detectors below have to find.
+# The share of posts with a label, each with Wilson's 95 % interval {cite:p}`wilson1927`. A post can carry several. The
+# interval speaks about posts *written to this corpus's brief*: it asked for each type a fixed number of times, so these
+# shares say nothing about how people think. They say what the detectors below have to find.
 #
 # `cbt distortions statistics FILE` draws this figure and the next five for any labelled file or run of answers.
 
@@ -125,9 +126,9 @@ figures.show(drawn.figure, page, "gold_shares", alt=drawn.alt, caption=drawn.cap
 # ## Which come together?
 #
 # For each pair: how many posts hold both, against how many would if the two were independent. There are 55 pairs, and
-# at 5 % two or three of them would look remarkable by chance alone, so the p values are corrected for false
-# discoveries (Benjamini and Hochberg). The figure shows log [odds ratios](../glossary.md), above 0 for types that come
-# together, below 0 for types that keep apart, and marks what survives.
+# at 5 % two or three of them would look remarkable by chance alone, so the p values are corrected for false discoveries
+# (Benjamini and Hochberg) {cite:p}`benjamini1995`. The figure shows log [odds ratios](../glossary.md), above 0 for
+# types that come together, below 0 for types that keep apart, and marks what survives.
 
 # %%
 drawn = label_figures.pairs(posts)
@@ -137,8 +138,8 @@ page.number("pairs_q", int((pairs["q"] < 0.05).sum()), n=len(pairs), what="pairs
 figures.show(drawn.figure, page, "cooccurrence", alt=drawn.alt, caption=drawn.caption, data=pairs)
 
 # %% [markdown]
-# Pairs do not show threes. The next figure counts whole combinations: a bar for each, and under it the dots of the
-# labels that make it up.
+# Pairs do not show threes. The next figure, an UpSet plot {cite:p}`lex2014upset`, counts whole combinations: a bar for
+# each, and under it the dots of the labels that make it up.
 
 # %%
 drawn = label_figures.upset(posts)
@@ -417,10 +418,17 @@ page.table("domain_shift", table, caption=f"A detector ({shift['detector']}) at 
 # ## From the naive share to a corrected one
 #
 # Suppose the test posts had no gold labels, and a clinician had labelled the dev posts only. Which share of the test
-# posts holds a distortion? *Naive* counts what the detector calls. *Rogan-Gladen* corrects with what was seen on the
-# dev posts: its sensitivity (of the posts with a distortion, the share that it calls) and its specificity (of those
-# without, the share that it leaves alone). *PPI++* starts from the clinician's share and lets the detector narrow it.
-# The true share of the test posts is known here, and drawn as a line.
+# posts holds a distortion? *Naive* counts what the detector calls. *Rogan-Gladen* {cite:p}`rogan1978` corrects this
+# share $p$ with what was seen on the dev posts: the detector's sensitivity $s$ (of the posts with a distortion, the
+# share that it calls) and its specificity $t$ (of those without, the share that it leaves alone):
+#
+# $$
+# \hat{\pi} = \frac{p + t - 1}{s + t - 1}
+# $$ (eq-rogan-gladen)
+#
+# Its interval is Lang and Reiczigel's {cite:p}`lang2014`. *PPI++* {cite:p}`angelopoulos2023ppi` starts from the
+# clinician's share and lets the detector narrow it. The true share of the test posts is known here, and drawn as a
+# line.
 
 # %%
 truth_share = float(truth[tested].mean())
@@ -557,6 +565,9 @@ page.save()
 #   home to {glue:text}`away_macro:.2f` on posts from elsewhere.
 # - A count of labels can be believed as far as there are gold labels to correct it. Where the truth was known,
 #   {glue:text}`cover_naive:.0%` of the naive 95 % intervals held it, and {glue:text}`cover_ppi:.0%` of those of PPI++.
+#
+# *Further reading.* Prevalence from an imperfect test {cite:p}`rogan1978` and its interval {cite:p}`lang2014`; a few
+# gold labels with many predicted ones {cite:p}`angelopoulos2023ppi`.
 
 # %% [markdown]
 # ## Exercises

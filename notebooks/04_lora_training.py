@@ -14,9 +14,9 @@
 # # LoRA training
 #
 # *Can a base model that follows no instruction learn, from a few hundred letters, to answer in the shape of cognitive
-# behavioural therapy?* The paper tunes four models of seven billion parameters (7B) on 22,327 answers with LoRA, which
-# leaves the model as it is and trains a small correction to it. This page runs the same method at a size that two
-# processor cores can carry, and says at each step what changes for a 7B run.
+# behavioural therapy?* The paper {cite:p}`na2024cbtllm` tunes four models of seven billion parameters (7B) on 22,327
+# answers with LoRA {cite:p}`hu2022lora`, which leaves the model as it is and trains a small correction to it. This page
+# runs the same method at a size that two processor cores can carry, and says at each step what changes for a 7B run.
 #
 # **You will learn**
 #
@@ -152,8 +152,9 @@ pd.concat({whose: pd.Series(part, dtype=object) for whose, part in settings.item
 # %% [markdown]
 # ## Before: the base model
 #
-# First the answers of the base model, so that there is something to compare with. Sampling is seeded. A text
-# that runs into the limit is marked as cut off: it never said that it was done.
+# First the answers of the base model, so that there is something to compare with. Each token is drawn from the smallest
+# set of likely tokens that holds most of the probability (nucleus sampling) {cite:p}`holtzman2020`. Sampling is seeded.
+# A text that runs into the limit is marked as cut off: it never said that it was done.
 
 # %%
 prompts = [templates.render(row.post, adopted) for row in dev[:questions]]
@@ -322,11 +323,12 @@ else:
 # snakemake --profile workflow/slurm --config profile=paper -- pages
 # ```
 #
-# Baichuan-7B and Qwen-7B come with model code of their own, which current libraries no longer run. `cbt convert FOLDER
-# OUT` renames their weights into Llama's and Qwen2's layout, in which they compute the same; the published CBT-LLM, a
-# merged Baichuan-7B, takes the same way. `cbt train --merge` adds an adapter into its base, and `cbt train --export
-# llama-factory` (or `axolotl`) writes the same rows and settings as the other trainer's own files. `--set
-# four_bit=true` is QLoRA; `rslora` and `dora` are switches too. The 7B weights were not run for this book.
+# Baichuan-7B and Qwen-7B come with model code of their own, which current libraries no longer run.
+# `cbt convert FOLDER OUT` renames their weights into Llama's and Qwen2's layout, in which they compute the same; the
+# published CBT-LLM, a merged Baichuan-7B, takes the same way. `cbt train --merge` adds an adapter into its base, and
+# `cbt train --export llama-factory` (or `axolotl`) writes the same rows and settings as the other trainer's own files.
+# `--set four_bit=true` is QLoRA {cite:p}`dettmers2023qlora`; `rslora` and `dora` are switches too. The 7B weights were
+# not run for this book.
 #
 # A 7B model has the knowledge that a 270M model lacks; both learn the *form* of the answer first. What a small model
 # writes in that form can be fluent and wrong.
@@ -345,6 +347,9 @@ page.save()
 # - Answers that ended by themselves: {glue:text}`ended_base:.0%` before, {glue:text}`ended_tuned:.0%` after; share of
 #   the five parts in them: {glue:text}`parts_base:.0%` before, {glue:text}`parts_tuned:.0%` after. A few posts only;
 #   the chapter on evaluation has the intervals.
+#
+# *Further reading.* LoRA {cite:p}`hu2022lora`, and the same on a quantised base {cite:p}`dettmers2023qlora`; why greedy
+# decoding loops {cite:p}`holtzman2020`; the base model {cite:p}`gemma2025`.
 
 # %% [markdown]
 # ## Exercises

@@ -80,9 +80,10 @@ seed: int = 0  # of sampling and resampling
 # %% [markdown]
 # ## What a metric sees
 #
-# BLEU counts shared runs of tokens, chrF shared runs of characters, and METEOR matched words or characters and their
-# order. Below stand one sentence of a letter, and three others. The first says the same in other words. The second
-# differs by one word and says the opposite. The third could be sent to anybody.
+# BLEU {cite:p}`papineni2002bleu` counts shared runs of tokens, chrF {cite:p}`popovic2015chrf` shared runs of
+# characters, and METEOR {cite:p}`banerjee2005meteor` matched words or characters and their order. Below stand one
+# sentence of a letter, and three others. The first says the same in other words. The second differs by one word and
+# says the opposite. The third could be sent to anybody.
 
 # %%
 reference = "你说“我总是搞砸”，可是上个月的报告，主管还当众夸过你。"
@@ -162,7 +163,7 @@ page.table(
 # %% [markdown]
 # With the default tokeniser BLEU is {glue:text}`bleu_default_tokeniser:.2f`, with `zh` it is
 # {glue:text}`bleu_zh_tokeniser:.2f`: nothing about the texts has changed. This is why every value below has a
-# **signature**, and why a BLEU without one cannot be compared with anything.
+# **signature** {cite:p}`post2018sacrebleu`, and why a BLEU without one cannot be compared with anything.
 #
 # ## The gate before the score
 #
@@ -291,10 +292,10 @@ for system in ("base, few-shot", seeds[0]):
 # %% [markdown]
 # ## The scores
 #
-# BERTScore compares no characters but what a model makes of them: each token of the reply is matched to the most
-# similar token of the reference, by the cosine of their states in one layer of the base model, and the other way
-# round. Its values crowd together near the top, so only differences mean something. Here are the three worked pairs
-# again: their BERTScore, and which token of the reference each token of the rewording found.
+# BERTScore {cite:p}`zhang2020bertscore` compares no characters but what a model makes of them: each token of the reply
+# is matched to the most similar token of the reference, by the cosine of their states in one layer of the base model,
+# and the other way round. Its values crowd together near the top, so only differences mean something. Here are the
+# three worked pairs again: their BERTScore, and which token of the reference each token of the rewording found.
 
 # %%
 encoder = bertscore.Encoder(base, tokenizer, bertscore_layer, config["model"])
@@ -309,8 +310,9 @@ rows = [f"<b>{kind}</b> {value:.4f}" for kind, value in zip(worked, values, stri
 HTML(f"<p>{'; '.join(rows)}</p><div class='zh-block' lang='zh'><p>{html.escape(matched)}</p></div>")
 
 # %% [markdown]
-# **BLEURT** is the fifth metric of the paper: a model that was trained to imitate human scores. It needs a checkpoint
-# that no package registry holds, so it has no value here unless the parameter `bleurt_checkpoint` names one; then
+# **BLEURT** {cite:p}`sellam2020bleurt` is the fifth metric of the paper: a model that was trained to imitate human
+# scores. It needs a checkpoint that no package registry holds, so it has no value here unless the parameter
+# `bleurt_checkpoint` names one; then
 # `cbtlib.bleurt` runs it in the environment that it needs, and it takes part in everything below.
 
 # %%
@@ -323,7 +325,8 @@ Markdown("BLEURT: " + ("run on `" + bleurt_checkpoint + "`." if bleurt_checkpoin
 # Now every system, on the posts it answered. The tuned model has a row for each seed, and one for all of them: there,
 # the replies to one post are averaged first, because three replies to a post are still one post. Intervals are a
 # bootstrap over posts: draw as many posts again, with replacement, many times over, and keep the middle 95 % of the
-# scores.
+# scores, corrected for bias and skewness (BCa) {cite:p}`efron1987` and widened where posts are few
+# {cite:p}`hesterberg2015`.
 #
 # *CBT parts* counts how many of the five parts a reply has; *names a distortion* is the share that does. *Requests* and
 # *suggestions* are the **load** of a letter: how many sentences ask something, and how many tell the reader what to do.
@@ -479,10 +482,10 @@ page.table("seeds", dice, caption="One adapter, one score for each sampling seed
 # ## Tuned against base, on the same posts
 #
 # Two intervals that overlap do not mean that two systems are alike: some posts are harder for both. So the comparison
-# is **paired**. The difference is computed on the posts that both systems answered, its interval from resampling those
-# posts, and its p value from swapping the two systems' replies post by post (approximate randomisation). There are
-# several metrics and several rivals, so p values are corrected over all rows of the table (Holm): of twenty true nulls,
-# one would else be news.
+# is **paired** {cite:p}`koehn2004`. The difference is computed on the posts that both systems answered, its interval
+# from resampling those posts, and its p value from swapping the two systems' replies post by post (approximate
+# randomisation) {cite:p}`noreen1989,riezler2005`. There are several metrics and several rivals, so p values are
+# corrected over all rows of the table (Holm) {cite:p}`holm1979`: of twenty true nulls, one would else be news.
 
 # %%
 tested = {"bleu": "bleu_gain", "chrf": "chrf_gain", "meteor_char": "meteor_gain"}
@@ -639,6 +642,9 @@ page.save()
 # - Floors and ceilings make a score readable; look at what a letter to the wrong person earns.
 # - Replies that are no replies are counted, not scored. Systems are compared where both answered, post by post, with
 #   an interval and a p value that is corrected for all that was tried. Several seeds are still the same posts.
+#
+# *Further reading.* Why a BLEU needs a signature {cite:p}`post2018sacrebleu`; tests between two systems
+# {cite:p}`koehn2004,riezler2005`; what the bootstrap can and cannot do with few items {cite:p}`hesterberg2015`.
 
 # %% [markdown]
 # Did tuning help? What this run knows, with 95 % intervals, of likeness to one reference and of parts, and of nothing

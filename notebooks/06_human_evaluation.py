@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Human evaluation: whose opinion, and do they agree?
 #
-# The paper had people rate a hundred replies for relevance, CBT structure and helpfulness. How would you do that so
-# that somebody else could believe it?
+# The paper {cite:p}`na2024cbtllm` had people rate a hundred replies for relevance, CBT structure and helpfulness. How
+# would you do that so that somebody else could believe it?
 #
 # **You will learn**
 #
@@ -187,10 +187,17 @@ figures.show(
 # %% [markdown]
 # ## Do they agree?
 #
-# Two raters who toss coins agree half of the time. Every coefficient therefore sets the agreement seen against the
-# agreement expected, and they differ in what they expect. *Krippendorff's alpha* (here ordinal: 0 against 2 counts
-# more than 0 against 1) takes any number of raters and missing scores. *Cohen's kappa* is for two raters, *Fleiss'
-# kappa* for several. *Gwet's AC* was made for the case in which nearly everybody gives the same score.
+# Two raters who toss coins agree half of the time. Every coefficient therefore sets the agreement seen, $p_o$, against
+# the agreement expected by chance, $p_e$:
+#
+# $$
+# \kappa = \frac{p_o - p_e}{1 - p_e}
+# $$ (eq-kappa)
+#
+# They differ in what they expect. *Krippendorff's alpha* {cite:p}`krippendorff2004` (here ordinal: 0 against 2 counts
+# more than 0 against 1) takes any number of raters and missing scores. *Cohen's kappa* {cite:p}`cohen1960` is for two
+# raters, *Fleiss' kappa* {cite:p}`fleiss1971` for several. *Gwet's AC* {cite:p}`gwet2008` was made for the case in
+# which nearly everybody gives the same score.
 
 # %%
 shown = analysis.agreement[~analysis.agreement["coefficient"].str.startswith("Cohen")]
@@ -211,7 +218,7 @@ page.table("notes", pd.DataFrame({"note": analysis.notes}), caption="Notes of th
 # ### A paradox worth knowing
 #
 # A hundred replies, two raters. They agree on 91 of them. In the first case both scores are about as frequent, in the
-# second nearly everything is a 2, as when all systems are good at what is asked.
+# second nearly everything is a 2, as when all systems are good at what is asked {cite:p}`feinstein1990`.
 
 # %%
 balanced = np.array([(0, 0)] * 45 + [(2, 2)] * 46 + [(0, 2)] * 5 + [(2, 0)] * 4, float)
@@ -280,10 +287,10 @@ page.table(
 # %% [markdown]
 # ## A machine as judge
 #
-# A language model rates faster than people, and fails in its own ways. `cbtlib.judge` gives it the same hygiene: it
-# sees two replies called 1 and 2, every pair in both orders; only a win in both counts; an answer that is no verdict
-# is missing, not a 1 and not a 3; a model may not judge itself. Its rubric is there in Chinese and in English. For your
-# own systems and any endpoint:
+# A language model rates faster than people, and fails in its own ways {cite:p}`zheng2023judge`. `cbtlib.judge` gives it
+# the same hygiene: it sees two replies called 1 and 2, every pair in both orders; only a win in both counts; an answer
+# that is no verdict is missing, not a 1 and not a 3; a model may not judge itself. Its rubric is there in Chinese and
+# in English. For your own systems and any endpoint:
 #
 # ```
 # cbt ratings judge base=base/answers.jsonl tuned=tuned/answers.jsonl --posts data/corpus/test.jsonl --model JUDGE \
@@ -362,6 +369,9 @@ print(f"kappa {agreed['kappa']:.2f} [{agreed['low']:.2f}, {agreed['high']:.2f}]:
 #   {glue:text}`judge_first_wins:.0%` of its verdicts ({glue:text}`judge_first_wins_low:.0%` to
 #   {glue:text}`judge_first_wins_high:.0%`), and its kappa with the raters is {glue:text}`judge_kappa:.2f`
 #   ({glue:text}`judge_kappa_low:.2f` to {glue:text}`judge_kappa_high:.2f`).
+#
+# *Further reading.* Coding and its reliability {cite:p}`krippendorff2004`; the paradox of high agreement and low kappa
+# {cite:p}`feinstein1990`; language models as judges {cite:p}`zheng2023judge`.
 
 # %% [markdown]
 # ## Exercises

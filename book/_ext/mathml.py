@@ -15,8 +15,12 @@ def inline(self, node: nodes.math) -> None:
 
 
 def block(self, node: nodes.math_block) -> None:
-    """Write `$$…$$` as a display <math> element that scrolls by itself, by keyboard too, on a narrow screen."""
+    """Write `$$…$$` as a display <math> element that scrolls by itself, by keyboard too, on a narrow screen.
+
+    A formula with a label has its number beside it.
+    """
     formula = tex2mathml(node.astext(), as_block=True)
+    formula = f"<span class='eqno'>({node['number']})</span>{formula}" if node.get("number") else formula
     self.body.append(self.starttag(node, "div", CLASS="math", tabindex=0) + formula + "</div>\n")
     raise nodes.SkipNode
 
