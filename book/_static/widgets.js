@@ -51,13 +51,14 @@
       aria: { role: "button" } }));
     text.append(...sentences);
     const choose = (_, index) => {
-      const [part, , words, english] = rows[index].cells;
+      const [part, , words] = rows[index].cells;
+      const english = rows.find(row => row.className === rows[index].className).cells[3]; // once, where its part begins
       const chinese = part.querySelector("[lang=zh]");
       panel.replaceChildren(
         make("strong", { textContent: part.firstChild.textContent }), " ",
         make("span", { lang: "zh", textContent: chinese ? chinese.textContent : "" }), `: ${rows[index].dataset.purpose}. `,
         make("br"), "Words that show it: ", make("span", { lang: "zh", textContent: words.textContent }),
-        ...(english.textContent ? [make("br"), make("em", { textContent: english.textContent })] : []));
+        ...(english.textContent ? [make("br"), "The part in English: ", make("em", { textContent: english.textContent })] : []));
     };
     widget.append(make("p", { className: "hint", textContent: "Point at a sentence, tap it, or use the arrow keys." }), text, panel);
     const go = roving(sentences, choose);

@@ -142,6 +142,12 @@ test("the annotated answer: pointer, tap and arrows show part and evidence", asy
   await sentences.first().focus();
   await page.keyboard.press("End");
   assert.match(await panel.textContent(), /Encouragement and foresight/);
+  const thought = widget.locator(".parts-letter .parts-2");
+  for (const sentence of await thought.all()) {
+    await sentence.click();
+    assert.match(await panel.textContent(), /Key thought.*The part in English: \w/, "each sentence of a part has its gloss");
+  }
+  assert.ok(await thought.count() > 1);
   await widget.getByRole("button", { name: /Challenge/ }).click();
   assert.match(await panel.textContent(), /Challenge or reflection/);
   assert.equal(await widget.locator(".parts-letter [tabindex='0']").count(), 1);
