@@ -58,6 +58,13 @@ def test_every_term_that_is_linked_stands_in_the_glossary():
         assert linked <= known, path.name
 
 
+def test_every_work_that_is_cited_is_in_the_bibliography_and_the_other_way_round():
+    keys = re.findall(r"^@\w+\{(\w+),", (ROOT / "book/references.bib").read_text("utf-8"), flags=re.M)
+    texts = [path.read_text("utf-8") for path in [*PAGES, *(ROOT / "notebooks").glob("*.py")]]
+    cited = [found for text in texts for found in re.findall(r"\{cite(?::\w)?\}`([^`]+)`", text)]
+    assert sorted(keys) == sorted(set(",".join(cited).split(",")))
+
+
 def test_every_table_of_profiles_names_the_profiles_that_exist():
     profiles = {path.stem for path in (ROOT / "notebooks/profiles").glob("*.yml")}
     for path in (ROOT / "README.md", ROOT / "book/reading.md"):

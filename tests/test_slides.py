@@ -30,6 +30,7 @@ def test_every_chapter_has_a_deck_with_its_sections_figures_and_exercises(smoke_
         assert len(images) == len(figures) and all(len(image["alt"]) > 20 for image in images)
         assert not [caption for caption in deck.find_all("figcaption") if "\\" in caption.get_text()]
         shown = deck.get_text()
+        assert "{cite" not in shown and "Further reading" not in shown, "a deck has no page of sources"
         for one in student.read(page)[1]:
             assert one.title.replace("`", "") in shown and one.parts["solution"] not in shown
 
