@@ -7,7 +7,8 @@ Notable choices
 - Items meet by id, never by position, unless the file is plain text: then the line number is the id. A line ends
   where sacrebleu's command says it does, at a line feed.
 - An item that is on one side only is an error. An answer that failed is a line with its outcome, not a missing line.
-- Answers whose outcome is not ok are counted and left out; two systems are compared where both are ok.
+- Answers whose outcome is not ok are counted and left out; two systems are compared where both are ok. Such an answer
+  is no reference either.
 - A metric that was not run has a row that says why; it is never silently absent.
 """
 
@@ -81,6 +82,12 @@ def score(
     golds = [read(path) for path in references]
     for side in [*systems.values(), *golds[1:]]:
         _same_items(side, golds[0])
+    bare = [item for item in golds[0].texts if all(gold.texts[item][0] != "ok" for gold in golds)]
+    if bare:
+        raise CbtError(
+            f"{len(bare)} items of {golds[0].path} have no reference with outcome ok (the first is {bare[0]!r}); leave "
+            "them out of every file, or give another --ref that has them"
+        )
     posts = golds[0].posts
     light = [
         name for name, metric in metrics.METRICS.items() if not metric.model and (metric.needs != "sources" or posts)
@@ -97,7 +104,8 @@ def score(
         trained += [post for side in sides for post in side.posts.values()]
 
     def inputs(items: Sequence[str]) -> dict[str, Any]:
-        sets = [[gold.texts[item][1] for item in items] for gold in golds]
+        given = [[gold.texts[item] for item in items] for gold in golds]
+        sets = [[text if outcome == "ok" else None for outcome, text in one] for one in given]
         return {"references": sets, "sources": [posts[i] for i in items] if posts else ()}
 
     answered = {
@@ -144,7 +152,9 @@ def _answers(path: Path) -> Side:
                 raise CbtError(f"{where} is no answer with id, outcome and text ({error!r})") from None
             if outcome not in OUTCOMES:
                 raise CbtError(f"{where}, field outcome: {outcome!r} is none of {', '.join(OUTCOMES)}")
-            if outcome == "ok" and not isinstance(text, str):
+            if text is None and outcome != "ok":
+                text = ""
+            if not isinstance(text, str):
                 raise CbtError(
                     f"{where}, field text: {text!r} is no text; an answer that failed says so in its outcome"
                 )

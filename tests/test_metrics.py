@@ -414,6 +414,20 @@ def test_an_answer_that_failed_cannot_move_a_score(files):
         assert one == two
 
 
+def test_an_answer_that_failed_is_no_reference(files):
+    records, gold, good, folder = files
+    rows = [(r.id, "ok", r.answer_text[:40]) for r in records]
+    rows[0] = (records[0].id, "truncated", records[0].answer_text)
+    rows[1] = (records[1].id, "failed", None)
+    broken = write_answers(folder / "broken.jsonl", rows)
+    with pytest.raises(CbtError, match=rf"2 items of .*broken.jsonl have no reference .* first is '{records[0].id}'"):
+        pairing.score(good, [broken])
+    row = pairing.score(good, [broken, gold], names=["chrf"], resamples=50)["scores"][str(good)][0]
+    assert row["value"] == 100 and "nrefs:var" in row["signature"]
+    trained = pairing.score(good, [gold], training=[broken], names=["chrf"], allow_leak=True, resamples=50)
+    assert "leak:ALLOWED-1-of-12" in trained["scores"][str(good)][0]["signature"]
+
+
 def test_the_command_refuses_a_leak_and_prints_an_allowed_one(files):
     _, gold, good, _ = files
     refused = run("--hyp", good, "--ref", gold, "--train", gold)
@@ -432,6 +446,7 @@ def test_the_command_refuses_a_leak_and_prints_an_allowed_one(files):
         (lambda good: [*good, good[0]], "bad.jsonl:7, field id: .* stands here twice"),
         (lambda good: [("x", "great", "好")], "bad.jsonl:1, field outcome: 'great' is none of ok"),
         (lambda good: [("x", "ok", None)], "bad.jsonl:1, field text: None is no text"),
+        (lambda good: [("x", "failed", 503)], "bad.jsonl:1, field text: 503 is no text"),
         (lambda good: [(i, "failed", "") for i, _, _ in good], "no answer with outcome ok"),
     ],
 )
