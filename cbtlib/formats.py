@@ -169,10 +169,11 @@ def _texts(sample: Sample) -> list[str]:
 
 
 _HALF = {code: code - 0xFEE0 for code in range(0xFF10, 0xFF5B) if chr(code).isalnum()}
+_WIDE = re.compile(f"[{''.join(map(chr, _HALF))}]")
 
 
 def _half_width(text: str) -> str:
-    return text.translate(_HALF)
+    return text.translate(_HALF) if _WIDE.search(text) else text  # most texts have none, and to see that is cheaper
 
 
 @functools.cache

@@ -13,7 +13,8 @@ Notable choices
 - A system that was sampled several times gives several texts for an item. Their statistics are averaged within the
   item, which stays one item: dice thrown again are no new posts.
 - Nothing is normalised unless asked: `normalise` takes the forms of `formats`, half width and simplified script. The
-  signature says which, and how many texts were in traditional characters (hypotheses+references).
+  signature says which, and how many texts were in traditional characters (hypotheses+references). The leak gate alone
+  always reads both sides in these forms: a copy in other characters is a copy.
 """
 
 from collections import Counter
@@ -220,7 +221,13 @@ def score(
 
 
 def leaks(training: Sequence[str], test: Sequence[str]) -> list[Leak]:
-    """Pairs of a test text and a training text that are the same (but for white space) or near duplicates (`gates`)."""
+    """Pairs of a test text and a training text that are the same or near duplicates (`gates`).
+
+    White space, full-width letters and traditional characters make no text another.
+    """
+    for form in formats.NORMAL_FORMS:
+        convert = formats.converter(form)
+        training, test = [convert(text) for text in training], [convert(text) for text in test]
     places = {"".join(text.split()): index for index, text in reversed(list(enumerate(training)))}
     same = {index: places[key] for index, text in enumerate(test) if (key := "".join(text.split())) in places}
     rest = [index for index in range(len(test)) if index not in same]

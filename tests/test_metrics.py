@@ -325,13 +325,23 @@ LETTERS = [
 ]
 
 
-@pytest.mark.parametrize("leaked", [LETTERS[1], f" {LETTERS[1]}\n", LETTERS[1].replace("攥在手里", "捏在手心")])
+TRADITIONAL = "體檢那天，老周把那張沒填完的表攥在手裏，走廊的燈一盞一盞滅下去。"
+
+
+@pytest.mark.parametrize(
+    "leaked", [LETTERS[1], f" {LETTERS[1]}\n", LETTERS[1].replace("攥在手里", "捏在手心"), TRADITIONAL]
+)
 def test_a_leaked_row_refuses_the_score_or_is_printed_into_its_signature(leaked):
     training = ["完全不同的一句话，说的是菜市场的价钱。", leaked]
     with pytest.raises(metrics.LeakError, match="1 of 3 test texts were trained on"):
         metrics.score(LETTERS, [LETTERS], training=training)
     for score in metrics.score(LETTERS, [LETTERS], training=training, allow_leak=True):
         assert "leak:ALLOWED-1-of-3" in score.signature
+
+
+def test_a_copy_in_full_width_is_a_leak():
+    (leak,) = metrics.leaks(["第１２周，ＡＢ组。"], ["第12周，AB组。"])
+    assert leak.similarity == 1
 
 
 def test_the_gate_looks_at_questions_and_at_every_reference_set():
