@@ -307,12 +307,13 @@ def score(
     for system, rows in found["scores"].items():
         counts = ", ".join(f"{count} {outcome}" for outcome, count in found["outcomes"][system].items())
         print(f"\n{system}: {counts}")
-        print(pd.DataFrame(rows).drop(columns="signature").round(4).to_string(index=False, na_rep="-"))
+        shown = pd.DataFrame(rows).drop(columns="signature").fillna(float("nan"))
+        print(shown.round(4).to_string(index=False, na_rep="-"))
     for name, why in found["not_run"].items():
         print(f"{name:>12} {why}")
     if found["differences"]:
         print(f"\n{hyp} minus each base, on the items that both answered (p_holm over all of these rows)")
-        shown = pd.DataFrame(found["differences"]).drop(columns="system")
+        shown = pd.DataFrame(found["differences"]).drop(columns="system").fillna(float("nan"))
         print(shown.round(4).to_string(index=False, na_rep="-"))
     print()
     for row in found["scores"][str(hyp)]:

@@ -46,7 +46,14 @@ def read(path: Path) -> Side:
     first = content.partition("\n")[0]
     if path.suffix == ".jsonl" and '"text"' in first:
         return _answers(path)
-    samples, problems = formats.read(path)
+    try:
+        form = formats.detect(path)
+    except CbtError:
+        raise CbtError(
+            f"{path} holds neither answers (JSON Lines of id, outcome and text) nor a corpus in a known form "
+            f"({', '.join(formats.FORMATS)}); rename its fields, or give plain lines as .txt"
+        ) from None
+    samples, problems = formats.read(path, form)
     if problems:
         one = problems[0]
         raise CbtError(f"{path}:{one.line} {one.field} {one.what} ({len(problems)} such problems); mend the file first")
@@ -92,11 +99,16 @@ def score(
     light = [
         name for name, metric in metrics.METRICS.items() if not metric.model and (metric.needs != "sources" or posts)
     ]
+    if "bleurt" in names and "bleurt" not in metrics.METRICS:
+        raise CbtError(f"bleurt was {bleurt.NOT_RUN}")
     wanted = list(names) or light
     missing = {name: "not run: it loads a model; ask for it with --metric " + name
                for name, metric in metrics.METRICS.items() if metric.model and name not in wanted}  # fmt: skip
     if "bleurt" not in metrics.METRICS:
         missing["bleurt"] = bleurt.NOT_RUN
+    if not names and not posts:
+        why = f"not run: needs the posts, and {golds[0].path} holds none"
+        missing |= {name: why for name, metric in metrics.METRICS.items() if metric.needs == "sources"}
     trained = None
     if training:
         sides = [read(path) for path in training]
@@ -131,6 +143,8 @@ def score(
                 texts_of, base=base, metrics=wanted, normalise=normalise, resamples=resamples, seed=seed,
                 **inputs(shared),
             )  # fmt: skip
+        else:
+            missing[f"minus {base}"] = "not run: no item has an ok answer of both"
     found = {
         "outcomes": {name: dict(count) for name, count in counts.items()},
         "scores": {name: [asdict(one) for one in rows] for name, rows in scores.items()},

@@ -467,6 +467,30 @@ def test_files_that_do_not_fit_are_named(files, rows, message):
         pairing.score(bad, [gold])
 
 
+def test_what_was_not_run_has_a_row_that_says_why(files):
+    records, _, _, folder = files
+    plain = folder / "gold.txt"
+    plain.write_text("".join(r.answer_text.replace("\n", "") + "\n" for r in records), "utf-8")
+    halves = [
+        write_answers(
+            folder / f"{word}.jsonl", [(str(i), "ok" if (i > 3) is late else "failed", "好") for i in range(1, 7)]
+        )
+        for word, late in (("early", False), ("late", True))
+    ]
+    result = run("--hyp", halves[0], "--ref", plain, "--base", halves[1], "--resamples", 20)
+    assert f"minus {halves[1]} not run: no item has an ok answer of both" in result.output
+    assert "copied not run: needs the posts" in result.output
+    with pytest.raises(CbtError, match="bleurt was not run: needs a CHECKPOINT"):
+        pairing.score(halves[0], [plain], names=["bleurt"])
+
+
+def test_one_item_is_printed_with_dashes_for_its_interval(tmp_path):
+    for name in ("hyp", "ref"):
+        (tmp_path / f"{name}.txt").write_text("今天很好\n", "utf-8")
+    printed = run("--hyp", tmp_path / "hyp.txt", "--ref", tmp_path / "ref.txt", "--metric", "chrf").output
+    assert re.search(r"chrf +100\.0 +- +- +1\n", printed)
+
+
 def test_plain_lines_and_two_reference_files(tmp_path):
     for name, lines in {
         "hyp": "今天很好\n明天也好\n",
@@ -489,5 +513,8 @@ def test_a_line_ends_at_a_line_feed_and_a_file_is_utf8(tmp_path):
     (tmp_path / "two.txt").write_bytes("好\n你好".encode("gb18030"))
     with pytest.raises(CbtError, match=r"two\.txt:1 is not UTF-8"):
         pairing.read(tmp_path / "two.txt")
+    (tmp_path / "three.jsonl").write_text('{"id": "1", "reply": "好"}\n', "utf-8")
+    with pytest.raises(CbtError, match=r"three\.jsonl holds neither answers \(JSON Lines of id, outcome and text\)"):
+        pairing.read(tmp_path / "three.jsonl")
     with pytest.raises(CbtError, match="cannot be compared with itself"):
         pairing.score(tmp_path / "one.txt", [tmp_path / "one.txt"], bases=[tmp_path / "one.txt"])
