@@ -434,7 +434,7 @@ def ratings_judge(
     criteria = [] if human is None else list(human["criterion"].unique())
     if bool(against) != bool(key):
         raise CbtError("--against FILE and --key FILE belong together: without the key no rating has a system")
-    models = dict(_pair(text, "SYSTEM=MODEL") for text in contestant)
+    models = _named(contestant, "SYSTEM=MODEL")
     with endpoint.connect(model) as where:
         given = judging.verdicts(
             texts, systems, judging.endpoint_ask(where, temperature), judge=model, contestants=models,
@@ -461,21 +461,31 @@ def ratings_judge(
     report.write_json(out / "judge.json", report.without_nan(whole))
 
 
-def _pair(text: str, form: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise CbtError(f"{text}: write {form}")
-    return name, value
+def _named(texts: list[str], form: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise CbtError(f"{text}: write {form}")
+        if name in found:
+            raise CbtError(f"{text}: {name} stands for {found[name]} already; give every system a name of its own")
+        found[name] = value
+    return found
 
 
 def _posts_and_answers(posts: list[Path], answers: list[str]) -> tuple[dict[str, str], dict[str, dict[str, tuple]]]:
     """The posts that are no crisis, by id, and what each SYSTEM=FILE holds."""
     from cbtlib import corpus, pairing
 
-    systems = {
-        name: pairing.read(Path(path)).texts for name, path in (_pair(a, "SYSTEM=answers.jsonl") for a in answers)
-    }
-    return {record.id: record.post for path in posts for record in corpus.load(path) if not record.crisis}, systems
+    systems = {n: pairing.read(Path(path)).texts for n, path in _named(answers, "SYSTEM=answers.jsonl").items()}
+    texts: dict[str, str] = {}
+    for path in posts:
+        for record in corpus.load(path):
+            if texts.get(record.id, record.post) != record.post:
+                raise CbtError(f"{path}: id {record.id!r} is that of another post in another --posts file; rename one")
+            if not record.crisis:
+                texts[record.id] = record.post
+    return texts, systems
 
 
 def main() -> None:

@@ -211,7 +211,7 @@ def _score(value: Any, where: str) -> int | None:
 def _rows(path: Path) -> list[dict[str, Any]]:
     try:
         text = path.read_text("utf-8-sig")
-        rows = json.loads(text) if path.suffix == ".json" else list(csv.DictReader(io.StringIO(text)))
+        rows = json.loads(text) if path.suffix == ".json" else _table(text, path)
     except FileNotFoundError:
         raise CbtError(f"{path} does not exist; name the files that raters sent back") from None
     except ValueError as error:
@@ -219,6 +219,17 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise CbtError(f"{path} does not hold a list of ratings; send the file that the form's Save button writes")
     return [one for row in rows for one in (_from_argilla(row) if "responses" in row else [row])]
+
+
+def _table(text: str, path: Path) -> list[dict[str, Any]]:
+    """Rows of a CSV; a column that is not there is an error, or a whole criterion would be missing unseen."""
+    table = csv.DictReader(io.StringIO(text))
+    columns = table.fieldnames or ()
+    for name in ("sheet", "code", *(criterion.id for criterion in CRITERIA)):
+        if name not in columns:
+            shown = ", ".join(columns)[:80]
+            raise CbtError(f"{path} has no column {name!r}, only {shown!r}; keep the form's own names, with commas")
+    return list(table)
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,21 @@ def test_a_score_that_is_none_is_an_error_with_its_row(sheet, score, message):
     key, folder = sheet
     with pytest.raises(CbtError, match=rf"back_ann.csv, row 1, field relevance: {message}"):
         forms.read([filled(folder, "ann", lambda row: score)], key)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("structure", "strcture"), "no column 'structure', only 'sheet, rater, code, "),
+        (lambda text: text.replace(",", ";"), "no column 'sheet', only 'sheet;rater;code;"),
+    ],
+)
+def test_a_column_that_is_not_there_is_an_error_and_no_missing_score(sheet, change, message):
+    key, folder = sheet
+    back = filled(folder, "ann", lambda row: 1)
+    back.write_text(change(back.read_text("utf-8")), "utf-8")
+    with pytest.raises(CbtError, match=f"back_ann.csv has {message}"):
+        forms.read([back], key)
 
 
 def test_a_file_of_another_sheet_or_sent_twice_is_refused(sheet, tmp_path):
@@ -353,3 +369,17 @@ def test_the_commands_make_forms_and_analyse_what_comes_back(tmp_path):
     assert {row["system"] for row in found["means"]} == {"base", "tuned"}
     assert {row["criterion"] for row in found["differences"]} == {criterion.id for criterion in forms.CRITERIA}
     assert all(row["posts"] == 5 for row in found["differences"]), "a truncated reply has no rating to compare"
+
+
+def test_a_name_or_an_id_that_stands_for_two_things_is_refused(tmp_path):
+    records = corpus.load_split("test")[:2]
+    corpus.dump(records, tmp_path / "posts.jsonl")
+    corpus.dump([replace(records[0], question="另一封信")], tmp_path / "others.jsonl")
+    rows = [{"id": r.id, "text": "慢慢来"} for r in records]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    words = ["ratings", "sheet", f"a={tmp_path}/a.jsonl", "--rater", "ann", "--out", f"{tmp_path}/s", "--posts"]
+    twice = CliRunner().invoke(app, [*words, f"{tmp_path}/posts.jsonl", f"a={tmp_path}/b.jsonl"])
+    assert re.search(r"a stands for .*a\.jsonl already", str(twice.exception))
+    both = CliRunner().invoke(app, [*words, f"{tmp_path}/posts.jsonl", "--posts", f"{tmp_path}/others.jsonl"])
+    assert f"id {records[0].id!r} is that of another post" in str(both.exception)
+    assert CliRunner().invoke(app, [*words, f"{tmp_path}/posts.jsonl"]).exit_code == 0
