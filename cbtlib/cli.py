@@ -443,7 +443,9 @@ def ratings_judge(
     found = judging.analyse(given, seed=seed)
     print(", ".join(f"{count} {outcome}" for outcome, count in found.outcomes.items()), "calls;", end=" ")
     print(f"{found.pairs_missing} pairs without a verdict in both orders are left out")
-    print(f"\n{found.wins.round(3).to_string(index=False)}\n\n{found.neighbours.round(3).to_string(index=False)}\n")
+    for table in (found.wins, found.neighbours):
+        print(f"\n{table.round(3).to_string(index=False, na_rep='-')}")
+    print()
     whole = {name: table for name, table in asdict(found).items() if not hasattr(table, "to_json")}
     for name in ("first_wins", "consistency", "self_consistency"):
         value, low, high = whole[name]

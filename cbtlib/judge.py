@@ -133,6 +133,8 @@ def verdicts(
     items, _ = outcomes(answers)
     if not items or len(answers) < 2:
         raise CbtError("there is nothing to compare: two systems need at least one post that both answered")
+    if absent := [item for item in items if item not in posts]:
+        raise CbtError(f"{len(absent)} answers have no post (the first is {absent[0]!r}); give the posts they answer")
     todo = [
         Verdict(item, *order, "failed", None, repeat=repeat)
         for item in items
@@ -175,7 +177,12 @@ def analyse(given: Sequence[Verdict], resamples: int = 1000, seed: int = 0) -> A
     """Analyse verdicts; intervals resample posts. CbtError when no pair has a verdict in both orders."""
     both = _pairs(given)
     if not both:
-        raise CbtError("no pair has a verdict in both orders: the judge gave nothing to analyse")
+        counts = ", ".join(f"{count} {name}" for name, count in Counter(verdict.outcome for verdict in given).items())
+        detail = next((f"; the first says {verdict.detail!r}" for verdict in given if verdict.detail), "")
+        raise CbtError(
+            f"no pair has a verdict in both orders, so there is nothing to analyse ({counts or 'no calls'}{detail}); "
+            "mend the endpoint, or take another judge"
+        )
     items = sorted({item for item, *_ in both})
     systems = sorted({system for _, *pair, _ in both for system in pair})
     points = {system: np.zeros((len(items), 2)) for system in systems}
@@ -315,8 +322,8 @@ def _inert(text: str) -> str:
 
 
 def _name(model: str) -> str:
-    """A model's name without folder and punctuation: "Qwen/Qwen2.5-7B" and "qwen2.5_7b" are one."""
-    return re.sub(r"[^a-z0-9]", "", model.lower().rsplit("/", 1)[-1])
+    """A model's name without folder and punctuation: "Qwen/Qwen2.5-7B/" and "qwen2.5_7b" are one."""
+    return re.sub(r"[\W_]", "", model.lower().rstrip("/").rsplit("/", 1)[-1])
 
 
 def endpoint_ask(endpoint: Any, temperature: float = 0.0, timeout: float = 120.0) -> Ask:

@@ -63,8 +63,16 @@ def test_the_judge_sees_no_system():
 def test_an_answer_that_is_no_verdict_is_missing(text):
     given = run(lambda messages, schema: text)
     assert {v.outcome for v in given} == {"unparsed"} and {v.better for v in given} == {None}
-    with pytest.raises(CbtError, match="nothing to analyse"):
+    with pytest.raises(CbtError, match=r"nothing to analyse \(120 unparsed"):
         judge.analyse(given)
+
+
+def test_an_endpoint_that_is_not_there_is_named():
+    def gone(messages, schema):
+        raise ConnectionError("refused")
+
+    with pytest.raises(CbtError, match="120 failed; the first says 'ConnectionError: refused'"):
+        judge.analyse(run(gone))
 
 
 @pytest.mark.parametrize("outcome", ["truncated", "filtered", "refused"])
@@ -164,11 +172,21 @@ def test_the_command_judges_resumes_and_sets_the_judge_against_people(tmp_path, 
 
 
 def test_a_judge_may_not_be_a_contestant():
-    for name in ("gemma-3-270m", "google/Gemma_3_270M"):
+    for name in ("gemma-3-270m", "google/Gemma_3_270M", "/models/gemma-3-270m/"):
         with pytest.raises(CbtError, match="would judge itself"):
             run(fair, judge=name)
     with pytest.raises(CbtError, match="say which model 'mid' is"):
         run(fair, contestants={"base": "a", "tuned": "b"})
+
+
+def test_two_models_with_names_in_chinese_are_two():
+    assert len(run(fair, judge="书生", contestants=dict(zip(ANSWERS, ("文心", "星火", "混元"), strict=True)))) == 120
+
+
+def test_an_answer_to_no_post_is_named():
+    answers = {system: {**given, "q99": ("ok", "好")} for system, given in ANSWERS.items()}
+    with pytest.raises(CbtError, match=r"1 answers have no post .*'q99'"):
+        run(fair, answers)
 
 
 def test_all_systems_are_judged_on_the_same_posts():
