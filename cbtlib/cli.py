@@ -391,7 +391,7 @@ def ratings_analyse(
     json_out: Annotated[Path | None, typer.Option("--json", help="write the tables here")] = None,
     seed: Annotated[int, typer.Option(help="of resampling")] = 0,
 ) -> None:
-    """Means, agreement, rater bias and system differences, with intervals."""
+    """Means, agreement, rater bias and system differences, all with intervals, and a power table."""
     import json
     from dataclasses import fields
 
@@ -400,7 +400,7 @@ def ratings_analyse(
     analysis = ratings.analyse(forms.read(files, forms.read_key(key)), seed=seed)
     tables = {one.name: getattr(analysis, one.name) for one in fields(analysis) if one.name != "notes"}
     for name, table in tables.items():
-        print(f"\n{name}\n{table.round(3).to_string(index=False, na_rep='-')}")
+        print(f"\n{name}\n{table.round(3).to_string(index=False, na_rep='-') if len(table) else 'none'}")
     for note in analysis.notes:
         print(f"note: {note}")
     if json_out:

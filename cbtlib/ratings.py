@@ -31,6 +31,7 @@ from cbtlib.resampling import Floats, Statistics, holm, interval, intervals, ran
 
 COLUMNS = ("rater", "item", "system", "criterion", "score")
 CATEGORIES = 3  # the scores 0, 1, 2
+DIFFERENCES, ITEMS, RATERS = (0.1, 0.2, 0.3), (25, 50, 100, 200, 400), (1, 2, 3, 5)  # of a power table
 FEW = 5  # raters below which an interval of a mean is mostly about them
 TOO_LOW = 0.667  # alpha below which Krippendorff (2004, p. 241) advises against even tentative conclusions
 
@@ -41,13 +42,15 @@ class Analysis:
 
     `means`: system, mean, low, high, ratings, missing · `agreement`: coefficient, value, low, high · `raters`: rater,
     bias (own score minus the others' on the same replies), low, high, ratings · `differences`: system, base, value,
-    low, high, p (approximate randomisation), p_holm, posts · `notes`: what a reader must know, in sentences.
+    low, high, p (approximate randomisation), p_holm, posts · `power`: of the two systems that were rated together most,
+    system, base and the columns of `power` · `notes`: what a reader must know, in sentences.
     """
 
     means: pd.DataFrame
     agreement: pd.DataFrame
     raters: pd.DataFrame
     differences: pd.DataFrame
+    power: pd.DataFrame
     notes: list[str]
 
 
@@ -73,7 +76,13 @@ class _Cube:
 def analyse(ratings: pd.DataFrame, resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Analysis:
     """Analyse ratings; CbtError for missing columns, no rating, a score outside 0..2, or a reply rated twice."""
     settings = (resamples, confidence, seed)
-    tables: dict[str, list[dict[str, Any]]] = {"means": [], "agreement": [], "raters": [], "differences": []}
+    tables: dict[str, list[dict[str, Any]]] = {
+        "means": [],
+        "agreement": [],
+        "raters": [],
+        "differences": [],
+        "power": [],
+    }
     notes = []
     rows = _checked(ratings)
     for criterion in rows["criterion"].unique():
@@ -83,6 +92,7 @@ def analyse(ratings: pd.DataFrame, resamples: int = 2000, confidence: float = 0.
             ("agreement", _agreement),
             ("raters", _bias),
             ("differences", _differences),
+            ("power", _power),
         ):
             tables[name] += [{"criterion": criterion, **row} for row in part(cube, *settings)]
         notes += [f"{criterion}: {note}" for note in _notes(cube)]
@@ -95,9 +105,9 @@ def power(
     base: str,
     criterion: str,
     *,
-    differences: Sequence[float] = (0.1, 0.2, 0.3),
-    items: Sequence[int] = (25, 50, 100, 200, 400),
-    raters: Sequence[int] = (1, 2, 3, 5),
+    differences: Sequence[float] = DIFFERENCES,
+    items: Sequence[int] = ITEMS,
+    raters: Sequence[int] = RATERS,
 ) -> pd.DataFrame:
     """Power of a two-sided 5 % test of `system` against `base`, were the spread as in these ratings.
 
@@ -107,8 +117,18 @@ def power(
     """
     rows = _checked(ratings)
     cube = _cube(rows[rows["criterion"] == criterion])
-    difference = _paired(cube, system, base)
-    between, noise = _components(difference)
+    return pd.DataFrame(_power_rows(cube, system, base, differences, items, raters))
+
+
+def _power_rows(
+    cube: _Cube,
+    system: str,
+    base: str,
+    differences: Sequence[float] = DIFFERENCES,
+    items: Sequence[int] = ITEMS,
+    raters: Sequence[int] = RATERS,
+) -> list[dict[str, Any]]:
+    between, noise = _components(_paired(cube, system, base))
     table = []
     for size in differences:
         for count in raters:
@@ -120,7 +140,7 @@ def power(
             needed = max(2, int(np.ceil(variance * (norm.ppf(0.975) + norm.ppf(0.8)) ** 2 / size**2)))
             row = dict(zip(map(str, items), reached, strict=True))
             table.append({"difference": size, "raters": count, **row, "80 %": needed})
-    return pd.DataFrame(table)
+    return table
 
 
 def _checked(ratings: pd.DataFrame) -> pd.DataFrame:
@@ -264,6 +284,14 @@ def _differences(cube: _Cube, resamples: int, confidence: float, seed: int) -> l
     return rows
 
 
+def _power(cube: _Cube, resamples: int, confidence: float, seed: int) -> list[dict[str, Any]]:
+    pair = _most_shared(cube)
+    if pair is None:
+        return []
+    system, base = pair
+    return [{"system": system, "base": base, **row} for row in _power_rows(cube, *pair)]
+
+
 def _paired(cube: _Cube, system: str, base: str) -> Floats:
     """(items, raters) score of `system` minus score of `base`, NaN unless the rater gave both."""
     for name in (system, base):
@@ -285,10 +313,22 @@ def _components(difference: Floats) -> tuple[float, float]:
     return max(0.0, spread - noise * float((1 / count[count > 1]).mean())), noise
 
 
+def _most_shared(cube: _Cube) -> tuple[str, str] | None:
+    """The two systems with the most posts that two raters scored for both; None without two such posts that differ."""
+
+    def posts(pair: tuple[str, str]) -> int:
+        difference = _paired(cube, *pair)
+        several = difference[(~np.isnan(difference)).sum(axis=1) > 1]
+        return len(several) if len(np.unique(several[~np.isnan(several)])) > 1 else 0
+
+    best = max(((system, base) for base, system in combinations(cube.systems, 2)), key=posts, default=None)
+    return best if best and posts(best) > 1 else None
+
+
 def _notes(cube: _Cube) -> list[str]:
     notes = []
     if len(cube.raters) == 1:
-        return ["one rater: intervals resample items only, and there is no agreement to measure"]
+        return ["one rater: intervals resample items only; there is no agreement to measure, and no power to foresee"]
     if len(cube.raters) < FEW:
         notes.append(
             f"{len(cube.raters)} raters: how another would score is hardly known, so intervals of means are wide"
@@ -301,4 +341,6 @@ def _notes(cube: _Cube) -> list[str]:
     given, missing = _given(cube.cells)
     if missing:
         notes.append(f"{missing} of {given + missing} ratings are missing; they were left out, not filled in")
+    if _most_shared(cube) is None:
+        notes.append("no power table: no two systems have two posts that two raters scored for both, and that differ")
     return notes

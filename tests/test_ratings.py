@@ -335,6 +335,18 @@ def test_power_grows_with_items_raters_and_difference():
     assert there.iloc[0][str(needed - 1)] < 0.8 <= there.iloc[0][str(needed)]
 
 
+def test_an_analysis_foresees_power_for_the_two_systems_rated_together_most():
+    table = simulated()
+    third = table[table["system"] == "base"].head(9).assign(system="third")
+    analysis = ratings.analyse(pd.concat([table, third]), resamples=200)
+    assert {(row.system, row.base) for row in analysis.power.itertuples()} == {("tuned", "base")}
+    alone = analysis.power.drop(columns=["criterion", "system", "base"])
+    pd.testing.assert_frame_equal(alone, ratings.power(table, "tuned", "base", "helpfulness"))
+    for few in (simulated(raters=1), table[table["system"] == "base"], table.assign(score=1)):
+        analysis = ratings.analyse(few, resamples=200)
+        assert analysis.power.empty and "power" in analysis.notes[-1]
+
+
 # --- the command -------------------------------------------------------------------------------------------------
 
 
@@ -368,6 +380,7 @@ def test_the_commands_make_forms_and_analyse_what_comes_back(tmp_path):
     found = json.loads(out.read_text("utf-8"))
     assert {row["system"] for row in found["means"]} == {"base", "tuned"}
     assert {row["criterion"] for row in found["differences"]} == {criterion.id for criterion in forms.CRITERIA}
+    assert len(found["power"]) == 3 * 12 and "80 %" in done.output
     assert all(row["posts"] == 5 for row in found["differences"]), "a truncated reply has no rating to compare"
 
 
