@@ -7,7 +7,7 @@ Notable choices:
 - All statistics passed together see the same resamples: differences between systems are paired by item.
 - Intervals are bias-corrected and accelerated (BCa, Efron 1987; its jackknife is one subtraction of rows from sums) and
   expanded for few items (Hesterberg 2015, sec. 4.4.2): percentiles cover too little at n = 100, far too little at 12.
-- One item, or a value that some resample leaves undefined, has no interval: NaN, never a guess.
+- One item, or a value that some resample leaves undefined, has no interval, and the latter no p value: NaN, no guess.
 - p values add one to count and trials (Davison and Hinkley 1997, eq. 4.11), so none is ever zero.
 """
 
@@ -119,7 +119,7 @@ def intervals(
 def randomisation(one: Statistics, two: Statistics, trials: int = 1000, seed: int = 0) -> float:
     """Two-sided p value of approximate randomisation (Noreen 1989): swap the two systems' rows item by item.
 
-    Systems with equal values on every item give 1.
+    Systems with equal values on every item give 1; a value that is undefined, as given or swapped, gives NaN.
     """
     items = _items([one, two])
     observed = abs(one.value - two.value)
@@ -130,6 +130,8 @@ def randomisation(one: Statistics, two: Statistics, trials: int = 1000, seed: in
         swapped = generator.integers(0, 2, (size, items)).astype(np.float64)
         first = one.rows.sum(axis=0) - swapped @ difference
         apart = np.abs(one.formula(first) - one.formula(total - first))
+        if not np.isfinite([observed, *apart]).all():
+            return np.nan
         extreme += int((apart >= observed - 1e-12 * max(1.0, observed)).sum())
     return (extreme + 1) / (trials + 1)
 

@@ -292,6 +292,11 @@ def test_approximate_randomisation_equals_the_exact_permutation_test():
     )
 
 
+def test_a_value_that_is_undefined_has_no_p_value():
+    one = metrics.compare({"a": ["", ""], "b": ["好人", "坏人"]}, metrics=["distinct_2"], resamples=50)[0]
+    assert np.isnan([one.value, one.low, one.high, one.p, one.p_holm]).all()
+
+
 def test_no_p_value_is_smaller_than_its_trials_allow():
     statistics = Statistics.mean(np.zeros(50)), Statistics.mean(np.ones(50))
     assert resampling.randomisation(*statistics, trials=99) == pytest.approx(1 / 100)
