@@ -42,7 +42,10 @@ def krippendorff_alpha(ratings: ArrayLike, categories: int, level: Level = "ordi
 
 def cohen_kappa(one: ArrayLike, two: ArrayLike, categories: int, weights: Weights = "quadratic") -> Statistics:
     """Cohen's kappa (1960; weighted 1968) of two raters (items,), over the items that both rated."""
-    first, second = _checked(np.stack([np.asarray(one, float), np.asarray(two, float)], axis=1), categories).T
+    given = np.asarray(one, float), np.asarray(two, float)
+    if given[0].shape != given[1].shape:
+        raise CbtError(f"one rater has {given[0].size} scores, the other {given[1].size}: both need one of each item")
+    first, second = _checked(np.stack(given, axis=1), categories).T
     both = ~(np.isnan(first) | np.isnan(second))
     table = np.zeros((len(first), categories, categories))
     table[np.flatnonzero(both), first[both].astype(int), second[both].astype(int)] = 1
@@ -90,6 +93,8 @@ def _checked(ratings: ArrayLike, categories: int) -> Floats:
     matrix = np.asarray(ratings, np.float64)
     if matrix.ndim != 2:
         raise CbtError(f"ratings must be a matrix of items by raters; this one has {matrix.ndim} dimensions")
+    if not len(matrix):
+        raise CbtError("there is no item in these ratings, so there is no agreement to measure")
     wrong = ~np.isnan(matrix) & ~np.isin(matrix, np.arange(categories))
     if wrong.any():
         item, rater = np.argwhere(wrong)[0]

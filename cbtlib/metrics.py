@@ -225,6 +225,10 @@ def leaks(training: Sequence[str], test: Sequence[str]) -> list[Leak]:
 
     White space, full-width letters and traditional characters make no text another.
     """
+    for side, texts in (("training text", training), ("test text", test)):
+        _several(texts)
+        for number, text in enumerate(texts, 1):
+            _text(text, f"{side} {number}")
     for form in formats.NORMAL_FORMS:
         convert = formats.converter(form)
         training, test = [convert(text) for text in training], [convert(text) for text in test]
@@ -312,8 +316,7 @@ def outcomes(answers: Mapping[str, Mapping[str, tuple[str, str]]]) -> tuple[list
 
 def _samples(hypotheses: Hypotheses) -> list[list[str]]:
     """The texts of each item, one or several."""
-    if isinstance(hypotheses, str):
-        raise CbtError("a list of texts was expected, one for each item, and a single text was given; put it in a list")
+    _several(hypotheses)
     if not len(hypotheses):
         raise CbtError("there is nothing to score: the list of hypotheses is empty")
     samples = [list(item) if isinstance(item, list | tuple) else [item] for item in hypotheses]
@@ -326,8 +329,8 @@ def _checked(
     samples: Sequence[Sequence[str]], references: References, sources: Sequence[str], normalise: Sequence[str]
 ) -> Texts:
     """All samples in one row, with the references and sources of their items beside them; CbtError for what is none."""
-    if isinstance(sources, str) or any(isinstance(one, str) for one in references):
-        raise CbtError("a list of texts was expected, one for each item, and a single text was given; put it in a list")
+    for several in (references, sources, *references):
+        _several(several)
     owners = [item for item, texts in enumerate(samples) for _ in texts]
     for item, hypotheses in enumerate(samples, 1):
         for hypothesis in hypotheses:
@@ -360,7 +363,19 @@ def _checked(
     )
 
 
+def _several(texts: Any) -> None:
+    if isinstance(texts, str):
+        raise CbtError("a list of texts was expected, one for each item, and a single text was given; put it in a list")
+
+
 def _text(text: Any, what: str) -> None:
     if not isinstance(text, str):
         found = "missing (None)" if text is None else f"a {type(text).__name__}, not a text"
         raise CbtError(f"{what} is {found}; count it as an outcome and leave the item out")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"half a character ({text[error.start]!r})"
+        raise CbtError(
+            f"{what} holds {half} at place {error.start + 1}; mend the text, or leave the item out"
+        ) from None

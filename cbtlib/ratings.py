@@ -150,6 +150,9 @@ def _checked(ratings: pd.DataFrame) -> pd.DataFrame:
     rows = ratings.dropna(subset=["score"])
     if rows.empty:
         raise CbtError("there is not one rating; a sheet without scores has nothing to analyse")
+    if (blank := rows[list(COLUMNS)].isna()).any(axis=None):
+        name = blank.any().idxmax()
+        raise CbtError(f"a rating in row {blank[name].idxmax()} has no {name}; fill it in, or take the row out")
     wrong = rows[~rows["score"].isin(range(CATEGORIES))]
     if len(wrong):
         one = wrong.iloc[0]

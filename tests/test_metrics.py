@@ -177,11 +177,26 @@ def test_an_empty_hypothesis_scores_zero_everywhere_and_is_counted():
         ([], [[]], "nothing to score"),
         ("好", ["好"], "a single text was given"),
         (["好"], [], "needs references"),
+        (["好", "天\ud83d"], [["好", "好"]], "hypothesis of item 2 holds half a character"),
     ],
 )
 def test_bad_input_is_named(hypotheses, references, message):
     with pytest.raises(CbtError, match=message):
         metrics.score(hypotheses, references)
+
+
+@pytest.mark.parametrize(
+    ("training", "sources", "message"),
+    [
+        (["好", None], (), "training text 2 is missing"),
+        (["天\ud83d"], (), "training text 1 holds half a character"),
+        ("好", (), "a single text was given"),
+        (["好"], [5], "test text 1 is a int"),
+    ],
+)
+def test_the_gate_names_bad_input_too(training, sources, message):
+    with pytest.raises(CbtError, match=message):
+        metrics.score(["好"], [["好"]], sources=sources, training=training)
 
 
 def test_one_item_has_a_value_and_no_interval():

@@ -72,6 +72,13 @@ def test_a_rating_out_of_range_is_named():
         agreement.krippendorff_alpha([[0, 1], [3, 1]], 3)
 
 
+def test_ratings_that_make_no_matrix_are_named():
+    with pytest.raises(CbtError, match="no item in these ratings"):
+        agreement.krippendorff_alpha(np.zeros((0, 2)), 3)
+    with pytest.raises(CbtError, match="one rater has 2 scores, the other 1"):
+        agreement.cohen_kappa([0, 1], [0], 3)
+
+
 def test_an_item_rated_once_adds_nothing_to_alpha():
     with_one = np.vstack([KRIPPENDORFF, [[0, _, _, _]]])
     alpha, more = (agreement.krippendorff_alpha(matrix, 5) for matrix in (KRIPPENDORFF, with_one))
@@ -318,6 +325,7 @@ def test_ratings_that_agree_by_chance_come_with_a_warning():
         (lambda table: pd.concat([table, table.head(1)]), "twice for helpfulness"),
         (lambda table: table.drop(columns="rater"), "no column 'rater'"),
         (lambda table: table.assign(score=np.nan), "not one rating"),
+        (lambda table: table.assign(rater=[None, *table["rater"][1:]]), "row 0 has no rater"),
     ],
 )
 def test_bad_ratings_are_named(change, message):
