@@ -312,8 +312,8 @@ HTML(f"<p>{'; '.join(rows)}</p><div class='zh-block' lang='zh'><p>{html.escape(m
 # %% [markdown]
 # **BLEURT** {cite:p}`sellam2020bleurt` is the fifth metric of the paper: a model that was trained to imitate human
 # scores. It needs a checkpoint that no package registry holds, so it has no value here unless the parameter
-# `bleurt_checkpoint` names one; then
-# `cbtlib.bleurt` runs it in the environment that it needs, and it takes part in everything below.
+# `bleurt_checkpoint` names one; then `cbtlib.bleurt` runs it in the environment that it needs, and it takes part in
+# everything below.
 
 # %%
 if bleurt_checkpoint:
@@ -431,7 +431,8 @@ figures.show(
 )  # fmt: skip
 
 # %% [markdown]
-# A metric that puts a floor above the tuned model is reported as it is.
+# A metric that puts a floor above the tuned model is reported as it is. These are means over the posts that each of the
+# two answered, without an interval; the paired comparison follows.
 
 # %%
 above = [
@@ -628,8 +629,8 @@ figures.show(
 
 # %% [markdown]
 # Four times the posts give about half the width. At 80 posts one system's chrF is known to ±
-# {glue:text}`half_width_80:.2f`. A gain smaller than that, printed without an interval, is a coin that fell on one
-# side.
+# {glue:text}`half_width_80:.2f`. Two systems on the same posts can be told apart more finely than that, because hard
+# posts are hard for both: only the paired interval above says whether a gain is more than chance.
 
 # %%
 page.save()

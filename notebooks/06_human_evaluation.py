@@ -299,7 +299,8 @@ page.table(
 # ```
 #
 # To see what the hygiene catches, here is a *simulated* judge without taste: it takes the longer reply, but one time in
-# three simply the first, and one time in twenty it rambles. Everything is asked twice.
+# three simply the first, and one time in twenty it rambles. Everything is asked twice. It compares the systems that
+# answered every post: one that was cut off somewhere is left out here, since a missing reply cannot lose.
 
 # %%
 whole = {s: given for s, given in answers.items() if all(outcome == "ok" for outcome, _ in given.values())}
