@@ -81,10 +81,13 @@ for (const name of pages) {
   });
 }
 
-test("search finds 认知扭曲 and distortion", async () => {
-  for (const word of ["认知扭曲", "distortion"]) {
+test("search finds every distortion by its Chinese name, and what else people look for", async () => {
+  const rows = readFileSync(path.join(ROOT, "data/taxonomy.csv"), "utf8").trim().split("\n").slice(1);
+  const names = rows.map(row => row.split(",")[1]); // no comma stands before it
+  assert.equal(names.length, 11);
+  for (const word of [...names, "认知扭曲", "低秩适配", "LoRA低秩适配", "distortion"]) {
     const { page, troubles, close } = await open(`search.html?q=${encodeURIComponent(word)}`);
-    await page.waitForSelector("#search-results ul.search li", { timeout: 10_000 });
+    await page.waitForSelector("#search-results ul.search li", { timeout: 10_000 }).catch(() => assert.fail(`nothing for ${word}`));
     assert.deepEqual(troubles, []);
     await close();
   }
