@@ -28,6 +28,7 @@ import yaml
 from cbtlib import ROOT, CbtError
 
 FOLDED = {
+    "imports": "The imports of this page",
     "parameters": "The parameters of this page",
     "injected-parameters": "What the {profile} profile sets",
     "figure": "The code of this figure",

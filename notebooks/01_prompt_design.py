@@ -33,7 +33,7 @@
 # `prompts` holds the texts, `generate` asks an endpoint, `structure` reads which of the five parts an answer
 # has.
 
-# %%
+# %% tags=["imports"]
 from contextlib import nullcontext
 from pathlib import Path
 

@@ -33,7 +33,7 @@
 # `safety` and `risk` look at posts before, `generate` asks, `faults` is an endpoint that fails on purpose, `prices`
 # knows money, `screening` looks at answers afterwards, and `flow` draws what became of all.
 
-# %%
+# %% tags=["imports"]
 import json
 import shutil
 from contextlib import nullcontext

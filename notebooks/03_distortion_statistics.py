@@ -34,7 +34,7 @@
 # `distortions` reads labels off answers, `detectors` finds them in posts, `detection` scores a detector,
 # `prevalence` counts, with intervals and corrections, and `label_figures` draws.
 
-# %%
+# %% tags=["imports"]
 import json
 from collections import Counter
 

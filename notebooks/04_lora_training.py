@@ -29,7 +29,7 @@
 # %% [markdown] tags=["banner"]
 # *Profile, minutes and memory of this page appear here when it is run.*
 
-# %%
+# %% tags=["imports"]
 import json
 import math
 import shutil

@@ -32,7 +32,7 @@
 #
 # `metrics` scores and compares, `sampling` lets a model write, `structure` reads which of the five parts a letter has.
 
-# %%
+# %% tags=["imports"]
 import html
 import json
 from dataclasses import asdict

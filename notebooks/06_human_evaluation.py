@@ -37,7 +37,7 @@
 #
 # `forms` makes the sheets and reads them back, `ratings` analyses them, `agreement` holds the coefficients.
 
-# %%
+# %% tags=["imports"]
 import itertools
 
 import matplotlib.pyplot as plt

@@ -24,7 +24,7 @@
 # %% [markdown] tags=["banner"]
 # `cbt run notebooks/claims.py` fills in how this page was made.
 
-# %%
+# %% tags=["imports"]
 import pandas as pd
 from myst_nb import glue
 

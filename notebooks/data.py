@@ -32,7 +32,7 @@
 # `corpus` reads records, `quality` measures them, `second_pass` compares two labellings and `gates` looks for
 # defects.
 
-# %%
+# %% tags=["imports"]
 import json
 from collections import Counter
 from dataclasses import replace

@@ -27,7 +27,7 @@
 # %% [markdown] tags=["banner"]
 # `cbt run notebooks/recipe_compare.py` fills in how this page was made.
 
-# %%
+# %% tags=["imports"]
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd

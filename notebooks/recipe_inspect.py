@@ -26,7 +26,7 @@
 # %% [markdown] tags=["banner"]
 # `cbt run notebooks/recipe_inspect.py` fills in how this page was made.
 
-# %%
+# %% tags=["imports"]
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd

@@ -26,7 +26,7 @@
 # %% [markdown] tags=["banner"]
 # `cbt run notebooks/recipe_tune.py` fills in how this page was made.
 
-# %%
+# %% tags=["imports"]
 import shutil
 from collections import Counter
 from dataclasses import replace
