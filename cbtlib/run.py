@@ -179,12 +179,14 @@ def _is_bookkeeping(source: str) -> bool:
 
 
 def banner(facts: dict[str, Any]) -> str:
-    """The note under a page's title: which profile made it, how long, with what memory, on what machine."""
+    """The note under a page's title: which profile made it, how long, with what memory, on what machine and code."""
     machine = facts["hardware"]
     where = machine["accelerator"] or f"{machine['processor']}, {machine['cores']} cores"
+    head, changed, _ = facts["commit"].partition("+")
+    code = "" if head in ("", "unknown") else f", by commit `{head[:7]}`" + (" with changes" if changed else "")
     text = (
         f"This page was computed by the **{facts['profile']}** profile in {facts['seconds'] / 60:.1f} minutes, "
-        f"peak memory {facts['peak_memory_gb']:.1f} GB, on {where}. "
+        f"peak memory {facts['peak_memory_gb']:.1f} GB, on {where}{code}. "
         f"Rerun it: `cbt run notebooks/{facts['page']}.py --profile {facts['profile']}`."
     )
     if facts["profile"] == "smoke":

@@ -124,6 +124,19 @@ def test_a_smoke_page_says_that_its_numbers_mean_nothing():
     assert "mean nothing" not in run.banner({**facts(), "profile": "embedded"})
 
 
+@pytest.mark.parametrize(
+    ("commit", "said"),
+    [
+        ("0123456789abcdef", "2 cores, by commit `0123456`. "),
+        ("0123456789abcdef+changes", "2 cores, by commit `0123456` with changes. "),
+        ("unknown", "2 cores. "),
+        ("", "2 cores. "),
+    ],
+)
+def test_the_banner_names_the_code(commit, said):
+    assert said in run.banner({**facts(), "commit": commit})
+
+
 def test_touching_a_file_changes_no_fingerprint_and_content_does(tmp_path, monkeypatch):
     source = ROOT / "notebooks/claims.py"
     before = run.fingerprint("claims", "smoke")
