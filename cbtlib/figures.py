@@ -48,8 +48,8 @@ def style() -> None:
         {
             "font.family": ["DejaVu Sans", "Noto Sans SC"],
             "axes.unicode_minus": False,
-            "font.size": 11,
-            "axes.titlesize": 13,
+            "font.size": 12.5,
+            "axes.titlesize": 15,
             "axes.titlelocation": "left",
             "axes.spines.top": False,
             "axes.spines.right": False,
@@ -72,7 +72,7 @@ def style() -> None:
 
 def headline(figure: Figure, text: str) -> None:
     """Say what to see over the whole width of a figure: beside long labels, an axis has little room for its title."""
-    lines = textwrap.wrap(text, int(10 * figure.get_figwidth()))
+    lines = textwrap.wrap(text, int(8.6 * figure.get_figwidth()))
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=mpl.rcParams["axes.titlesize"])
 
 

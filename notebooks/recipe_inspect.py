@@ -134,7 +134,7 @@ axis.plot(shares["answers"], places, "o", color=figures.COLORS[0], label="your a
 axis.plot(shares["corpus"], places, "o", mfc="white", color="0.4", label="the corpus's letters")
 axis.set(yticks=places, yticklabels=[part.replace("_", " ") for part in shares.index], xlim=(-0.02, 1.02))
 axis.set(xlabel="share of answers that have the part")
-axis.set_title(f"The rarest part is {rarest.replace('_', ' ')}, in {shares['answers'].min():.0%} of answers")
+figures.headline(figure, f"The rarest part is {rarest.replace('_', ' ')}, in {shares['answers'].min():.0%} of answers")
 axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False)
 listed = ", ".join(f"{part.replace('_', ' ')} {share:.0%}" for part, share in shares["answers"].items())
 figures.show(

@@ -214,7 +214,7 @@ for axis, (measure, row) in zip(axes, means.iterrows(), strict=True):
         fill = "white" if who == "before" else color
         axis.plot(row[who], 0, mark, color=color, label=who, markersize=size, mfc=fill)
     axis.set(yticks=[0], yticklabels=[measure], ylim=(-1, 1), xlim=(-0.05 * row.max() - 0.02, 1.1 * row.max() + 0.05))
-axes[0].set_title(f"{len(nearer)} of {len(means)} measures moved towards your answers")
+figures.headline(figure, f"{len(nearer)} of {len(means)} measures moved towards your answers")
 axes[-1].legend(loc="upper center", bbox_to_anchor=(0.4, -0.9), ncols=3, frameon=False)
 page.number("nearer", len(nearer), n=len(means), what="measures that tuning brought nearer to your answers")
 figures.show(

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from cbtlib import figures, report
+from cbtlib import figures, label_figures, report
 
 
 @pytest.mark.parametrize("values", [(1, 10, 100), (0.02, 0.3), (2, 5)])
@@ -17,6 +17,15 @@ def test_numbers_on_logarithmic_axes_are_numbers_and_not_the_source_of_a_formula
     for axis in (axes.xaxis, axes.yaxis):
         shown = [label.get_text() for label in axis.get_ticklabels(which="both") if label.get_text()]
         assert shown and all(float(text) > 0 for text in shown)
+
+
+def test_a_headline_stays_within_its_figure_and_is_the_largest_text():
+    figure, axes = plt.subplots()
+    figures.headline(figure, "Naive intervals hold the truth as rarely as 12% of the time, corrected ones 87% or more")
+    headline = figure.texts[0]
+    assert headline.get_window_extent().x1 <= figure.bbox.x1
+    assert headline.get_fontsize() > label_figures.SIZE > axes.xaxis.label.get_fontsize()
+    plt.close(figure)
 
 
 def test_a_dollar_in_a_name_is_a_dollar():
