@@ -120,7 +120,7 @@
     const panel = status();
     const grid = make("div", { className: "sliders" });
     const picture = make("div");
-    const scale = (x, shown) => 20 + 560 * x + (shown || 0);
+    const scale = x => 40 + 520 * x; // its ends carry labels, and a phone's letters are large
     const draw = (tag, attributes, text) => {
       const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
       for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
@@ -129,7 +129,7 @@
     };
     const show = () => {
       const found = corrected(state);
-      const svg = draw("svg", { viewBox: "0 0 600 92", "aria-hidden": "true" });
+      const svg = draw("svg", { viewBox: "0 -8 600 100", "aria-hidden": "true" });
       svg.append(draw("line", { x1: scale(0), x2: scale(1), y1: 66, y2: 66, stroke: "currentColor" }));
       for (const tick of [0, 0.25, 0.5, 0.75, 1]) svg.append(
         draw("line", { x1: scale(tick), x2: scale(tick), y1: 62, y2: 70, stroke: "currentColor" }),
@@ -138,7 +138,7 @@
       if (found) svg.append(
         draw("line", { x1: scale(found.low), x2: scale(found.high), y1: 30, y2: 30, stroke: "var(--part-1)", "stroke-width": 4 }),
         draw("circle", { cx: scale(found.value), cy: 30, r: 7, fill: "var(--part-1)", stroke: "currentColor" }),
-        draw("text", { x: Math.min(520, Math.max(80, scale(found.value))), y: 14, "text-anchor": "middle" }, `corrected ${percent(found.value)}`));
+        draw("text", { x: Math.min(490, Math.max(110, scale(found.value))), y: 14, "text-anchor": "middle" }, `corrected ${percent(found.value)}`));
       picture.replaceChildren(svg);
       panel.textContent = found
         ? `Reported ${percent(state.share)}, corrected ${percent(found.value)}, 95 % interval ${percent(found.low)} to ${percent(found.high)}.`
