@@ -44,6 +44,10 @@ LONGEST_POST = 8000
 """Characters of a post that are sent. A longer one is `failed` with that reason: cut, it would be another question."""
 
 
+MOST_TOKENS = 10**9
+"""No reply has so many tokens: a usage figure from here on is no count."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """What the model is asked for. `body` is merged into the request; a None in it removes a field."""
@@ -314,15 +318,16 @@ def classify(status: int, body: str, prompt: Prompt) -> tuple[Outcome, str, dict
         filtered = status in (400, 403, 451) and any(code in body.lower() for code in _FILTER_CODES)
         return ("filtered" if filtered else "failed"), "", None, None, f"HTTP {status}: {_message(body)}"
     try:
-        choice = json.loads(body)["choices"][0]
+        choice = prompts.load_json(body)["choices"][0]
         message = choice.get("message") or {"content": choice["text"]}
         text, finish = (message.get("content") or "").strip(), choice.get("finish_reason")
     except (ValueError, LookupError, TypeError, AttributeError):
         return "failed", "", None, None, f"HTTP 200, but no chat completion: {body[:120]!r}"
     if finish == "content_filter":
         return "filtered", "", None, finish, "the endpoint's content filter stopped the answer"
-    if message.get("refusal") or (len(text) < 200 and _REFUSAL.search(text)):
-        return "refused", "", None, finish, (message.get("refusal") or text)[:200]
+    refusal = message.get("refusal")
+    if refusal or (len(text) < 200 and _REFUSAL.search(text)):
+        return "refused", "", None, finish, str(refusal or text)[:200]
     if finish == "length":
         return "truncated", "", None, finish, "the answer stopped at the token limit"
     if not text:
@@ -338,7 +343,7 @@ def classify(status: int, body: str, prompt: Prompt) -> tuple[Outcome, str, dict
 
 def _message(body: str) -> str:
     with suppress(ValueError, LookupError, TypeError):
-        error = json.loads(body)["error"]
+        error = prompts.load_json(body)["error"]
         return str(error["message"] if isinstance(error, dict) else error)[:300]
     return body[:300]
 
@@ -346,9 +351,9 @@ def _message(body: str) -> str:
 def usage_of(body: str) -> tuple[int | None, int | None]:
     """Reported prompt and completion tokens; (None, None) when they are missing or no counts."""
     with suppress(ValueError, LookupError, TypeError):
-        usage = json.loads(body)["usage"]
+        usage = prompts.load_json(body)["usage"]
         prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
-        if isinstance(prompt, int) and isinstance(completion, int) and min(prompt, completion) >= 0:
+        if all(isinstance(count, int) and 0 <= count < MOST_TOKENS for count in (prompt, completion)):
             return prompt, completion
     return None, None
 

@@ -22,6 +22,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -324,11 +325,12 @@ class Journal:
                 for statement, values, _, _ in batch:
                     results.append(self._db.execute(statement, values).lastrowid or 0)
                 self._db.execute("COMMIT")
-            except sqlite3.Error as error:
+            except Exception as error:  # whatever it is: a writer that died would leave everyone waiting
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 results = [CbtError(_explain(error, self.path))] * len(batch)
-            batch[0][2].call_soon_threadsafe(_resolve, [item[3] for item in batch], results)
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more, what is queued is still written
+                batch[0][2].call_soon_threadsafe(_resolve, [item[3] for item in batch], results)
 
 
 def _values(reply: Reply) -> tuple[Any, ...]:
@@ -347,7 +349,7 @@ def _resolve(futures: list[asyncio.Future[int]], results: list[int | BaseExcepti
             future.set_result(result)
 
 
-def _explain(error: sqlite3.Error, path: Path) -> str:
+def _explain(error: Exception, path: Path) -> str:
     text = str(error)
     if "locked" in text:
         return f"{path} is in use by another run; wait for it, or give this run another --out"

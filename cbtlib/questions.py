@@ -6,13 +6,13 @@ otherwise turn up in the middle of a night's run, or as an answer to nothing.
 
 import codecs
 import csv
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cbtlib import CbtError
+from cbtlib.prompts import load_json
 
 LONGEST_FIELD = 10**7
 """Characters that one field of a CSV file may have; Python's own limit would end the reading at 131,072."""
@@ -71,7 +71,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
                 if not (raw := raw.removeprefix(codecs.BOM_UTF8).strip()):
                     continue
                 try:
-                    row = json.loads(raw)
+                    row = load_json(raw.decode())
                     yield line, row if isinstance(row, dict) else "not a JSON object"
                 except UnicodeDecodeError:
                     yield line, "not UTF-8 (from GB18030: iconv -f GB18030 -t UTF-8)"

@@ -1,5 +1,6 @@
 """A paid run: nothing lost, nothing paid twice, nothing made up, whatever the endpoint does."""
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from cbtlib import CbtError, faults, generate, prices, prompts, questions, safety
 from cbtlib.generate import Question, Sampling
-from cbtlib.journal import Journal
+from cbtlib.journal import Journal, Reply
 from cbtlib.sending import Traffic
 
 PROMPT = prompts.get("five_parts_json")
@@ -321,7 +322,6 @@ CLIENT = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from types import SimpleNamespace
 from cbtlib import generate, prompts
 from cbtlib.generate import Question
 from cbtlib.sending import Traffic
@@ -538,6 +538,59 @@ def test_no_junk_reply_is_ever_an_answer(status, body):
 )
 def test_json_without_an_answer_is_failed(body):
     assert generate.classify(200, body, PROMPT)[0] == "failed"
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from(["好。", "\ud83d", "抱歉，我无法回答\ud83d", "length", "{", ""]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["content", "message"]), inner),
+    max_leaves=4,
+)
+
+
+@given(message=st.fixed_dictionaries({}, optional={"content": JSON, "refusal": JSON}) | JSON, finish=JSON, tokens=JSON)
+def test_whatever_json_a_reply_is_it_ends_in_an_outcome_that_can_be_written(message, finish, tokens):
+    usage = {"prompt_tokens": tokens, "completion_tokens": 1}
+    body = json.dumps({"choices": [{"message": message, "finish_reason": finish}], "usage": usage, "error": message})
+    for status in (200, 400):
+        outcome, text, parts, _, detail = generate.classify(status, body, prompts.get("five_parts"))
+        assert outcome in generate.OUTCOMES and parts is None and bool(text) == (outcome == "ok") != bool(detail)
+        assert f"{text}{detail}".encode()
+    counts = generate.usage_of(body)
+    assert counts == (None, None) or (counts == (tokens, 1) and 0 <= tokens < 10**9)
+
+
+def test_half_a_character_in_a_reply_becomes_the_sign_for_it_and_a_whole_one_stays(tmp_path):
+    def body(content):
+        return json.dumps({"choices": [{"message": {"content": content}, "finish_reason": "stop"}]})
+
+    parts = dict.fromkeys(prompts.PARTS, "好😀\ud83d。")
+    for reply, prompt in ((json.dumps(parts), PROMPT), (parts["strategy"], prompts.get("five_parts"))):
+        outcome, text, *_ = generate.classify(200, body(reply), prompt)
+        assert outcome == "ok" and set(text.split("\n")) == {"好😀\ufffd。"}
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps({"id": "a\ud83d", "question": "问\ud83d", "description": "😀"}), encoding="utf-8")
+    assert questions.read_questions(path) == [Question("a\ufffd", "问\ufffd", "😀")]
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, json.dumps({"choices": [{"message": {"content": "[" * 200_000}}]})])
+def test_json_nested_beyond_reason_is_no_answer(text):
+    assert generate.classify(200, text, PROMPT)[0] in ("failed", "unparsed")
+    assert generate.classify(400, text, PROMPT)[0] == "failed" and generate.usage_of(text) == (None, None)
+
+
+def test_what_cannot_be_written_is_said_and_the_writer_goes_on(tmp_path):
+    async def attempts() -> None:
+        number = await journal.sending(b"k", 1, 1)
+        with pytest.raises(CbtError, match="journal"):
+            await journal.received(number, Reply(200, "\ud83d", None, None, True, "ok", ""))
+        await journal.received(number, Reply(200, "", None, None, True, "ok", ""))
+
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        asyncio.run(asyncio.wait_for(attempts(), 10))
+        assert journal.finished() == {b"k"}
 
 
 def test_a_warm_letter_that_says_sorry_is_not_a_refusal():

@@ -86,6 +86,21 @@ def as_data(text: str) -> str:
     return _BRACKET_TOKEN.sub(r"［\1］", text.translate(_LOOKALIKES)).strip()
 
 
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # half a character beyond U+FFFF: an emoji that an endpoint cut in two, say
+
+
+def load_json(text: str) -> Any:
+    """The JSON of an endpoint, a model or a file; ValueError for what is none. Half a character becomes U+FFFD."""
+    try:
+        value = json.loads(text)
+        if _HALF.search(text):
+            plain = json.dumps(value, ensure_ascii=False)
+            value = json.loads(plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
 def parse(text: str) -> dict[str, str]:
     """The five parts of a JSON answer, in order; ValueError says what is wrong with anything else.
 
@@ -94,7 +109,7 @@ def parse(text: str) -> dict[str, str]:
     if "```" in text:
         text = re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text)
     try:
-        value = json.loads(text)
+        value = load_json(text)
     except ValueError as error:
         raise ValueError(f"not JSON ({error})") from None
     if not isinstance(value, dict):
