@@ -28,7 +28,7 @@ from cbtlib.generate import Job, Summary, finish, micro, plan, price_of
 from cbtlib.journal import Batch, Journal, Reply, strike
 from cbtlib.prices import Price
 from cbtlib.questions import Question
-from cbtlib.sending import OVERHEAD, Endpoint, Request
+from cbtlib.sending import OVERHEAD, Endpoint, Request, judged
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -182,10 +182,8 @@ def _replies(text: str, job: Job, secret: str) -> Iterator[tuple[bytes, Reply]]:
             yield key, Reply(0, body, None, None, False, "failed", strike(str(said or "no reply"), secret)[:300])
             continue
         code, body = int(answer["status_code"]), json.dumps(answer["body"], ensure_ascii=False)
-        if code != 200:
-            body = strike(body, secret)
-        outcome, detail, prompt_tokens, completion_tokens = job.judge(code, body)
-        yield key, Reply(code, body, prompt_tokens, completion_tokens, not 400 <= code < 500, outcome, detail)
+        body, outcome, detail, sent, written = judged(job.judge, code, body, secret)
+        yield key, Reply(code, body, sent, written, not 400 <= code < 500, outcome, detail)
 
 
 # ---------------------------------------------------------------- the endpoint

@@ -75,18 +75,33 @@ class Request:
     most_tokens: int
 
 
-class Sender:
-    """One run: send requests until all have an outcome, the budget is used up, or the endpoint is of no use.
+Judge = Callable[[int, str], tuple[str, str, int | None, int | None]]
+"""(HTTP status, raw reply) -> (outcome, detail, prompt tokens, completion tokens)."""
 
-    `judge` gets (HTTP status, raw reply) and returns (outcome, detail, prompt tokens, completion tokens).
+
+def judged(judge: Judge, status: int, body: str, secret: str) -> tuple[str, str, str, int | None, int | None]:
+    """What to keep of a reply, and its outcome, detail and tokens. `status` 0: `body` says why there is no reply.
+
+    An answer is kept as it came. What is none may quote the key, an error that came as HTTP 200 too.
     """
+    if status != 200:
+        body = strike(body, secret)
+    found = judge(status, body) if status else ("failed", body, None, None)
+    if status == 200 and found[0] == "failed":
+        body = strike(body, secret)
+        found = judge(status, body)
+    return body, *found
+
+
+class Sender:
+    """One run: send requests until all have an outcome, the budget is used up, or the endpoint is of no use."""
 
     def __init__(
         self,
         journal: Journal,
         endpoint: Endpoint,
         traffic: Traffic,
-        judge: Callable[[int, str], tuple[str, str, int | None, int | None]],
+        judge: Judge,
         price: Price | None = None,
         budget_micro: int | None = None,
         progress: bool = False,
@@ -184,12 +199,7 @@ class Sender:
             body = f"connection broke: {type(error).__name__} {error}"
         finally:
             self.throttle.leave()
-        if status != 200:  # an answer is kept as it came; what is no answer may quote the key
-            body = strike(body, self.endpoint.api_key)
-        if status:
-            outcome, detail, prompt_tokens, completion_tokens = self.judge(status, body)
-        else:
-            outcome, detail, prompt_tokens, completion_tokens = "failed", body, None, None
+        body, outcome, detail, sent, written = judged(self.judge, status, body, self.endpoint.api_key)
         no_connection = body.startswith("no connection")
         if outcome == "failed":
             self._look_for_fatal(status, body, detail, no_connection)
@@ -201,7 +211,7 @@ class Sender:
         # An endpoint that turned a request away did not work on it. A server error may have come after the work.
         billable = not (no_connection or 400 <= status < 500)
         outcome = "retried" if again and not last else outcome
-        return Reply(status, body, prompt_tokens, completion_tokens, billable, outcome, detail), pause
+        return Reply(status, body, sent, written, billable, outcome, detail), pause
 
     def _look_for_fatal(self, status: int, body: str, detail: str, no_connection: bool) -> None:
         quota = status == 429 and ("insufficient_quota" in body or "exceeded your current quota" in body)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from cbtlib import CbtError, faults, generate, prices, prompts, questions, safety
 from cbtlib.generate import Question, Sampling
 from cbtlib.journal import Journal, Reply
-from cbtlib.sending import Traffic
+from cbtlib.sending import Traffic, judged
 
 PROMPT = prompts.get("five_parts_json")
 QUICK = Traffic(concurrency=8, attempts=3, deadline=2.0)
@@ -472,6 +472,14 @@ def test_secrets_are_struck_from_what_an_endpoint_says(tmp_path, capfd):
             generate.run(posts(3), PROMPT, server, tmp_path)
     written = b"".join(path.read_bytes() for path in tmp_path.iterdir()) + "".join(capfd.readouterr()).encode()
     assert b"abcdefghijklmnop" not in written and "abcdefghijklmnop" not in str(raised.value)
+
+
+def test_an_error_that_came_as_http_200_is_struck_too_however_short_the_detail_is_cut():
+    secret = "abcdefghijklmnop"
+    for filler in range(0, 120, 5):
+        body = json.dumps({"error": "x" * filler + secret})
+        kept = judged(generate.Job(PROMPT, "m", Sampling()).judge, 200, body, secret)
+        assert kept[1] == "failed" and "abcdef" not in "".join(kept[:3])
 
 
 @pytest.mark.parametrize("placeholder", ["k", "EMPTY", "none"])
