@@ -27,6 +27,7 @@ from cbtlib.answers import make_folder
 from cbtlib.generate import Job, Summary, finish, micro, plan, price_of
 from cbtlib.journal import Batch, Journal, Reply, strike
 from cbtlib.prices import Price
+from cbtlib.prompts import load_json
 from cbtlib.questions import Question
 from cbtlib.sending import OVERHEAD, Endpoint, Request, judged
 
@@ -170,9 +171,9 @@ def _start(journal: Journal, client: "OpenAI", endpoint: Endpoint, name: str, re
 
 def _replies(text: str, job: Job, secret: str) -> Iterator[tuple[bytes, Reply]]:
     """Keys and replies of an output or error file. A line that is none of ours is left out."""
-    for line in text.splitlines():
+    for line in text.split("\n"):  # not splitlines: an answer may hold one of the other characters that end a line
         try:
-            row = json.loads(line)
+            row = load_json(line)
             key, answer, error = bytes.fromhex(row["custom_id"]), row.get("response"), row.get("error")
         except (ValueError, LookupError, TypeError, AttributeError):
             continue

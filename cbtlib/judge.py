@@ -283,7 +283,7 @@ def _read(journal: Path | None) -> dict[str, dict[str, Any]]:
     if text and not text.endswith("\n"):
         journal.write_text(text + "\n", "utf-8")
     known = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         try:
             row = json.loads(line)
             known[row.pop("key")] = {name: row[name] for name in ("outcome", "better", "detail")}

@@ -287,7 +287,7 @@ def read_labelled(
 def _table(path: Path, content: str, numbered: bool) -> list[tuple[int, dict[str, Any]]]:
     """(line, row); `numbered`: the file has no header, and columns are called 1, 2, …"""
     if path.suffix.lower() not in (".csv", ".tsv"):
-        lines = enumerate(content.splitlines(), 1)
+        lines = enumerate(content.split("\n"), 1)  # not splitlines: a post may hold U+2028
         return [(number, _json_row(path, number, line)) for number, line in lines if line.strip()]
     csv.field_size_limit(10**7)
     reader = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")

@@ -127,6 +127,19 @@ def test_a_batch_holds_no_more_than_the_endpoint_takes(server, tmp_path, monkeyp
     assert [(state, done) for _, state, done, _ in states] == [("completed", 4), ("completed", 4), ("completed", 2)]
 
 
+def test_an_answer_with_any_sign_that_can_end_a_line_or_half_a_character_is_kept(server, tmp_path):
+    batch.submit(posts(1), Job(prompts.get("five_parts"), "rehearsal", JOB.sampling), server, tmp_path)
+    server.work()
+    file = server.batches["batch_0"]["output_file_id"]
+    row = json.loads(server.files[file])
+    row["response"]["body"]["choices"][0]["message"]["content"] = "好\u2028，\x85再\x0b见\ud83d。"
+    raw = json.dumps(row, ensure_ascii=False).replace("\ud83d", "\\ud83d") + "\n"
+    server.files[file] = raw.encode()
+    job = Job(prompts.get("five_parts"), "rehearsal", JOB.sampling)
+    assert batch.collect(posts(1), job, server, tmp_path).outcomes["ok"] == 1
+    assert answers(tmp_path)[0].text == "好\u2028，\x85再\x0b见\ufffd。"
+
+
 def test_lines_that_are_no_replies_are_left_out(server, tmp_path):
     batch.submit(posts(3), JOB, server, tmp_path)
     server.work()

@@ -132,6 +132,11 @@ def test_labelled_files_in_three_forms_give_the_same_posts(tmp_path):
     assert safety.read_labelled(tmp_path / "a.tsv", positive=["high"]) == expected
 
 
+def test_a_line_separator_inside_a_post_ends_no_line(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "甲\u2028\x85乙", "label": "1"}\r\n', encoding="utf-8")
+    assert safety.read_labelled(tmp_path / "a.jsonl") == (["甲\u2028\x85乙"], [True])
+
+
 def test_a_file_in_gb18030_without_a_header_and_with_line_breaks_in_a_post_is_read(tmp_path):
     (tmp_path / "a.tsv").write_bytes('7\thigh\t"甲\n乙"\n8\tlow\t丙\n'.encode("gb18030"))
     expected = (["甲\n乙", "丙"], [True, False])
