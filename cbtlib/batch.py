@@ -65,7 +65,7 @@ def submit(
 
 
 def status(endpoint: Endpoint, out: Path | str) -> list[tuple[Batch, str, int, int]]:
-    """Every batch of the journal with (state at the endpoint, requests completed, requests failed)."""
+    """Every batch of the journal with (state, requests completed, requests failed), as journalled once it is over."""
     rows: list[tuple[Batch, str, int, int]] = []
     with _open(out, endpoint) as (journal, client):
         for batch in journal.batches():
@@ -75,7 +75,7 @@ def status(endpoint: Endpoint, out: Path | str) -> list[tuple[Batch, str, int, i
                 counts = found.request_counts
                 rows.append((batch, found.status, counts.completed if counts else 0, counts.failed if counts else 0))
             else:
-                rows.append((batch, batch.state, 0, 0))
+                rows.append((batch, batch.state, batch.answered, batch.failed))
     return rows
 
 

@@ -115,6 +115,8 @@ class Batch:
     id: str | None
     state: str
     requests: int
+    answered: int  # requests with a final outcome
+    failed: int
 
 
 class Journal:
@@ -239,7 +241,8 @@ class Journal:
     def batches(self) -> list[Batch]:
         """All batches, in the order in which they were made."""
         rows = self._db.execute(
-            "SELECT name, batches.id, state, count(attempts.id) FROM batches JOIN attempts ON batch = name "
+            f"SELECT name, batches.id, state, count(*), count(CASE WHEN outcome IN {FINAL} THEN 1 END), "
+            "count(CASE outcome WHEN 'failed' THEN 1 END) FROM batches JOIN attempts ON batch = name "
             "GROUP BY name ORDER BY min(attempts.id)"
         )
         return [Batch(*row) for row in rows]

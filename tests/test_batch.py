@@ -125,6 +125,8 @@ def test_a_batch_holds_no_more_than_the_endpoint_takes(server, tmp_path, monkeyp
     server.work()
     states = batch.status(server, tmp_path)
     assert [(state, done) for _, state, done, _ in states] == [("completed", 4), ("completed", 4), ("completed", 2)]
+    batch.collect(posts(10), JOB, server, tmp_path)
+    assert [row[1:] for row in batch.status(server, tmp_path)] == [row[1:] for row in states]
 
 
 def test_an_answer_with_any_sign_that_can_end_a_line_or_half_a_character_is_kept(server, tmp_path):
