@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -125,6 +125,8 @@ class Sender:
 
     def _interrupt(self) -> None:
         self.stopped = "interrupted"
+        with suppress(RuntimeError, AttributeError):  # the loop has ended, or has not begun
+            self.throttle.loop.call_soon_threadsafe(self.throttle.over.set)
 
     async def _run(self, requests: list[Any], make: Callable[[Any], Request]) -> None:
         import aiohttp
@@ -145,6 +147,7 @@ class Sender:
                 for item in todo:
                     await self._answer(session, make(item))
                     if self.stopped or self.fatal:
+                        self.throttle.over.set()
                         return
 
             try:
@@ -175,7 +178,7 @@ class Sender:
                 self.counts[reply.outcome] += 1
                 self._show()
                 return
-            await asyncio.sleep(wait + random.uniform(0, min(30.0, 0.5 * 2**attempt)))
+            await self.throttle.sleep(wait + random.uniform(0, min(30.0, 0.5 * 2**attempt)))
 
     async def _send(self, session: "ClientSession", request: Request, last: bool) -> tuple[Reply, float]:
         """One attempt: what came back, and the seconds the endpoint asks to wait before the next one."""
@@ -256,6 +259,7 @@ class _Throttle:
         self.per_token = 60 / traffic.tokens_per_minute if traffic.tokens_per_minute else 0.0
         self.active, self.held_until, self.next_send, self.last_cut = 0, 0.0, 0.0, 0.0
         self.waiting: deque[asyncio.Future[None]] = deque()
+        self.over = asyncio.Event()  # set when the run stops: nobody goes on waiting for a turn
 
     def start(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -268,12 +272,19 @@ class _Throttle:
             await turn
         self.active += 1
         while (wait := self.held_until - self.loop.time()) > 0:
-            await asyncio.sleep(wait)
+            await self.sleep(wait)
+            if self.over.is_set():
+                return
         if self.per_request or self.per_token:
             now = self.loop.time()
             send_at = max(now, self.next_send)
             self.next_send = send_at + max(self.per_request, tokens * self.per_token)
-            await asyncio.sleep(send_at - now)
+            await self.sleep(send_at - now)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, but not beyond the end of the run."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.over.wait(), seconds)
 
     def leave(self) -> None:
         """Free a slot."""
@@ -333,7 +344,7 @@ def _retry_after(milliseconds: str | None, value: str | None) -> float:
             seconds = float(milliseconds) / 1000
         elif value:
             seconds = float(value) if value[:1].isdigit() else parsedate_to_datetime(value).timestamp() - time.time()
-    return min(max(seconds, 0.0), 600.0)
+    return min(max(0.0, seconds), 600.0)  # in this order: NaN becomes 0
 
 
 def in_thread(work: Coroutine[Any, Any, None], interrupt: Callable[[], None]) -> None:
@@ -342,19 +353,22 @@ def in_thread(work: Coroutine[Any, Any, None], interrupt: Callable[[], None]) ->
     The first Ctrl-C calls `interrupt` and waits for what is in flight, the second one does not wait.
     """
     problem: list[BaseException] = []
+    over = Event()
 
     def target() -> None:
         try:
             asyncio.run(work)
         except BaseException as error:
             problem.append(error)
+        finally:
+            over.set()
 
-    thread = Thread(target=target, name="sending", daemon=True)
-    thread.start()
+    # Not `join`: on Python before 3.13 one that Ctrl-C interrupted takes the thread for ended.
+    Thread(target=target, name="sending", daemon=True).start()
     try:
-        thread.join()
+        over.wait()
     except KeyboardInterrupt:
         interrupt()
-        thread.join()
+        over.wait()
     if problem:
         raise problem[0]

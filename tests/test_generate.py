@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from cbtlib import CbtError, faults, generate, prices, prompts, questions, safety
 from cbtlib.generate import Question, Sampling
 from cbtlib.journal import Journal, Reply
-from cbtlib.sending import Traffic, judged
+from cbtlib.sending import Traffic, _retry_after, judged
 
 PROMPT = prompts.get("five_parts_json")
 QUICK = Traffic(concurrency=8, attempts=3, deadline=2.0)
@@ -214,6 +214,10 @@ def test_requests_go_by_the_proxy_that_the_environment_names(tmp_path, monkeypat
     assert server.requests == 2
 
 
+def test_a_pause_that_is_no_number_is_none():
+    assert [_retry_after(value, None) for value in ("nan", "-5", "inf", "x", "1500")] == [0, 0, 600, 0, 1.5]
+
+
 def test_concurrency_is_bounded_and_drops_when_the_endpoint_pushes_back(tmp_path):
     with faults.serve(latency=0.02) as server:
         generate.run(posts(60), PROMPT, server, tmp_path, traffic=replace(QUICK, concurrency=5))
@@ -370,6 +374,27 @@ def test_kill_9_at_any_instant_loses_nothing_and_pays_nothing_finished_twice(tmp
     billed = prices.load(price_file)["rehearsal"].pico(server.prompt_tokens, server.completion_tokens) / 10**6
     assert spend["lower_micro"] <= billed <= spend["upper_micro"]
     assert b"very-secret" not in b"".join(path.read_bytes() for path in out.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("plan", "latency", "ok"), [("ok", 0.7, True), ("rate_limit", 0.0, False)], ids=["in flight", "in a pause"]
+)
+def test_ctrl_c_awaits_what_is_in_flight_and_no_pause(plan, latency, ok, tmp_path, price_file):
+    client = f"import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n{CLIENT}"
+    client = client.replace("deadline=1.0", "deadline=30").replace("concurrency=16", "concurrency=4")
+    with faults.serve(plan, latency=latency, retry_after=100) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-c", client, server.base_url, str(tmp_path), "60", str(price_file)]
+        )
+        while process.poll() is None and server.requests < 4:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        manifest = json.loads((tmp_path / "manifest.json").read_text())
+        assert manifest["stopped"] == "interrupted" and manifest["spend"]["unseen"] == 0
+        assert manifest["outcomes"]["ok"] == len(server.answered) and bool(server.answered) == ok
+        assert server.requests < 60
 
 
 def _finished(path: Path) -> set[str]:
