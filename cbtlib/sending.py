@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 FATAL = frozenset({401, 402, 403, 404})
 HOPELESS = 8
-"""Requests turned away for good, with no other outcome yet, from which a run stops."""
+"""Requests turned away for good, or replies that are no completion, with no other outcome yet: there a run stops."""
 OVERHEAD = 256
 """Tokens a chat template may add to a request, at most. A token is at least one byte, so bytes bound the rest."""
 
@@ -111,7 +111,7 @@ class Sender:
         self.purse = _Purse(budget_micro, journal.spend(price).upper_micro or 0)
         self.counts: Counter[str] = Counter()
         self.stopped, self.fatal, self.progress = "", "", progress
-        self.unreachable = self.turned_away = 0
+        self.unreachable = self.turned_away = self.strangers = 0
 
     def run(self, requests: list[Any], make: Callable[[Any], Request] | None = None) -> str:
         """Send all; returns why it stopped early ('' if it did not). CbtError for what concerns every request.
@@ -195,7 +195,7 @@ class Sender:
             self.unreachable = 0
         except TimeoutError:
             body = f"no reply within {self.traffic.deadline:g} s"
-        except aiohttp.ClientConnectorError as error:
+        except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
             body = f"no connection: {error}"
             self.unreachable += 1
         except (aiohttp.ClientError, OSError) as error:
@@ -233,6 +233,13 @@ class Sender:
                     else "change the request (--body, --prompt)"
                 )
                 self.fatal = self.fatal or f"{self.endpoint.name} turned away every request so far ({detail}); {advice}"
+        elif status == 200:
+            self.strangers += 1
+            if self.strangers >= HOPELESS and not set(self.counts) - {"failed"}:
+                self.fatal = self.fatal or (
+                    f"{self.endpoint.base_url} has sent no chat completion so far ({detail}); check the base URL (it "
+                    "usually ends with /v1) and --body"
+                )
         elif no_connection and self.unreachable >= 3 and not self.counts:
             self.fatal = self.fatal or f"{self.endpoint.base_url} cannot be reached ({detail}); check the base URL"
 

@@ -98,6 +98,18 @@ def test_requests_that_are_turned_away_one_by_one_do_not_stop_the_others(tmp_pat
     assert {answer.outcome for answer in answers} == {"ok", "failed"} and server.requests == 120
 
 
+def test_an_address_that_sends_other_pages_is_named_soon(tmp_path):
+    with faults.serve("garbled") as server, pytest.raises(CbtError, match="sent no chat completion so far"):
+        generate.run(posts(200), PROMPT, server, tmp_path, traffic=QUICK)
+    assert server.requests <= 4 * QUICK.concurrency
+
+
+def test_an_address_that_is_none_is_named(tmp_path):
+    nowhere = SimpleNamespace(base_url="http:///v1", api_key="k", model="m", name="n", fingerprint="f")
+    with pytest.raises(CbtError, match="http:///v1 cannot be reached"):
+        generate.run(posts(5), PROMPT, nowhere, tmp_path, traffic=QUICK)
+
+
 def test_an_address_where_nobody_listens_is_named(tmp_path):
     with faults.serve() as server:
         pass
