@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import queue
+import re
 import secrets
 import signal
 import subprocess
@@ -115,11 +116,28 @@ def connect(model: str | None = None) -> Iterator[Endpoint]:
             + ": set both (any word will do as the key of a server that asks for none), "
             "or take the model 'embedded', which is served here"
         )
-    if not url.startswith(("http://", "https://")):
-        raise CbtError(f"OPENAI_BASE_URL is '{url}': it must begin with http:// or https:// and usually ends with /v1")
+    _check_address(url, key)
     name = model or _only_model(url, key)
     print_of = hashlib.sha256(f"{url.rstrip('/')} {name}".encode()).hexdigest()
     yield Endpoint(url, key, name, f"{name} at {url}", print_of)
+
+
+def _check_address(url: str, key: str) -> None:
+    """CbtError, without the secret, for a URL or a key that cannot be sent or would be written down."""
+    if re.search(r"//[^/]*@", url):
+        raise CbtError(
+            "OPENAI_BASE_URL holds a user or a password, and the URL is written into manifests: take it out and put "
+            "the key into OPENAI_API_KEY"
+        )
+    if not re.fullmatch(r"https?://[^/\s?#]+[^\s?#]*", url):
+        raise CbtError(
+            f"OPENAI_BASE_URL is '{url}': it must begin with http:// or https:// and a host, usually ends with /v1, "
+            "and has no space, ? or #"
+        )
+    if not re.fullmatch(r"[!-~]+", key):
+        raise CbtError(
+            "OPENAI_API_KEY holds a space, a line break or a character outside of ASCII: no key does, copy it again"
+        )
 
 
 def _only_model(url: str, key: str) -> str:

@@ -220,6 +220,22 @@ def test_half_a_setting_is_refused(monkeypatch):
     assert "must begin with http" in refused("gpt")
 
 
+@pytest.mark.parametrize(
+    ("url", "key", "says"),
+    [
+        ("https://user:hush-hush@example.org/v1", "k", "holds a user or a password"),
+        ("https:///v1", "k", "and a host"),
+        ("https://example.org/v1?key=x", "k", "no space, ? or #"),
+        ("https://example.org/v1", "hush-hush\n", "copy it again"),
+        ("https://example.org/v1", "hush-hush 密钥", "copy it again"),
+    ],
+)
+def test_an_address_or_a_key_that_cannot_be_sent_is_refused_without_the_secret(monkeypatch, url, key, says):
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    assert says in refused("gpt") and "hush-hush" not in refused("gpt")
+
+
 # ------------------------------------------------------------------------------------------------------- load
 
 
