@@ -58,6 +58,26 @@ class Sampling:
     body: dict[str, Any] = field(default_factory=dict)
 
 
+# Model and prompt stand elsewhere, and of a stream or of several choices only a part would be read.
+_OURS = ("model", "messages", "prompt", "n", "best_of", "stream")
+
+
+def most_tokens(sampling: Sampling) -> int:
+    """The most completion tokens that one answer can be billed for; CbtError when the body leaves no such bound."""
+    asked = {"max_tokens": sampling.max_tokens} | sampling.body
+    if ours := [name for name in _OURS if asked.get(name) is True or asked.get(name) not in (None, False, 1)]:
+        raise CbtError(
+            f"the body sets {', '.join(ours)}, which no body may: take it out; model and prompt have options"
+        )
+    limits = [asked[name] for name in ("max_tokens", "max_completion_tokens") if asked.get(name) is not None]
+    if not limits or not all(type(limit) is int and limit > 0 for limit in limits):
+        raise CbtError(
+            f"max_tokens or max_completion_tokens has to be a whole number above 0, not {limits or None}: without a "
+            "limit an answer has no highest price; change --max-tokens or --body"
+        )
+    return max(limits)
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """Counts of all outcomes (zeros included), the spend, and why the run stopped early ('' if it did not)."""
@@ -167,6 +187,9 @@ class Job:
     shard: tuple[int, int] | None = None
     classifier: "Classifier | None" = None
 
+    def __post_init__(self) -> None:
+        most_tokens(self.sampling)
+
     @property
     def path(self) -> str:
         """The path under the base URL."""
@@ -191,8 +214,7 @@ class Job:
     def request(self, question: Question) -> Request:
         """What is sent for a question."""
         body = self.body(question)
-        most = self.sampling.body.get("max_completion_tokens", self.sampling.max_tokens)
-        return Request(key_of(body), self.path, body, most)
+        return Request(key_of(body), self.path, body, most_tokens(self.sampling))
 
     def judge(self, status: int, body: str) -> tuple[str, str, int | None, int | None]:
         """(outcome, detail, prompt tokens, completion tokens) of a raw reply."""

@@ -562,6 +562,33 @@ def test_fields_of_the_body_can_be_replaced_for_models_that_want_it():
     assert body["max_completion_tokens"] == 500 and not {"max_tokens", "temperature"} & body.keys()
 
 
+@pytest.mark.parametrize(
+    ("body", "most"),
+    [
+        ({}, 1024),
+        ({"max_tokens": 4000}, 4000),
+        ({"max_tokens": None, "max_completion_tokens": 500}, 500),
+        ({"max_completion_tokens": None, "stream": False, "n": 1}, 1024),
+    ],
+)
+def test_the_bound_of_an_answer_is_the_limit_that_is_sent(body, most):
+    job = generate.Job(PROMPT, "m", Sampling(body=body))
+    assert job.request(posts(1)[0]).most_tokens == most
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *({"max_tokens": limit} for limit in (None, 0, -1, "500", 2.5, True)),
+        {"max_completion_tokens": "all"},
+        *({"model": "another"}, {"messages": []}, {"n": 4}, {"stream": True}),
+    ],
+)
+def test_a_body_that_would_leave_the_budget_without_a_bound_is_refused(body):
+    with pytest.raises(CbtError, match=r"max_tokens or|the body sets"):
+        generate.Job(PROMPT, "m", Sampling(body=body))
+
+
 @settings(max_examples=200)
 @given(st.integers(100, 599), st.text(max_size=300))
 def test_no_junk_reply_is_ever_an_answer(status, body):
