@@ -42,9 +42,7 @@ if TYPE_CHECKING:
 _BLOCK = 500  # posts that triage looks at together: with the classifier, half a minute on two cores
 LONGEST_POST = 8000
 """Characters of a post that are sent. A longer one is `failed` with that reason: cut, it would be another question."""
-
-
-MOST_TOKENS = 10**9
+NO_COUNT = 10**9
 """No reply has so many tokens: a usage figure from here on is no count."""
 
 
@@ -375,7 +373,7 @@ def usage_of(body: str) -> tuple[int | None, int | None]:
     with suppress(ValueError, LookupError, TypeError):
         usage = prompts.load_json(body)["usage"]
         prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
-        if all(isinstance(count, int) and 0 <= count < MOST_TOKENS for count in (prompt, completion)):
+        if all(isinstance(count, int) and 0 <= count < NO_COUNT for count in (prompt, completion)):
             return prompt, completion
     return None, None
 

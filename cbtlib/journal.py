@@ -152,11 +152,14 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Close the file, a transaction that is open is undone; an error of SQLite becomes one sentence."""
         if self._writer is not None:
             self._queue.put(None)
             self._writer.join()
         self._db.close()
+        if isinstance(error, sqlite3.Error):
+            raise CbtError(_explain(error, self.path)) from None
 
     def meta(self) -> dict[str, str]:
         """What the run that made the journal wrote about itself."""
@@ -289,20 +292,33 @@ class Journal:
             mine, theirs = self.meta().get("model"), source.meta().get("model")
             if mine not in (None, theirs):
                 raise CbtError(f"{other} holds answers of {theirs}, {self.path} of {mine}; merge journals of one model")
-            self.set_meta(**{name: value for name, value in source.meta().items() if name not in ("version", "triage")})
-            triage = source.meta().get("triage")
-            if triage and self.meta().get("triage", triage) == triage:  # else its posts are looked at again
-                calm, crisis = source.triaged(triage)
-                self.add_triaged(dict.fromkeys(calm, False) | dict.fromkeys(crisis, True), triage)
-            self._db.execute("BEGIN")
-            self._db.executemany(_MERGE, source._db.execute(f"SELECT {_COLUMNS} FROM attempts ORDER BY id"))
-            self._db.executemany(
-                "INSERT INTO batches VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET id = coalesce(excluded.id, id), "
-                "state = CASE WHEN state = 'open' THEN excluded.state ELSE state END",
-                source._db.execute("SELECT name, id, state FROM batches"),
-            )
-            self._db.execute("COMMIT")
+            try:
+                self._take_over(source)
+            except sqlite3.Error as error:
+                raise CbtError(_explain(error, self.path)) from None
         return self._db.execute("SELECT count(*) FROM attempts").fetchone()[0] - before
+
+    def _take_over(self, source: "Journal") -> None:
+        self.set_meta(**{name: value for name, value in source.meta().items() if name not in ("version", "triage")})
+        triage = source.meta().get("triage")
+        if triage and self.meta().get("triage", triage) == triage:  # else its posts are looked at again
+            calm, crisis = source.triaged(triage)
+            self.add_triaged(dict.fromkeys(calm, False) | dict.fromkeys(crisis, True), triage)
+        self._db.execute("BEGIN")
+        self._db.executemany(_MERGE, source._rows(f"SELECT {_COLUMNS} FROM attempts ORDER BY id"))
+        self._db.executemany(
+            "INSERT INTO batches VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET id = coalesce(excluded.id, id), "
+            "state = CASE WHEN state = 'open' THEN excluded.state ELSE state END",
+            source._rows("SELECT name, id, state FROM batches"),
+        )
+        self._db.execute("COMMIT")
+
+    def _rows(self, query: str) -> Iterator[tuple[Any, ...]]:
+        """Rows for another journal to take over; what is wrong with this one is said with its own name."""
+        try:
+            yield from self._db.execute(query)
+        except sqlite3.Error as error:
+            raise CbtError(_explain(error, self.path)) from None
 
     async def _write(self, statement: str, values: tuple[Any, ...]) -> int:
         if self._writer is None:

@@ -470,6 +470,42 @@ def test_a_full_disk_is_said_and_what_was_there_is_kept(tmp_path):
     assert {answer.outcome for answer in answers} == {"ok"}
 
 
+def _full(journal: Journal) -> None:
+    pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
+    journal._db.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def test_a_disk_that_fills_while_triage_is_written_or_journals_are_merged_is_said_too(tmp_path, monkeypatch):
+    with faults.serve() as server:
+        generate.run(posts(300), PROMPT, server, tmp_path / "a")
+        opened = Journal.__enter__
+        monkeypatch.setattr(Journal, "__enter__", lambda self: (self._read_only or _full(self), opened(self))[1])
+        for do in (
+            lambda: generate.run(posts(300), PROMPT, server, tmp_path / "b"),
+            lambda: generate.merge([tmp_path / "a"], tmp_path / "c"),
+        ):
+            with pytest.raises(CbtError, match=r"/[bc]/journal.sqlite could not be written .*free some disk space"):
+                do()
+        monkeypatch.undo()
+        assert server.requests == 300 and generate.merge([tmp_path / "a"], tmp_path / "c") == 300
+        answers = generate.run(posts(300), PROMPT, server, tmp_path / "b")
+    assert {answer.outcome for answer in answers} == {"ok"}
+
+
+@pytest.mark.parametrize("command", ["run", "merge"])
+def test_a_journal_that_is_broken_inside_is_named(tmp_path, command):
+    with faults.serve() as server:
+        generate.run(posts(200), PROMPT, server, tmp_path / "a")
+        path = tmp_path / "a" / "journal.sqlite"
+        raw = path.read_bytes()
+        path.write_bytes(raw[:4096] + b"\xff" * (len(raw) - 4096))
+        with pytest.raises(CbtError, match=r"a/journal.sqlite cannot be used as a journal"):
+            if command == "run":
+                generate.run(posts(200), PROMPT, server, tmp_path / "a")
+            else:
+                generate.merge([tmp_path / "a"], tmp_path / "b")
+
+
 def test_replay_needs_no_endpoint_and_a_changed_request_is_a_miss_that_says_so(tmp_path):
     with faults.serve() as server:
         recorded = generate.run(posts(6), PROMPT, server, tmp_path / "a")
