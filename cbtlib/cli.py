@@ -502,7 +502,9 @@ def main() -> None:
 @generate_app.callback()
 def generate(
     context: typer.Context,
-    questions: Annotated[Path | None, typer.Option(help="JSONL or CSV with question, description (and id)")] = None,
+    questions: Annotated[
+        Path | None, typer.Option(help="JSONL, JSON or CSV with question, description (and id)")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of this run; the same one again goes on")] = None,
     model: Annotated[str | None, typer.Option(help="model at the endpoint; embedded and smoke are served here")] = None,
     base_url: Annotated[str | None, typer.Option(help="instead of OPENAI_BASE_URL; the key is OPENAI_API_KEY")] = None,

@@ -1,4 +1,4 @@
-"""The questions of a run: a JSONL or CSV file, checked as a whole before anything is paid.
+"""The questions of a run: a JSONL, JSON or CSV file, checked as a whole before anything is paid.
 
 Every line that is not a question is named. A file in a foreign encoding, a second use of an id or an empty post would
 otherwise turn up in the middle of a night's run, or as an answer to nothing.
@@ -28,9 +28,10 @@ class Question:
 
 
 def read_questions(path: Path | str) -> list[Question]:
-    """Questions of a JSONL or CSV file with the columns question, description and (if there is one) id.
+    """Questions of a JSONL or CSV file, or a JSON list, with question, description and (if there is one) id.
 
-    Corpus files fit. Raises CbtError with the line of everything that is not a question, before anything is paid.
+    Corpus files fit, and PsyQA's. Raises CbtError with the line (in a list: the place) of everything that is not a
+    question, before anything is paid.
     """
     path, problems, questions = Path(path), [], []
     seen: dict[str, int] = {}
@@ -38,7 +39,8 @@ def read_questions(path: Path | str) -> list[Question]:
         if isinstance(row, str):
             problems.append(f"  line {line}: {row}")
             continue
-        number = str(row.get("id") or row.get("questionID") or f"line-{line}")
+        given = (row.get(name) for name in ("id", "questionID"))
+        number = next((str(one) for one in given if one not in (None, "")), f"line-{line}")
         texts = [row.get(name) or "" for name in ("question", "description")]
         if not {"question", "description"} & row.keys():
             fields = ", ".join(map(str, row))[:80]
@@ -66,6 +68,11 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 yield from enumerate(csv.DictReader(file), 2)
             return
+        if path.suffix.lower() == ".json" and (items := _list(path)):
+            yield from (
+                (at, item if isinstance(item, dict) else "not a JSON object") for at, item in enumerate(items, 1)
+            )
+            return
         with path.open("rb") as lines:
             for line, raw in enumerate(lines, 1):
                 if not (raw := raw.removeprefix(codecs.BOM_UTF8).strip()):
@@ -82,4 +89,13 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     except UnicodeDecodeError:
         yield 0, "the file is not UTF-8 (from GB18030: iconv -f GB18030 -t UTF-8)"
     except OSError as error:
-        raise CbtError(f"cannot read {path}: {error.strerror}; give a JSONL or CSV file") from None
+        raise CbtError(f"cannot read {path}: {error.strerror}; give a JSONL, JSON or CSV file") from None
+
+
+def _list(path: Path) -> list[Any] | None:
+    """The items of a file that is one JSON list; None for anything else, such as JSON Lines under that name."""
+    try:
+        value = load_json(path.read_text(encoding="utf-8-sig"))
+    except ValueError:
+        return None
+    return value if isinstance(value, list) else None

@@ -717,6 +717,19 @@ def test_questions_of_jsonl_and_csv_are_the_same(tmp_path):
     assert questions.read_questions(tmp_path / "q.jsonl") == questions.read_questions(tmp_path / "q.csv") == expected
 
 
+def test_a_json_list_in_the_form_of_psyqa_is_read_and_an_id_of_0_is_an_id(tmp_path):
+    rows = [{"question": "问", "description": "述", "questionID": number, "answers": []} for number in (0, 7)]
+    path = tmp_path / "q.json"
+    path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    expected = [Question("0", "问", "述"), Question("7", "问", "述")]
+    assert questions.read_questions(path) == expected
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert questions.read_questions(path) == expected
+    path.write_text(json.dumps([*rows, "x", {"question": ""}]), encoding="utf-8")
+    with pytest.raises(CbtError, match=r"line 3: not a JSON object\n  line 4: no question"):
+        questions.read_questions(path)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
