@@ -99,7 +99,10 @@ def forecast(usages: Sequence[tuple[int, int]], total: int, price: Price | None,
     A prediction interval: Student's t over both the sample's mean and the scatter of the posts that are still to come.
     """
     if len(usages) < 2:
-        raise CbtError(f"a forecast needs two answers with reported usage, the sample has {len(usages)}")
+        raise CbtError(
+            f"a forecast needs two answers with reported usage, the sample has {len(usages)}: take a larger --sample, "
+            "or an endpoint that reports usage"
+        )
     from scipy import stats  # slow to import, and only a forecast needs it
 
     quantile = float(stats.t.ppf((1 + level) / 2, len(usages) - 1))
