@@ -130,6 +130,8 @@ class Journal:
         mode = "ro" if read_only else "rwc"
         try:
             uri = f"{self.path.resolve().as_uri()}?mode={mode}"
+            if read_only and not self.path.with_name(f"{self.path.name}-wal").exists():
+                uri += "&immutable=1"  # nobody writes to it, so it may lie where no lock can be made
             self._db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=2)
             if not read_only:
                 self._db.execute("PRAGMA locking_mode = EXCLUSIVE")

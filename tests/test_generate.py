@@ -470,6 +470,19 @@ def test_a_full_disk_is_said_and_what_was_there_is_kept(tmp_path):
     assert {answer.outcome for answer in answers} == {"ok"}
 
 
+def test_a_recorded_journal_is_replayed_without_a_file_beside_it_and_one_in_use_is_not(tmp_path):
+    with faults.serve() as server:
+        recorded = generate.run(posts(6), PROMPT, server, tmp_path / "a")
+    path = tmp_path / "a" / "journal.sqlite"
+    before = sorted(path.parent.iterdir())
+    with Journal(path, read_only=True) as journal:  # in a folder that cannot be written to SQLite could make no other
+        assert len(journal.finished()) == 6 and sorted(path.parent.iterdir()) == before
+    with Journal(path) as journal, pytest.raises(CbtError, match="in use"):
+        journal.set_meta(note="another run")
+        generate.run(posts(6), PROMPT, server, tmp_path / "b", replay=path)
+    assert generate.run(posts(6), PROMPT, server, tmp_path / "b", replay=path) == recorded
+
+
 def _full(journal: Journal) -> None:
     pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
     journal._db.execute(f"PRAGMA max_page_count = {pages}")
