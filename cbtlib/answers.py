@@ -10,7 +10,7 @@ Notable choices:
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -85,9 +85,18 @@ def make_folder(out: Path | str) -> Path:
 # ---------------------------------------------------------------- the data set
 
 
-def export(questions: Iterable[Question], folder: Path | str) -> Path:
+def read_manifest(folder: Path | str) -> dict[str, Any]:
+    """The manifest of a finished run."""
+    try:
+        return json.loads((Path(folder) / "manifest.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CbtError(f"{folder} holds no finished run ({error}); run `cbt generate` into it first") from None
+
+
+def export(questions: Iterable[Question], folder: Path | str, stopped: Set[str] | None = None) -> Path:
     """From answers.jsonl and manifest.json in `folder`, make `folder`/dataset with the ok answers; returns it.
 
+    With the ids of the answers that gates have `stopped` (see `screening`), it is `folder`/accepted, without those.
     Columns: id, question, description, answer, and the five parts where the prompt asked for them as fields (else
     null). CbtError when the questions are not those of the answers.
     """
@@ -95,18 +104,18 @@ def export(questions: Iterable[Question], folder: Path | str) -> Path:
     from pyarrow import parquet
 
     folder = Path(folder)
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CbtError(f"{folder} holds no finished run ({error}); run `cbt generate` into it first") from None
+    manifest = read_manifest(folder)
+    out = folder / ("dataset" if stopped is None else "accepted")
     schema = pa.schema([(name, pa.string()) for name in ("id", "question", "description", "answer", *PARTS)])
-    data = make_folder(folder / "dataset" / "data")
+    data = make_folder(out / "data")
     path = data / "train-00000-of-00001.parquet"
     part = path.with_suffix(".part")
     try:
         with parquet.ParquetWriter(part, schema, compression="zstd") as writer:
             rows: list[dict[str, Any]] = []
             for row in _rows(questions, folder / "answers.jsonl"):
+                if row["id"] in (stopped or ()):
+                    continue
                 rows.append(row)
                 if len(rows) == ROW_GROUP:
                     writer.write_table(pa.Table.from_pylist(rows, schema))
@@ -116,8 +125,8 @@ def export(questions: Iterable[Question], folder: Path | str) -> Path:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise CbtError(f"cannot write {path}: {error}; answers.jsonl is whole, free some space and try again") from None
-    write_lines(folder / "dataset" / "README.md", [_card(manifest)])
-    return folder / "dataset"
+    write_lines(out / "README.md", [_card(manifest, stopped)])
+    return out
 
 
 def _rows(questions: Iterable[Question], path: Path) -> Iterator[dict[str, Any]]:
@@ -136,13 +145,16 @@ def _rows(questions: Iterable[Question], path: Path) -> Iterator[dict[str, Any]]
         raise CbtError(f"{path} has an answer to {answer.id}, which is not among the questions; give the same file")
 
 
-def _card(manifest: dict[str, Any]) -> str:
+def _card(manifest: dict[str, Any], stopped: Set[str] | None) -> str:
     prompt, asked, price = manifest["prompt"], manifest["endpoint"], manifest["price"]
     spend, counts = manifest["spend"], manifest["outcomes"]
     paid = "unpriced" if price == "unpriced" else f"prices of {price['as_of']} ({price['source']})"
     cost = "unknown" if spend["lower_micro"] is None else f"{spend['lower_micro']} to {spend['upper_micro']}"
     sampling = ", ".join(f"{name} {value}" for name, value in manifest["sampling"].items())
     rows = "\n".join(f"| {outcome} | {count} |" for outcome, count in counts.items())
+    gates = "No gate has looked at them (`cbt generate gates` does)."
+    if stopped is not None:
+        gates = f"Of these, {len(stopped)} are left out, because a gate stopped them (gates.csv of the run says which)."
     return f"""---
 language: zh
 pretty_name: Generated CBT answers
@@ -166,7 +178,7 @@ no clinician has read them. The licence of the questions, and the terms of the m
 | triage before sending | {manifest["triage"]} |
 | spend | {spend["attempts"]} attempts, {cost} micro-dollars, {paid} |
 
-Only `ok` answers are in the file. What became of all questions:
+Only `ok` answers are in the file. {gates} What became of all questions:
 
 | outcome | questions |
 |---|---|

@@ -550,6 +550,22 @@ def generate_merge(
     print(f"{generate.merge(folders, out)} attempts taken over into {out}")
 
 
+@generate_app.command("gates")
+def generate_gates(
+    questions: Annotated[Path, typer.Option(help="the file that was answered")],
+    out: Annotated[Path, typer.Option(help="folder of the run")],
+) -> None:
+    """Look at the ok answers of a run with nine gates; those that pass become the data set OUT/accepted."""
+    from cbtlib import answers, screening
+    from cbtlib.questions import read_questions
+
+    posts = read_questions(questions)
+    stopped = screening.screen_run(posts, out)
+    print(screening.counts(stopped).to_string(index=False))
+    answers.write_lines(out / "gates.csv", [stopped.astype(int).to_csv().rstrip()])
+    print(answers.export(posts, out, set(stopped.index[stopped.any(axis=1)])))
+
+
 @safety_app.command("evaluate")
 def safety_evaluate(
     data: Annotated[Path, typer.Option(help="JSONL, CSV or TSV with a text and a label a row")],

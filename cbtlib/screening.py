@@ -2,6 +2,7 @@
 
     limits = Limits.measure(corpus.load_split("train"))
     stopped = screen(texts, posts, limits)        # n x 9 table of booleans, True where a gate stops an answer
+    stopped = screen_run(questions, folder)       # the same of a run; `cbt generate gates` makes a data set of the rest
 
 Notable choices:
 
@@ -14,13 +15,15 @@ Notable choices:
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
-from cbtlib import CbtError, safety
+from cbtlib import CbtError, answers, corpus, prompts, safety
 from cbtlib.corpus import PARTS, Record
+from cbtlib.questions import Question
 
 GATES = {
     "language": "too few Chinese characters among the letters",
@@ -109,6 +112,19 @@ def screen(texts: Sequence[str], posts: Sequence[str], limits: Limits, example: 
     if len(table):
         table["parts"] = ~structure.coverage(texts)[list(PARTS)].all(axis=1).to_numpy()
     return table
+
+
+def screen_run(questions: Iterable[Question], folder: Path | str) -> pd.DataFrame:
+    """The gates on the ok answers of a finished run of `generate`, by their ids; the limits are the train split's."""
+    manifest = answers.read_manifest(folder)
+    prompt = prompts.get(manifest["prompt"]["name"])
+    posts = {question.id: f"{question.question}\n{question.description}" for question in questions}
+    found = {a.id: a.text for a in answers.read_answers(Path(folder) / "answers.jsonl") if a.outcome == "ok"}
+    if strangers := found.keys() - posts.keys():
+        raise CbtError(f"{folder} answers {min(strangers)}, which is not among the questions; give the same file")
+    limits = Limits.measure(corpus.load_split("train"))
+    table = screen(list(found.values()), [posts[id] for id in found], limits, prompt.text)
+    return table.set_axis(pd.Index(found, name="id"))
 
 
 def counts(stopped: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """`cbt generate` as a person types it: every option does what it says, every mistake is one sentence."""
 
+import csv
 import json
 
 import batch_server
@@ -10,7 +11,7 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 from typer.testing import CliRunner
 
-from cbtlib import ROOT, CbtError, commands, faults, generate, prices, run
+from cbtlib import ROOT, CbtError, commands, corpus, faults, generate, prices, run
 from cbtlib.cli import app
 
 SECRET = "sk-proj-0123456789abcdefghij"
@@ -55,6 +56,28 @@ def test_a_run_prints_all_outcomes_and_leaves_a_data_set_that_datasets_loads(cbt
     assert found[0]["challenge"] == faults.LETTER[2] and found[0]["question"].startswith("第")
     card = (tmp_path / "out/dataset/README.md").read_text("utf-8")
     assert f"| truncated | {counts['truncated']} |" in card and "2026-01-01" in card
+
+
+def test_gates_keep_english_and_other_defects_out_of_the_accepted_set(cbt, tmp_path, monkeypatch):
+    monkeypatch.setattr(faults, "LETTER", tuple(corpus.load_split("test")[0].answer.values()))
+    names = ("english", "no_usage", "length")
+    with faults.serve(lambda key, attempt: names[int(key[:6], 16) % 3]) as server:
+        cbt(server=server)
+    found = [a for a in generate.read_answers(tmp_path / "out/answers.jsonl") if a.outcome == "ok"]
+    english = {answer.id for answer in found if "Thank you" in answer.text}
+    assert 0 < len(english) < len(found) < 30
+    command = ["generate", "gates", "--questions", str(tmp_path / "q.jsonl"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, command)
+    assert done.exception is None and "too few Chinese characters" in done.output
+    gates = {row["id"]: row for row in csv.DictReader((tmp_path / "out/gates.csv").open(encoding="utf-8"))}
+    assert {id for id, row in gates.items() if row["language"] == "1"} == english and len(gates) == len(found)
+    passed = [answer.id for answer in found if not int("".join(list(gates[answer.id].values())[1:]))]
+    accepted = datasets.load_dataset(str(tmp_path / "out/accepted"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert accepted["id"] == passed and len(passed) > 0 and not english & set(passed)
+    assert f"{len(found) - len(passed)} are left out" in (tmp_path / "out/accepted/README.md").read_text("utf-8")
+    (tmp_path / "q.jsonl").write_text(posts(1), encoding="utf-8")
+    assert "not among the questions" in str(CliRunner().invoke(app, command).exception)
+    assert "holds no finished run" in str(CliRunner().invoke(app, [*command[:-1], str(tmp_path)]).exception)
 
 
 def test_a_shard_exports_its_own_answers_and_the_merged_run_all(cbt, tmp_path):
