@@ -138,7 +138,7 @@ axis.axvline(0, color="0.3", linewidth=1)
 axis.hlines(places, forest["low"], forest["high"], linewidth=3)
 axis.plot(forest["difference"], places, "o")
 axis.set(yticks=places, yticklabels=[part.replace("_", " ") for part in forest.index], xlim=(-1.05, 1.05))
-axis.set(xlabel="share of answers with the part: CBT model minus baseline")
+axis.set(xlabel="share with the part: CBT model minus baseline")
 axis.set_title(f"{len(clear)} of {len(forest)} parts differ beyond chance")
 listed = ", ".join(f"{part.replace('_', ' ')} {value:+.0%}" for part, value in forest["difference"].items())
 figures.show(
