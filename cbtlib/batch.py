@@ -177,12 +177,13 @@ def _replies(text: str, job: Job, secret: str) -> Iterator[tuple[bytes, Reply]]:
             key, answer, error = bytes.fromhex(row["custom_id"]), row.get("response"), row.get("error")
         except (ValueError, LookupError, TypeError, AttributeError):
             continue
-        if not answer:
+        whole = isinstance(answer, dict) and isinstance(answer.get("status_code"), int) and "body" in answer
+        if not whole:
             said = error.get("message") if isinstance(error, dict) else error
             body = strike(json.dumps({"error": error}, ensure_ascii=False), secret)
             yield key, Reply(0, body, None, None, False, "failed", strike(str(said or "no reply"), secret)[:300])
             continue
-        code, body = int(answer["status_code"]), json.dumps(answer["body"], ensure_ascii=False)
+        code, body = answer["status_code"], json.dumps(answer["body"], ensure_ascii=False)
         body, outcome, detail, sent, written = judged(job.judge, code, body, secret)
         yield key, Reply(code, body, sent, written, not 400 <= code < 500, outcome, detail)
 

@@ -313,7 +313,7 @@ def score(
         print(f"{name:>12} {why}")
     if found["differences"]:
         print(f"\n{hyp} minus each base, on the items that both answered (p_holm over all of these rows)")
-        shown = pd.DataFrame(found["differences"]).drop(columns="system").fillna(float("nan"))
+        shown = pd.DataFrame(found["differences"]).drop(columns=["system", "signature"]).fillna(float("nan"))
         print(shown.round(4).to_string(index=False, na_rep="-"))
     print()
     for row in found["scores"][str(hyp)]:

@@ -136,7 +136,8 @@ class Score:
 class Difference:
     """`system` minus `base` on the same items: paired bootstrap interval, p of approximate randomisation, Holm's p.
 
-    `p_holm` is corrected over all differences that were computed together; `family` corrects over more of them.
+    `p_holm` is corrected over all differences that were computed together; `family` corrects over more of them. The
+    signature is that of the system's score, with how the two were compared.
     """
 
     name: str
@@ -148,6 +149,7 @@ class Difference:
     p: float
     p_holm: float
     n: int
+    signature: str
 
 
 def measure(
@@ -266,15 +268,22 @@ def compare(
     base: str | None = None,
     metrics: Sequence[str] = OVERLAP,
     sources: Sequence[str] = (),
+    training: Sequence[str] | None = None,
+    allow_leak: bool = False,
     normalise: Sequence[str] = (),
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> list[Difference]:
-    """Every system against `base` (every pair when None), on the same items; all differences are one `family`."""
+    """Every system against `base` (every pair when None), on the same items; all differences are one `family`.
+
+    The leak gate is that of `score`.
+    """
     if base is not None and base not in systems:
         raise CbtError(f"there is no system {base!r} to compare with; the systems are {', '.join(systems)}")
     pairs = [(one, base) for one in systems if one != base] if base else [(b, a) for a, b in combinations(systems, 2)]
+    gate = leak_gate(training, [*sources, *(text for one in references for text in one if text)], allow_leak)
+    made = f"{gate}|paired|ci:{confidence:g}-bca-{resamples}|p:randomisation-{resamples}|seed:{seed}"
     measured = {
         system: measure(texts, references, metrics=metrics, sources=sources, normalise=normalise)
         for system, texts in systems.items()
@@ -289,7 +298,8 @@ def compare(
             difference = statistics[one].value - statistics[two].value
             jackknife = statistics[one].jackknife - statistics[two].jackknife
             low, high = bca(values[one] - values[two], difference, jackknife, confidence) if n > 1 else (np.nan, np.nan)
-            differences.append(Difference(metric, one, two, difference, low, high, p, p, n))
+            signature = f"{metric}|{measured[one][metric][1]}|{made}"
+            differences.append(Difference(metric, one, two, difference, low, high, p, p, n, signature))
     return family(differences)
 
 

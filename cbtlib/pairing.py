@@ -140,8 +140,8 @@ def score(
         if shared:
             texts_of = {name: [texts[item][1] for item in shared] for name, texts in pair.items()}
             differences += metrics.compare(
-                texts_of, base=base, metrics=wanted, normalise=normalise, resamples=resamples, seed=seed,
-                **inputs(shared),
+                texts_of, base=base, metrics=wanted, training=trained, allow_leak=allow_leak, normalise=normalise,
+                resamples=resamples, seed=seed, **inputs(shared),
             )  # fmt: skip
         else:
             missing[f"minus {base}"] = "not run: no item has an ok answer of both"

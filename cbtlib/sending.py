@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 FATAL = frozenset({401, 402, 403, 404})
 HOPELESS = 8
-"""Requests turned away for good, or replies that are no completion, with no other outcome yet: there a run stops."""
+"""Requests that failed, were turned away, or got no completion, with no other outcome yet: there a run stops."""
 OVERHEAD = 256
 """Tokens a chat template may add to a request, at most. A token is at least one byte, so bytes bound the rest."""
 
@@ -176,6 +176,11 @@ class Sender:
             self.purse.settle(most, self._cost(reply, most))
             if reply.outcome != "retried":
                 self.counts[reply.outcome] += 1
+                if self.counts["failed"] >= HOPELESS and set(self.counts) == {"failed"}:
+                    self.fatal = self.fatal or (
+                        f"{self.endpoint.name} has answered none of {self.counts['failed']} requests ({reply.detail}); "
+                        "when it works again, the same command goes on"
+                    )
                 self._show()
                 return
             await self.throttle.sleep(wait + random.uniform(0, min(30.0, 0.5 * 2**attempt)))

@@ -498,10 +498,12 @@ for rival in rivals:
     if len(shared) > 1:
         texts = {name: [replies[name][item] for item in shared] for name in ("LoRA-tuned", rival)}
         gold_texts = [[gold[item].answer_text for item in shared]]
-        found += metrics.compare(texts, gold_texts, base=rival, metrics=list(tested), resamples=resamples, seed=seed)
+        found += metrics.compare(
+            texts, gold_texts, base=rival, metrics=list(tested), training=train, resamples=resamples, seed=seed
+        )
 differences = metrics.family(found)
 table = pd.DataFrame([asdict(one) for one in differences], columns=list(metrics.Difference.__slots__))
-table = table.drop(columns="system").set_index(["base", "name"])
+table = table.drop(columns=["system", "signature"]).set_index(["base", "name"])
 sure = table["p_holm"] < 0.05
 wins, losses = (int((sure & (table["value"] * sign > 0)).sum()) for sign in (1, -1))
 

@@ -104,6 +104,17 @@ def test_an_address_that_sends_other_pages_is_named_soon(tmp_path):
     assert server.requests <= 4 * QUICK.concurrency
 
 
+@pytest.mark.parametrize("fault", ["server_error", "hang"])
+def test_an_endpoint_that_answers_nothing_ends_the_run_and_loses_nothing(fault, tmp_path):
+    impatient = replace(QUICK, attempts=2, deadline=0.3)
+    with faults.serve(fault) as server, pytest.raises(CbtError, match="has answered none of 8 requests"):
+        generate.run(posts(200), PROMPT, server, tmp_path, traffic=impatient)
+    assert server.requests <= 2 * (8 + 2 * QUICK.concurrency)
+    with faults.serve() as server:
+        answers = generate.run(posts(20), PROMPT, server, tmp_path, traffic=QUICK)
+    assert {answer.outcome for answer in answers} == {"ok"}
+
+
 def test_an_address_that_is_none_is_named(tmp_path):
     nowhere = SimpleNamespace(base_url="http:///v1", api_key="k", model="m", name="n", fingerprint="f")
     with pytest.raises(CbtError, match="http:///v1 cannot be reached"):

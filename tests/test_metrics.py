@@ -254,6 +254,12 @@ def test_differences_reported_together_are_one_family():
     assert [row.p_holm for row in rows] == pytest.approx(resampling.holm([row.p for row in rows]))
     more = metrics.family([*rows, *rows])
     assert all(two.p_holm >= one.p_holm for one, two in zip(rows, more, strict=False))
+    assert all("|leak:unchecked|paired|" in row.signature for row in rows)
+    leaked = {"training": references, "metrics": ["chrf"], "resamples": 50}
+    with pytest.raises(metrics.LeakError):
+        metrics.compare(systems, [references], **leaked)
+    row, *_ = metrics.compare(systems, [references], **leaked, allow_leak=True)
+    assert row.signature.startswith("chrf|") and "|leak:ALLOWED-12-of-12|" in row.signature
     nothing = metrics.family([replace(rows[0], p=float("nan")), rows[1]])
     assert np.isnan(nothing[0].p_holm) and nothing[1].p_holm == rows[1].p
 
