@@ -106,7 +106,7 @@ def test_every_page_runs_and_writes_its_numbers(smoke_book, page):
 
 
 @pytest.mark.parametrize("page", run.PAGES)
-def test_a_table_has_plain_names(smoke_book, page):
+def test_a_page_that_runs_shows_plain_names_in_its_tables(smoke_book, page):
     """Prompts and pages are called what a reader types, and an index of `naming.VERBATIM` holds such names too."""
     known = {*prompts.names(), *run.PAGES}
     executed = json.loads((smoke_book.root / "results/smoke" / page / f"{page}.ipynb").read_text("utf-8"))
