@@ -121,12 +121,7 @@ def power(
 
 
 def _power_rows(
-    cube: _Cube,
-    system: str,
-    base: str,
-    differences: Sequence[float] = DIFFERENCES,
-    items: Sequence[int] = ITEMS,
-    raters: Sequence[int] = RATERS,
+    cube: _Cube, system: str, base: str, differences: Sequence[float], items: Sequence[int], raters: Sequence[int]
 ) -> list[dict[str, Any]]:
     between, noise = _components(_paired(cube, system, base))
     table = []
@@ -292,7 +287,7 @@ def _power(cube: _Cube, resamples: int, confidence: float, seed: int) -> list[di
     if pair is None:
         return []
     system, base = pair
-    return [{"system": system, "base": base, **row} for row in _power_rows(cube, *pair)]
+    return [{"system": system, "base": base, **row} for row in _power_rows(cube, *pair, DIFFERENCES, ITEMS, RATERS)]
 
 
 def _paired(cube: _Cube, system: str, base: str) -> Floats:

@@ -111,7 +111,7 @@ class Sender:
         self.purse = _Purse(budget_micro, journal.spend(price).upper_micro or 0)
         self.counts: Counter[str] = Counter()
         self.stopped, self.fatal, self.progress = "", "", progress
-        self.unreachable = self.turned_away = self.strangers = 0
+        self.unreachable = self.strangers = 0
 
     def run(self, requests: list[Any], make: Callable[[Any], Request] | None = None) -> str:
         """Send all; returns why it stopped early ('' if it did not). CbtError for what concerns every request.
@@ -177,10 +177,7 @@ class Sender:
             if reply.outcome != "retried":
                 self.counts[reply.outcome] += 1
                 if self.counts["failed"] >= HOPELESS and set(self.counts) == {"failed"}:
-                    self.fatal = self.fatal or (
-                        f"{self.endpoint.name} has answered none of {self.counts['failed']} requests ({reply.detail}); "
-                        "when it works again, the same command goes on"
-                    )
+                    self.fatal = self.fatal or self._hopeless(reply)
                 self._show()
                 return
             await self.throttle.sleep(wait + random.uniform(0, min(30.0, 0.5 * 2**attempt)))
@@ -227,17 +224,6 @@ class Sender:
             hint = {401: "check OPENAI_API_KEY", 403: "check what this key may use", 404: "check base URL and model"}
             advice = hint.get(status, "top up the account; the same command goes on from here")
             self.fatal = self.fatal or f"{self.endpoint.name} turned the run away ({detail}); {advice}"
-        elif 400 <= status < 500 and status not in RETRIED:
-            self.turned_away += 1
-            if self.turned_away >= HOPELESS and not set(self.counts) - {"failed"}:
-                schema = "response_format" in body or "json_schema" in body
-                advice = (
-                    "it knows no structured outputs: take a text prompt (--prompt five_parts), or leave the schema out "
-                    "(--body '{\"response_format\": null}') and let the replies be checked here"
-                    if schema
-                    else "change the request (--body, --prompt)"
-                )
-                self.fatal = self.fatal or f"{self.endpoint.name} turned away every request so far ({detail}); {advice}"
         elif status == 200:
             self.strangers += 1
             if self.strangers >= HOPELESS and not set(self.counts) - {"failed"}:
@@ -247,6 +233,18 @@ class Sender:
                 )
         elif no_connection and self.unreachable >= 3 and not self.counts:
             self.fatal = self.fatal or f"{self.endpoint.base_url} cannot be reached ({detail}); check the base URL"
+
+    def _hopeless(self, reply: Reply) -> str:
+        """What to do when every request so far has failed, by the last reply."""
+        advice = "when it works again, the same command goes on"
+        if 400 <= reply.status < 500 and reply.status not in RETRIED:
+            advice = "change the request (--body, --prompt)"
+            if "response_format" in reply.body or "json_schema" in reply.body:
+                advice = (
+                    "it knows no structured outputs: take a text prompt (--prompt five_parts), or leave the schema out "
+                    "(--body '{\"response_format\": null}') and let the replies be checked here"
+                )
+        return f"{self.endpoint.name} has answered none of {self.counts['failed']} requests ({reply.detail}); {advice}"
 
     def _cost(self, reply: Reply, most: int) -> int:
         if not self.price or not reply.billable:

@@ -303,7 +303,7 @@ page.table("detector", best.assign(ece=result["probe"].ece), caption=caption)
 # types* is the mean over those that at least six test posts carry; the column *support* counts the posts. The F1 of a
 # type with two or three posts hangs on each of them, so in the first average chance weighs as much as a type that was
 # measured well. The second leaves such types out, and so hides a detector that fails on them. Both are shown because
-# their distance says how much the rare types decide. Here they are equal: no type is that rare.
+# their distance says how much the rare types decide. Where they are equal, no type is that rare.
 
 # %%
 kinds = best.loc[list(corpus.TYPES)].sort_values("f1")
