@@ -161,8 +161,7 @@ class RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, eps: float) -> Tensor:
-        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        inverse = (size.square_().div_(x.shape[-1])).add_(eps).rsqrt_()
+        inverse = _inverse_rms(x, eps)
         ctx.save_for_backward(x, scale, inverse)
         return (x * inverse).mul_(scale).to(x.dtype)
 
@@ -172,6 +171,11 @@ class RmsNorm(torch.autograd.Function):
         g = gradients[0] * scale
         dot = (g * x).sum(-1, keepdim=True).mul_(inverse**3 / x.shape[-1])
         return g.mul_(inverse).sub_(x * dot).to(x.dtype), None, None
+
+
+def _inverse_rms(x: Tensor, eps: float) -> Tensor:
+    size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    return size.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
 def _norm_forward(self: Any, x: Tensor) -> Tensor:
@@ -196,27 +200,38 @@ def keep_memory() -> None:
 def packed(model: nn.Module) -> Iterator[None]:
     """Inside, plain bf16 linear layers on a CPU multiply a copy of their weights in the kernel's own order (oneDNN's).
 
-    The sums are the same, added up in another order. No gradients; other layers and devices are left alone.
+    Gemma's norms scale by a copy of their weights too. The sums are the same, added up in another order. No gradients;
+    other layers and devices are left alone.
     """
-    layers = [
-        layer
-        for layer in model.modules()
-        if type(layer) is nn.Linear and layer.weight.dtype == torch.bfloat16 and layer.weight.device.type == "cpu"
-    ]
-    if not torch.backends.mkldnn.is_available():
-        layers = []
-    for layer in layers:
-        weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), 16)  # for about that many rows
-        layer.forward = partial(_packed_forward, weight, layer.bias)  # type: ignore[method-assign]
+    forwards: dict[nn.Module, Any] = {}
+    for layer in model.modules():
+        weight: Any = getattr(layer, "weight", None)
+        if weight is None or weight.device.type != "cpu":
+            continue
+        if type(layer) is Gemma3RMSNorm:
+            forwards[layer] = partial(_scaled, 1.0 + weight.detach().float(), layer.eps)
+        elif type(layer) is nn.Linear and weight.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():
+            weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 16)  # for about that many rows
+            forwards[layer] = partial(_packed_forward, weight, layer.bias)
+    before = {layer: vars(layer).get("forward") for layer in forwards}  # `fuse` may have put one there
+    for layer, forward in forwards.items():
+        layer.forward = forward
     try:
         yield
     finally:
-        for layer in layers:
-            del layer.forward
+        for layer, forward in before.items():
+            if forward is None:
+                del layer.forward
+            else:
+                layer.forward = forward
 
 
 def _packed_forward(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def _scaled(scale: Tensor, eps: float, x: Tensor) -> Tensor:
+    return (x * _inverse_rms(x, eps)).mul_(scale).to(x.dtype)
 
 
 # ------------------------------------------------------------------------------------------- LoRA

@@ -127,6 +127,7 @@ def decode(
     width = max(map(len, rows))
     text = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
+    padded = not mask.all()  # the model masks what is to come by itself
     cache = DynamicCache(config=model.config)
     found: list[tuple[list[int], bool]] = [([], False)] * len(rows)
     going = list(range(len(rows)))
@@ -134,8 +135,9 @@ def decode(
     for _ in range(limit):
         places = (mask.cumsum(-1) - 1).clamp(min=0)[:, read:]
         logits = model(
-            input_ids=text[:, read:], attention_mask=mask, position_ids=places, past_key_values=cache, logits_to_keep=1
-        ).logits[:, -1]
+            input_ids=text[:, read:], attention_mask=mask if padded else None, position_ids=places,
+            past_key_values=cache, logits_to_keep=1,
+        ).logits[:, -1]  # fmt: skip
         read = text.shape[1]
         said = text.where(mask.bool(), text[:, -1:])  # padding is no text, and may be the end mark
         text = torch.cat([text, choose(said, logits, [dice[at] for at in going])[:, None]], dim=1)

@@ -173,6 +173,17 @@ def test_a_row_longer_than_the_window_and_a_masked_batch_give_the_models_own_log
     assert torch.equal(lora.generate(input_ids=long[:, :40], max_new_tokens=5, do_sample=False), said)
 
 
+def test_writing_borrows_the_layers_of_a_tuned_model_and_gives_them_back(model, tokenizer):
+    ids = torch.tensor([tokenizer("你好，我睡不着")["input_ids"]])
+    lora = training.add_lora(model, CONFIG)
+    fused.fuse(lora)
+    before, forwards = lora(ids).logits, [vars(layer).get("forward") for layer in lora.modules()]
+    with fused.packed(lora), torch.no_grad():
+        torch.testing.assert_close(lora(ids).logits, before, rtol=1e-3, atol=1e-4)
+        assert [vars(layer).get("forward") for layer in lora.modules()] != forwards
+    assert [vars(layer).get("forward") for layer in lora.modules()] == forwards
+
+
 def test_fused_layers_still_obey_disabled_adapters(model, tokenizer):
     ids = torch.tensor([tokenizer("你好，我睡不着")["input_ids"]])
     before = model(ids).logits.detach().clone()
@@ -386,6 +397,15 @@ def test_samples_come_in_the_order_of_the_prompts_seeded_and_say_when_cut_off(mo
     assert swapped == first[::-1], "a text depends on its prompt and its seed, not on what else is asked"
     more = sampling.sample(model, tokenizer, prompts, max_new_tokens=6, seed=0, replies=2)
     assert more[3:] == first, "a second reply is that of the next seed"
+
+
+def test_a_text_beyond_the_window_is_that_of_generate(model, tokenizer):
+    prompt = "考试没考好，我很难过。" * 60  # alone in its batch: nothing is padded, no mask is given
+    ids = torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]])
+    assert ids.shape[1] > model.config.sliding_window
+    tail = model.generate(ids, max_new_tokens=8, repetition_penalty=1.1, do_sample=False, eos_token_id=None)
+    (found,) = sampling.sample(model, tokenizer, [prompt], max_new_tokens=8, temperature=0)
+    assert found.text == tokenizer.decode(tail[0, ids.shape[1] :], skip_special_tokens=True).strip()
 
 
 @pytest.mark.parametrize("pad", ["own", "the end mark"])
