@@ -53,7 +53,6 @@ def generate(model: Any, row: list[int], batch: int, new_tokens: int) -> None:
     model.generate(torch.tensor([row] * batch), max_new_tokens=new_tokens, min_new_tokens=new_tokens, **how)
 
 
-@torch.no_grad()
 def generation(rounds: int, new_tokens: int) -> list[Row]:
     """Tokens a second at batch 1, 8 and 16."""
     trimmed, whole = endpoint.load("embedded"), endpoint.load("embedded", trimmed=False)
@@ -185,7 +184,7 @@ def main() -> None:
     args = parser.parse_args()
     rounds = 1 if args.quick else 3
     parts = {
-        "generation": lambda: generation(rounds, 16 if args.quick else 64),
+        "generation": lambda: generation(rounds, 16 if args.quick else 128),
         "served": lambda: served(rounds, 32 if args.quick else 96),
         "training": lambda: training_rates(rounds, 3 if args.quick else 6),
     }

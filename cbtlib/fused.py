@@ -227,7 +227,7 @@ def packed(model: nn.Module) -> Iterator[None]:
 
 
 def _packed_forward(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
 
 
 def _scaled(scale: Tensor, eps: float, x: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class Sample:
         return "truncated" if self.truncated else "ok" if self.text else "unparsed"
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def sample(
     model: Any,
     tokenizer: Any,
@@ -111,6 +111,7 @@ def draw(scores: Tensor, top_p: float, dice: Sequence[torch.Generator]) -> Tenso
     return tokens.gather(1, (shares * inside / waits).argmax(-1, keepdim=True))[:, 0]
 
 
+@torch.inference_mode()
 def decode(
     model: Any,
     rows: list[list[int]],
