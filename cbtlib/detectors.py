@@ -8,7 +8,7 @@ Three kinds, each made of one head or more that turn a unit into one number a co
 
     characters  TF-IDF of runs of 1-3 characters and a logistic regression: no model, seconds
     probe       that, and a logistic regression on the embedded model's hidden states of a middle layer
-    lora        the model itself, tuned with LoRA (`lora_labels`), beside the head of characters
+    lora        both, and the model itself tuned with LoRA (`lora_labels`)
 
 Notable choices
 - One regularised logistic regression a type, and one for `any`. A last one combines the heads and makes probabilities
@@ -41,7 +41,7 @@ Bools = NDArray[np.bool_]
 Span = tuple[str, int, int]  # type, start, end
 Units = Sequence[Sequence[tuple[int, int]]]  # (start, end) of each unit of each text
 
-KINDS = {"characters": ("characters",), "probe": ("characters", "hidden"), "lora": ("characters", "lora")}
+KINDS = {"characters": ("characters",), "probe": ("characters", "hidden"), "lora": ("characters", "hidden", "lora")}
 """The heads of each kind of detector."""
 FOLDS = 5
 LAYERS = (9,)
