@@ -4,8 +4,10 @@ The paper counts a distortion when the CBT answer names one. `extract` does the 
 Chinese and English (`data/taxonomy.csv`), and chapter 03 measures how far that can be believed.
 
 Notable choices
-- A mention inside a negation ("这不是读心术", "not labelling") is no label. The negation must stand before the name in
-  the same clause; what comes after it is not read.
+- A mention inside a negation ("这不是读心术", "not labelling") is no label, nor is the rest of a list that begins so
+  ("不是读心术、贴标签"); two negations cancel ("不能说没有以偏概全"). The negation must stand before the name in the
+  same clause. Of what comes after it only a form's entry is read ("灾难化：无").
+- Traditional characters, full-width letters and capitals are read like the names in the table.
 - The longest name wins where two begin together, so that 夸大和缩小 is one mention.
 - A label that could not be had (a failed or unparsed answer) is None, never the empty set: `matrix` refuses to make it
   "no distortion", and says how many there are.
@@ -20,7 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cbtlib import ROOT, CbtError
+from cbtlib import ROOT, CbtError, formats
 from cbtlib.corpus import TYPES, Record
 
 __all__ = ["TYPES", "Mention", "extract", "matrix", "mentions", "names", "of_records", "taxonomy", "translate"]
@@ -76,43 +78,89 @@ class Mention:
     negated: bool
 
 
+# In simplified characters and lower case, with straight apostrophes.
 _NEGATION = re.compile(
-    r"(?:不是|并非|不算|算不上|谈不上|不属于|不等于|不叫|别|不要|没有|没法|没人能|谁也不能|无法|不能|不会|而非|从不|未必是|不必)"
-    r"[^，。！？；：、,.!?;:\n]{0,8}$"
-    r"|\b(?:not|no|never|isn't|isn’t|wasn't|without|cannot|can't|neither|nor)\b[^,.!?;:\n]{0,24}$",
-    re.IGNORECASE,
+    r"不(?:是(?![只光])|算|属于|等于|叫|像|太像|见得|存在|包?含|构成|应|至于|要|必|会|能|再)|并非|而非|未必|从不|算不上|谈不[上到]"
+    r"|没有(?!.{0,2}(?:证据|根据|依据|理由|意识|察觉|觉察|注意))|没(?:[在见法]|看[到出]|发现|出现|人能)|看不[到出见]|无法"
+    r"|(?<![识特分类级个区差性告派辨])别(?![人的处名扭致])|[不没无非]$"
+    r"|\b(?:(?:not|never|cannot|\w+n't)(?! (?:only|just|merely|simply|help|stop|notic|realis|realiz|aware))"
+    r"|no(?! (?:doubt|wonder))|without(?! (?:any )?(?:evidence|proof|reason))|hardly|neither|nor"
+    r"|rather than|instead of)\b"
 )
-_AFFIRMED = re.compile(r"(?:是不是|能不能|会不会|不是.{0,12}(?:而是|，是))[^，。！？；]{0,8}$")
+_BREAK = re.compile(
+    r"[，。！？；：、,.!?;:\n…]|而是|\bbut\b|([是能会])不\1|有(?:没有|无)|不[能得]不|无非|莫非|除非|whether or not"
+)
+"""Where a denial ends: punctuation, a turn, and words that look like denials and are none (是不是, 不得不)."""
+_MARKS = r"[^\w，。！？；：.!?;:\n]*"  # brackets, quotes, stars
+_JOINED = re.compile(rf"{_MARKS}(?:[、/,（(]|,? ?\b(?:or|nor|and)\b|[，、]?(?:或者?|和|与|及|以及)){_MARKS}")
+"""What may stand between two names of one list, the first of which is denied (不是读心术、贴标签或灾难化)."""
+_ABSENT = re.compile(
+    rf"{_MARKS}(?:[（(][^（）()\n]*[）)]{_MARKS})?[：:|]{_MARKS}(?:无|否|没有|不存在|no|none)[*\s]*(?:[，。；,.;|]|$)",
+    re.MULTILINE,
+)
+"""A form's line that says no: 灾难化：无."""
+_OTHER_WORD = re.compile(r"读心[理得情态灵声事]|[每一两几多整这那]个人化")
+"""Words that only look like a name: 攻读心理学 is no mind reading, 一个人化妆 no personalisation."""
+_QUOTES = ("“”", "‘’", "「」", "『』", '""', "''")
 
 
 @functools.cache
 def _names() -> tuple[re.Pattern[str], dict[str, str]]:
     """One pattern of every name and alias in lower case, the longest first, and the type each stands for.
 
-    Nothing but literals: Python then skips to characters that can begin one, ten times as fast as with flags or edges.
+    A name begins with a literal: Python then skips to characters that can begin one, ten times as fast as with flags or
+    edges. Space and hyphen are one, and quotation marks within a name may be of any kind.
     """
     kinds: dict[str, str] = {}
     for row in _taxonomy().to_dict("records"):
         for cell in (row["zh"], row["en"], row["aliases_zh"], row["aliases_en"]):
-            kinds.update({name.strip().lower(): row["id"] for name in cell.split("|") if name.strip()})
-    return re.compile("|".join(re.escape(name) for name in sorted(kinds, key=len, reverse=True))), kinds
+            for name in filter(None, map(_folded, cell.lower().split("|"))):
+                kinds |= {name.replace("“", pair[0]).replace("”", pair[1]): row["id"] for pair in _QUOTES}
+    literals = (re.escape(name).replace(r"\ ", r"(?:[-‐‑]|\s+)") for name in sorted(kinds, key=len, reverse=True))
+    return re.compile("|".join(literals)), kinds
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[-‐‑\s]+", " ", name).strip()
+
+
+def _plain(text: str) -> str:
+    """A text of the same length in lower case, simplified characters, half-width letters and straight apostrophes."""
+    text = re.sub("[\ud800-\udfff]", "\ufffd", text)  # half a character, as broken JSON has it: OpenCC would fail
+    for form in formats.NORMAL_FORMS:
+        text = formats.converter(form)(text)
+    lower = text.lower().replace("’", "'")
+    if len(lower) != len(text):  # a few capitals (İ) grow in lower case, and offsets would no longer hold
+        lower = "".join(char.lower() if len(char.lower()) == 1 else char for char in text)
+    return lower
 
 
 def mentions(text: str) -> list[Mention]:
     """Every place of a text that names a distortion, in order."""
-    lower = text.lower()
-    if len(lower) != len(text):  # a few capitals (İ) grow in lower case, and offsets would no longer hold
-        lower = "".join(char.lower() if len(char.lower()) == 1 else char for char in text)
+    plain = _plain(text)
     pattern, kinds = _names()
-    found = []
-    for match in pattern.finditer(lower):
-        beside = lower[match.start() - 1 : match.start()] + lower[match.end() : match.end() + 1]
-        if match[0].isascii() and re.search("[a-z]", beside):
-            continue  # part of a longer English word
-        before = lower[max(0, match.start() - 40) : match.start()]
-        negated = bool(_NEGATION.search(before)) and not _AFFIRMED.search(before)
-        found.append(Mention(kinds[match[0]], match.start(), match.end(), negated))
+    found: list[Mention] = []
+    for match in pattern.finditer(plain):
+        start, end = match.span()
+        around = plain[max(0, start - 1) : end + 1]
+        if (match[0].isascii() and re.search("[a-z]", around.replace(match[0], "", 1))) or _OTHER_WORD.search(around):
+            continue  # part of a longer word
+        listed = found and found[-1].negated and _JOINED.fullmatch(plain, found[-1].end, start)
+        negated = bool(listed or _denied(plain[max(0, start - 40) : start]) or _ABSENT.match(plain, end))
+        found.append(Mention(kinds[_folded(match[0])], start, end, negated))
     return found
+
+
+def _denied(before: str) -> bool:
+    """Whether what stands before a name denies it: an odd number of negations close by in the same clause."""
+    clause = before[max((match.end() for match in _BREAK.finditer(before)), default=0) :]
+    count, edge = 0, len(clause)
+    for match in reversed(list(_NEGATION.finditer(clause))):
+        chinese, english = (8, 24) if not count else (3, 16)  # characters from a negation to what it denies
+        if edge - match.end() > (english if match[0].isascii() else chinese):
+            break
+        count, edge = count + 1, match.start()
+    return count % 2 == 1
 
 
 def extract(text: str) -> Labels:
