@@ -253,7 +253,7 @@ def read_objects(path: Path | str) -> Iterator[tuple[int, dict[str, Any] | Probl
             yield number, line
             continue
         try:
-            item = json.loads(line, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+            item = json.loads(line, parse_constant=_no_constant, object_pairs_hook=no_repeats)
         except (ValueError, RecursionError) as error:
             yield number, Problem(number, "", f"is no JSON object: {error} ({line.strip()[:40]!r})")
             continue
@@ -267,7 +267,7 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON value")
 
 
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """json keeps the last of two equal keys and drops the other without a word."""
     item = dict(pairs)
     if len(item) < len(pairs):

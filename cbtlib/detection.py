@@ -22,6 +22,7 @@ from cbtlib.resampling import Statistics, bootstrap, interval
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
+NO_GOLD = "no post has a gold label, so there is no F1: score on posts of which some are labelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def evaluate(
     columns = [*types, "any"]
     support = truth.sum(0)
     if not support[-1]:
-        raise CbtError("no post has a gold label, so there is no F1: score on posts of which some are labelled")
+        raise CbtError(NO_GOLD)
     statistics = {name: _f1(truth[:, [j]], found[:, [j]]) for j, name in enumerate(columns)}
     statistics["micro"] = _f1(truth[:, :-1], found[:, :-1])
     kept = np.flatnonzero(support[:-1] >= least)
@@ -82,9 +83,14 @@ def evaluate(
 def difference(
     gold: ArrayLike, one: ArrayLike, two: ArrayLike, types: Sequence[str], resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """F1 of detector `one` minus that of `two` on the same posts (any, micro, macro), with paired intervals."""
+    """F1 of detector `one` minus that of `two` on the same posts (any, micro, macro), with paired intervals.
+
+    CbtError as for `evaluate`: without a gold label there is no F1, and no difference.
+    """
     truth, first = _tables(gold, one, types)
     _, second = _tables(gold, two, types)
+    if not truth.any():
+        raise CbtError(NO_GOLD)
     rows = []
     weights = truth.any(0).astype(float)
     for name, make in (
@@ -107,20 +113,30 @@ def confusion(gold: ArrayLike, predicted: ArrayLike, types: Sequence[str]) -> pd
 
 
 def auc(gold: ArrayLike, scores: ArrayLike) -> float:
-    """Chance that a positive scores above a negative, ties half (Mann-Whitney); NaN when one class is empty."""
+    """Chance that a positive scores above a negative, ties half (Mann-Whitney); NaN when one class is empty.
+
+    CbtError for scores that are no numbers within 0 and 1, or not one for each label.
+    """
     from scipy.stats import rankdata
 
     truth = np.asarray(gold, bool)
+    values = _probabilities(scores, truth.shape)
     positives = int(truth.sum())
     if not 0 < positives < len(truth):
         return float("nan")
-    ranks = rankdata(np.asarray(scores, float))[truth].sum()
+    ranks = rankdata(values)[truth].sum()
     return float((ranks - positives * (positives + 1) / 2) / (positives * (len(truth) - positives)))
 
 
 def calibration_error(gold: ArrayLike, scores: ArrayLike, bins: int = 10) -> float:
-    """Expected calibration error: mean distance of score and share of positives over equal-width bins, by size."""
-    truth, values = np.asarray(gold, float), np.asarray(scores, float)
+    """Expected calibration error: mean distance of score and share of positives over equal-width bins, by size.
+
+    An empty bin weighs nothing. CbtError as for `auc`, and without posts.
+    """
+    truth = np.asarray(gold, float)
+    values = _probabilities(scores, truth.shape)
+    if not len(truth):
+        raise CbtError("there are no posts, so there is no calibration error")
     bin_ = np.minimum((values * bins).astype(int), bins - 1)
     gaps = np.abs(np.bincount(bin_, truth - values, bins))
     return float(gaps.sum() / len(truth))
@@ -169,7 +185,7 @@ def _tables(gold: ArrayLike, predicted: ArrayLike, types: Sequence[str]) -> tupl
 def _probabilities(scores: ArrayLike, shape: tuple[int, ...]) -> Floats:
     values = np.asarray(scores, float)
     if values.shape != shape:
-        raise CbtError(f"scores have shape {values.shape}, not {shape} (types and any)")
+        raise CbtError(f"scores have shape {values.shape}, and the labels {shape}: there must be one for each")
     if not ((values >= 0) & (values <= 1)).all():  # a NaN fails this too
         raise CbtError("scores must be probabilities within 0 and 1, none of them missing")
     return values

@@ -24,6 +24,8 @@ Notable choices
 import contextlib
 import json
 import re
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -88,12 +90,15 @@ class Detector:
     arrays: dict[str, NDArray] = field(default_factory=dict)  # weights of the heads, and how they are combined
 
     def scores(self, texts: Sequence[str]) -> Floats:
-        """Probability of each column for each text: (texts, columns)."""
+        """Probability of each column for each text: (texts, columns). CbtError for a score that is no number."""
         if not texts:
             return np.zeros((0, len(self.columns)))
         units = cut(texts, self.by_sentence)
         heads = [_worst(_HEADS[name].raw(self, texts, units), units) for name in KINDS[self.kind]]
-        return _combine(np.stack(heads), self.arrays["combination"])
+        found = _combine(np.stack(heads), self.arrays["combination"])
+        if not np.isfinite(found).all():  # below every threshold, it would be called "no distortion"
+            raise CbtError("the detector gives scores that are no numbers: make it anew")
+        return found
 
     def labels(self, texts: Sequence[str]) -> Bools:
         """Whether each column reaches its threshold: (texts, columns)."""
@@ -102,24 +107,55 @@ class Detector:
     def save(self, folder: Path) -> None:
         """Write detector.json, detector.npz and a model card (README.md) into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        facts = {name: getattr(self, name) for name in _FACTS} | {"thresholds": self.thresholds.tolist()}
+        facts = {name: getattr(self, name) for name in _FACTS} | {"thresholds": self.thresholds.tolist(), "form": FORM}
         (folder / "detector.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
         np.savez(folder / "detector.npz", allow_pickle=False, **self.arrays)
         (folder / "README.md").write_text(card(self), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> "Detector":
-        """Read a saved detector; CbtError when the folder holds none."""
+        """Read a saved detector; CbtError when the folder holds none, part of one, or one of another version."""
         try:
             facts = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
+            if (form := facts.pop("form", None)) != FORM:
+                raise CbtError(f"{folder} holds a detector of another version (form {form}, not {FORM}): make it anew")
             facts |= {name: tuple(facts[name]) for name in ("columns", "layers")}
             facts["thresholds"] = np.array(facts["thresholds"], float)
             with np.load(folder / "detector.npz", allow_pickle=False) as file:
-                return cls(**facts, arrays=dict(file))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CbtError(f"{folder} holds no detector: {error}; make one with cbt distortions benchmark") from error
+                detector = cls(**facts, arrays=dict(file))
+            detector._check()
+            return detector
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            EOFError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as e:
+            raise CbtError(f"{folder} holds no detector: {e}; make one with cbt distortions benchmark") from e
+
+    def _check(self) -> None:
+        """ValueError or KeyError unless facts and arrays belong together and are numbers."""
+        width, heads = len(self.columns), KINDS[self.kind]
+        wanted = {"combination": (len(heads) + 1, width)}
+        if "characters" in heads:
+            wanted |= {"idf": (len(self.vocabulary),), "characters.weights": (width, len(self.vocabulary))}
+        if "hidden" in heads:
+            wanted |= {"scale": (states := self.arrays["mean"].shape), "hidden.weights": (width, *states)}
+        wanted |= {f"{name}.bias": (width,) for name in heads if name != "lora"}
+        shapes = {name: array.shape for name, array in self.arrays.items()} | {"thresholds": self.thresholds.shape}
+        for name, shape in (wanted | {"thresholds": (width,)}).items():
+            if shapes[name] != shape:
+                raise ValueError(f"{name} has shape {shapes[name]}, not {shape}")
+        if not all(np.isfinite(array).all() for array in (self.thresholds, *self.arrays.values())):
+            raise ValueError("some of its arrays hold what is no number")
 
 
+FORM = 1
+"""Version of what `save` writes: raised when an older detector would be read wrongly."""
 _FACTS = ("kind", "columns", "by_sentence", "model", "layers", "average", "trained_on", "vocabulary")
 
 
@@ -265,6 +301,10 @@ class _Hidden(_Linear):
     def features(self, detector: Detector, texts: Sequence[str], units: Units) -> Floats:
         """Hidden states of a few layers, averaged over the unit's tokens, each dimension standardised."""
         found = _states(texts, units, detector.model, detector.layers)
+        if len(detector.arrays.get("mean", found[0])) != found.shape[1]:
+            raise CbtError(
+                f"the saved detector does not fit the model {detector.model!r}: it was made with another one"
+            )
         if "mean" not in detector.arrays:
             detector.arrays |= {"mean": found.mean(0), "scale": found.std(0) + 1e-6}
         return (found - detector.arrays["mean"]) / detector.arrays["scale"]

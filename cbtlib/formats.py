@@ -12,7 +12,7 @@ its format here (or lets `detect` see it) and every gate, statistic and detector
     cpsycoun    JSON list of "求助者：…" / "支持者：…" turns, or text with 来访者：/心理咨询师：
     smile       JSON list of {role: client | counselor, content}; also MeChat
     emollm      JSON list of {conversation: [{system, input, output}]}
-    csv         a table with a column text, or question and description, and perhaps answer and label
+    csv         a table, or JSON objects, with text, or question and description, and perhaps answer and label
 
 Notable choices
 - Labels keep the names of their set: `distortions.taxonomy()` maps them, and a mapping is a choice to be seen.
@@ -116,6 +116,8 @@ def detect(path: Path) -> str:
     if not head:
         raise CbtError(f"{path} is empty")
     if head[0] in "[{":
+        if re.search(rf'"({"|".join(("question", *_NAMES["text"]))})"\s*:', head[:4000], re.IGNORECASE):
+            return "csv"
         raise CbtError(f"{path} is of no form known here: name it with --format ({', '.join(FORMATS)})")
     cells = re.split(r"[\t,]", first.strip().lower())
     if "\t" in first and cells[-1] in ("内容", "text", "content") and len(cells) > 3:
@@ -291,34 +293,65 @@ _NAMES = {
     "text": ("text", "thought", "sentence", "content", "文本", "内容", "想法"),
     "label": ("label", "labels", "distortion", "type", "category", "标签", "类别"),
 }
-_NONE = frozenset(("", "none", "non-distorted", "no distortion", "无", "无扭曲", "正常"))
+_NONE = frozenset(("none", "non-distorted", "no distortion", "无", "无扭曲", "正常"))
 
 
 def _table(path: Path) -> Iterator[Item]:
-    """CSV or TSV with a header: text, or question and description; perhaps answer, label (several split by |), id."""
+    """CSV or TSV with a header, or JSON objects: text, or question and description; perhaps answer, label, id.
+
+    Several labels of a cell are split by |. An empty cell is a missing label; no distortion has a name (none, 无).
+    """
+    for number, row in _rows(path):
+        if isinstance(row, Problem):
+            yield row
+            continue
+        body, label = (next((name for name in _NAMES[kind] if name in row), None) for kind in ("text", "label"))
+        if body is None and "question" not in row:
+            yield Problem(number, "", f"has no text or question; it has {', '.join(row)}")
+            continue
+        cells = (body,) if body else ("question", "description")
+        if strange := [name for name in cells if not isinstance(row.get(name) or "", str)]:
+            yield Problem(number, strange[0], f"is no text: {row[strange[0]]!r}"[:80])
+            continue
+        post = _text(row, *cells)
+        kinds = row[label] if label else None
+        if isinstance(kinds, str):
+            kinds = [kind.strip() for kind in kinds.split("|") if kind.strip()] or None
+        if not (kinds is None or (isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds))):
+            yield Problem(number, str(label), f"is no label and no list of labels: {kinds!r}"[:80])
+            continue
+        chosen = None if kinds is None else frozenset(kind for kind in kinds if kind.lower() not in _NONE)
+        answer = _text(row, "answer") if row.get("answer") is not None else None
+        yield Sample(str(row.get("id", number)), number, post, answer, chosen)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
+    """(line, row or Problem) of a table, its columns in lower case: CSV or TSV with a header, or JSON objects."""
     text = path.read_text(encoding=corpus.sniff_encoding(path))
+    if text.lstrip().startswith(("{", "[")):
+        for number, item in _json_list(path):
+            if isinstance(item, dict):
+                yield number, {name.strip().lower(): value for name, value in item.items()}
+            else:
+                yield number, item if isinstance(item, Problem) else Problem(number, "", "is no JSON object")
+        return
     delimiter = "\t" if "\t" in text.split("\n", 1)[0] else ","
     csv.field_size_limit(corpus.MAX_LINE)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    columns = {(name or "").strip().lower(): name for name in rows.fieldnames or []}
-    body = next((columns[name] for name in _NAMES["text"] if name in columns), None)
-    label = next((columns[name] for name in _NAMES["label"] if name in columns), None)
-    if body is None and "question" not in columns:
-        raise CbtError(f"{path}, line 1: a table needs a column text or question; it has {', '.join(columns)}")
+    columns = {name: (name or "").strip().lower() for name in rows.fieldnames or []}
+    if not {"question", *_NAMES["text"]} & set(columns.values()):
+        raise CbtError(f"{path}, line 1: a table needs a column text or question; it has {', '.join(columns.values())}")
     try:
         for row in rows:
-            number = rows.line_num
             if None in row or None in row.values():
-                yield Problem(number, "", f"has another number of cells than the header's {len(columns)}")
-                continue
-            post = row[body] if body else _text(row, columns["question"], columns.get("description", "description"))
-            kinds = frozenset(x.strip() for x in row[label].split("|")) - _NONE if label else None
-            if kinds is not None and {x.lower() for x in kinds} & _NONE:
-                kinds = frozenset(x for x in kinds if x.lower() not in _NONE)
-            answer = row[columns["answer"]] if "answer" in columns else None
-            yield Sample(row[columns["id"]] if "id" in columns else str(number), number, post, answer, kinds)
+                yield (
+                    rows.line_num,
+                    Problem(rows.line_num, "", f"has another number of cells than the header's {len(columns)}"),
+                )
+            else:
+                yield rows.line_num, {columns[name]: value for name, value in row.items()}
     except csv.Error as error:
-        yield Problem(rows.line_num, "", f"is no table row: {error}")
+        yield rows.line_num, Problem(rows.line_num, "", f"is no table row: {error}")
 
 
 def _dialogue(name: str, number: int, turns: list[tuple[str, str]]) -> Sample:

@@ -2,7 +2,8 @@
 
 Notable choices
 - Without a test file the training file is cut into five parts and each is labelled by a detector of the other four.
-- Test posts that copy a training post are found, and every table is made twice: with them and without.
+- Test posts that copy a training post are found (of five parts: posts that copy one of another part), and every table
+  is made twice: with them and without.
 - A type with too few training posts to learn is not dropped: it is never called, and the table shows what that costs.
 - A post whose label could not be had (an `llm` that failed, an answer that is missing) is scored by nobody and counted.
 - Labels of another set are compared with ours only when asked to (`book_types`): a mapping is a choice to be seen.
@@ -12,6 +13,8 @@ Notable choices
 import hashlib
 import itertools
 import json
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from cbtlib import (
     ROOT,
@@ -46,6 +50,8 @@ Ask = Callable[[Sequence[str], Sequence[str]], list[llm_labels.Labelled]]
 
 DETECTORS = ("probe", "lora", "llm", "extract", "characters")
 PARTS = 5
+BLOCK = 500
+"""Posts that `label` writes at once."""
 CALIBRATION = 200
 """Training posts that an `llm` is asked about, drawn at random, to make probabilities of its calls."""
 
@@ -145,18 +151,25 @@ def benchmark(
             f"{test} has labels that {train} has not: {', '.join(sorted(strange))}; --book-types compares two sets "
             "through the book's types"
         )
-    copied = np.zeros(len(items), bool)
-    if test is not None:
-        copied = copies([item.post.text for item in learn], [item.post.text for item in items])
+    texts = [item.post.text for item in items]
+    part = np.random.default_rng(seed).permutation(np.arange(len(items)) % PARTS)
+    if test is None:
+        copied = copies(texts, part)
+    else:
+        both = [*(item.post.text for item in learn), *texts]
+        copied = copies(both, np.arange(len(both)) >= len(learn))[len(learn) :]
     gold = distortions.matrix([item.post.types for item in items], types)
     made = {}
     result = Benchmark({}, {}, {}, {}, pd.DataFrame(), int(copied.sum()))
     for kind in dict.fromkeys(kinds):
         folder = out / kind
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CbtError(f"cannot make the folder {folder}: {error.strerror}; give another --out") from None
         with detectors.reading_once():
             if test is None:
-                calls = _by_parts(items, types, kind, average, ask, seed)
+                calls = _by_parts(items, part, types, kind, average, ask, seed)
             else:
                 calls = _apply(learn, items, types, kind, average, ask, seed, folder)
         made[kind] = calls
@@ -174,8 +187,9 @@ def benchmark(
     rows = []
     for one, two in itertools.combinations(made, 2):
         both = (made[one].outcome == "ok") & (made[two].outcome == "ok")
-        if both.any():
-            found = detection.difference(gold[both], made[one].labels[both], made[two].labels[both], types)
+        if gold[both].any():
+            labels = made[one].labels[both], made[two].labels[both]
+            found = detection.difference(gold[both], *labels, types, resamples, seed)
             rows.append(found.reset_index().assign(detector=one, minus=two, n=int(both.sum())))
     if rows:
         differences = pd.concat(rows)[["detector", "minus", "average", "difference", "low", "high", "n"]]
@@ -187,9 +201,11 @@ def benchmark(
 def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto") -> Counter[str]:
     """Label every post of a file with a saved detector (None: the book's own), a JSON line each; counts triage levels.
 
-    Plain text (.txt) is one post a line. Lines that cannot be read stop the work: no post is dropped.
+    Plain text (.txt) is one post a line. Lines that cannot be read stop the work: no post is dropped. `out` is written
+    whole or not at all; a call that was stopped leaves a .part beside it, and the same call goes on from there.
     """
-    detector = detectors.Detector.load(own() if folder is None else folder)
+    folder = own() if folder is None else folder
+    detector = detectors.Detector.load(folder)
     if path.suffix == ".txt" and format == "auto":
         lines = [(number, line) for number, line in corpus.read_lines(path)]
         bad = [line for _, line in lines if isinstance(line, corpus.Problem)]
@@ -201,21 +217,35 @@ def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto
         raise corpus.CorpusError(path, bad)
     if not pairs:
         raise CbtError(f"{path} holds no post")
-    scores = detector.scores([text for _, text in pairs])
-    levels: Counter[str] = Counter()
-    labelled = []
-    for (name, text), row in zip(pairs, scores, strict=True):
-        called = [kind for kind, s, t in zip(detector.columns, row, detector.thresholds, strict=True) if s >= t]
-        levels[level := safety.triage(text).level] += 1
-        item = {"id": name, "labels": [kind for kind in called if kind != "any"], "any": bool(called), "triage": level}
-        item["scores"] = {kind: round(float(s), 4) for kind, s in zip(detector.columns, row, strict=True)}
-        labelled.append(json.dumps(item, ensure_ascii=False) + "\n")
+    sources = [repr(pairs).encode(), *((folder / f"detector.{kind}").read_bytes() for kind in ("json", "npz"))]
+    part = out.with_name(f"{out.name}.{hashlib.sha256(b''.join(sources)).hexdigest()[:12]}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text("".join(labelled), encoding="utf-8", newline="\n")
+        before = part.read_text(encoding="utf-8", errors="ignore") if part.exists() else ""
+        done = before.split("\n")[:-1]  # what follows the last line feed was cut off
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(line + "\n" for line in done)
+            for start in tqdm(range(len(done), len(pairs), BLOCK), unit=f" x {BLOCK} posts", disable=None):
+                fresh = _lines(detector, pairs[start : start + BLOCK])
+                file.writelines(line + "\n" for line in fresh)
+                file.flush()
+                done += fresh
+        os.replace(part, out)
     except OSError as error:
         raise CbtError(f"cannot write {out}: {error.strerror}; give another --out") from None
-    return levels
+    return Counter(json.loads(line)["triage"] for line in done)
+
+
+def _lines(detector: detectors.Detector, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """What is written of each (id, post)."""
+    lines = []
+    for (name, text), row in zip(pairs, detector.scores([text for _, text in pairs]), strict=True):
+        called = [kind for kind, s, t in zip(detector.columns, row, detector.thresholds, strict=True) if s >= t]
+        item = {"id": name, "labels": [kind for kind in called if kind != "any"], "any": bool(called)}
+        item |= {"triage": safety.triage(text).level}
+        item |= {"scores": {kind: round(float(s), 4) for kind, s in zip(detector.columns, row, strict=True)}}
+        lines.append(json.dumps(item, ensure_ascii=False))
+    return lines
 
 
 def own() -> Path:
@@ -229,13 +259,20 @@ def own() -> Path:
     return cache.entry(f"detector-{digest}", build, 50)
 
 
-def copies(train: Sequence[str], test: Sequence[str]) -> Bools:
-    """Which test texts are, or nearly are (5-gram Jaccard >= 0.3), a training text."""
-    keys = {"".join(text.split()) for text in train}
-    found = np.array(["".join(text.split()) in keys for text in test], bool)
-    for i, j, _ in gates.near_duplicates([*train, *test]):
-        if i < len(train) <= j:
-            found[j - len(train)] = True
+def copies(texts: Sequence[str], part: NDArray) -> Bools:
+    """Which texts are, or nearly are (5-gram Jaccard >= 0.3), a text of another part.
+
+    White space, punctuation, case, full-width letters and traditional characters make no text another.
+    """
+    for form in formats.NORMAL_FORMS:
+        texts = [formats.converter(form)(text) for text in texts]
+    keys = [re.sub(r"\W+", "", text.lower()) or text for text in texts]
+    parts: dict[str, set[int]] = {}
+    for key, own in zip(keys, part.tolist(), strict=True):
+        parts.setdefault(key, set()).add(own)
+    found = np.array([len(parts[key]) > 1 for key in keys], bool)
+    for i, j, _ in gates.near_duplicates(texts):
+        found[[i, j]] |= part[i] != part[j]
     return found
 
 
@@ -287,7 +324,8 @@ def _apply(
     counts = [sum(name in post.types for post in posts) for name in types]
     known = [k for k, count in enumerate(counts) if detectors.FOLDS <= count <= len(posts) - detectors.FOLDS]
     if not known:
-        raise CbtError(f"no label stands in {detectors.FOLDS} training posts or more: there is nothing to learn")
+        least = detectors.FOLDS
+        raise CbtError(f"no label has {least} training posts with it and {least} without: there is nothing to learn")
     fitted = detectors.train(posts, kind, [types[k] for k in known], average=average, seed=seed)
     if out is not None:
         fitted.save(out / "detector")
@@ -301,9 +339,14 @@ def _apply(
 
 
 def _by_parts(
-    items: Sequence[Item], types: Sequence[str], kind: str, average: str, ask: Ask | None, seed: int
+    items: Sequence[Item],
+    part: NDArray[np.int64],
+    types: Sequence[str],
+    kind: str,
+    average: str,
+    ask: Ask | None,
+    seed: int,
 ) -> Calls:
-    part = np.random.default_rng(seed).permutation(np.arange(len(items)) % PARTS)
     told = _told(items, types, kind, ask) if kind in ("llm", "extract") else None
     outcome, order, parts = np.full(len(items), "failed", "U16"), [], []
     for k in range(PARTS):
@@ -345,6 +388,8 @@ def _calibrated(
     gold = np.column_stack([gold, gold.any(1)])
     cut = len(learn)
     sure = outcome[:cut] == "ok"
+    if not sure.any():
+        raise CbtError(f"none of {cut} training posts got a label of the detector, so its calls cannot be calibrated")
     scores = llm_labels.calibrated(both[cut:], both[:cut][sure], gold[sure])
     return Calls(outcome[cut:], labels[cut:], scores)
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cbtlib import distortions, generate
+from cbtlib import corpus, distortions, generate
 from cbtlib.prompts import Prompt
 from cbtlib.questions import Question
 
@@ -103,8 +103,8 @@ def parse(text: str, types: Sequence[str]) -> frozenset[str]:
     """The labels of a reply; ValueError says what is wrong with anything but {"labels": [known labels]}."""
     text = re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text)
     try:
-        value = json.loads(text)
-    except ValueError as error:
+        value = json.loads(text, object_pairs_hook=corpus.no_repeats)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error})") from None
     if not isinstance(value, dict) or set(value) != {"labels"} or not isinstance(value["labels"], list):
         raise ValueError('JSON, but not of the form {"labels": [...]}')

@@ -1,5 +1,6 @@
 """A detector learns which sentence shows a type, is calibrated, can be saved, and is scored against closed forms."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -78,6 +79,42 @@ def test_a_saved_detector_scores_the_same(fitted, tmp_path):
     assert "120 posts" in card and "Limits" in card and all(f"| {name} |" in card for name in fitted.columns)
     with pytest.raises(CbtError, match="holds no detector"):
         detectors.Detector.load(tmp_path)
+
+
+def test_a_detector_that_is_damaged_or_of_another_version_is_refused(fitted, tmp_path):
+    def broken(change):
+        fitted.save(tmp_path / "d")
+        facts = json.loads((tmp_path / "d/detector.json").read_text(encoding="utf-8"))
+        change(facts)
+        (tmp_path / "d/detector.json").write_text(json.dumps(facts), encoding="utf-8")
+
+    for change, words in (
+        (lambda facts: facts.update(form=0), "another version .form 0"),
+        (lambda facts: facts.pop("form"), "another version"),
+        (lambda facts: facts.update(kind="guess"), "no detector: 'guess'"),
+        (lambda facts: facts.update(kind="probe"), "no detector: 'mean'"),
+        (lambda facts: facts["vocabulary"].pop(), "has shape"),
+        (lambda facts: facts.update(thresholds=[0.5]), "thresholds has shape"),
+        (lambda facts: facts.update(thresholds=[float("nan")] * 3), "no number"),
+    ):
+        broken(change)
+        with pytest.raises(CbtError, match=words):
+            detectors.Detector.load(tmp_path / "d")
+    fitted.save(tmp_path / "d")
+    whole = (tmp_path / "d/detector.npz").read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 30):
+        (tmp_path / "d/detector.npz").write_bytes(whole[:size])
+        with pytest.raises(CbtError, match="holds no detector"):
+            detectors.Detector.load(tmp_path / "d")
+    (tmp_path / "d/detector.json").write_text("[1]")
+    with pytest.raises(CbtError, match="holds no detector"):
+        detectors.Detector.load(tmp_path / "d")
+
+
+def test_a_score_that_is_no_number_is_never_no_distortion(fitted):
+    arrays = fitted.arrays | {"combination": fitted.arrays["combination"] * np.nan}
+    with pytest.raises(CbtError, match="no numbers"):
+        dataclasses.replace(fitted, arrays=arrays).labels(["我就是个废物。"])
 
 
 def test_training_twice_gives_the_same_detector(fitted):
@@ -294,6 +331,31 @@ def test_a_test_file_that_overlaps_the_training_file_is_scored_twice(tmp_path):
     assert same.copies == 120 and same.without["characters"] is None  # nothing is left to score without them
 
 
+def test_a_copy_in_other_characters_is_a_copy():
+    train = ["他们肯定嫌我123", "我就是个废物。"]
+    for text in ("他们 肯定嫌我\u3000１２３", "他們肯定嫌我123！", "我就是个，废物"):
+        assert labelling.copies([*train, text, "下雨了"], np.array([0, 0, 1, 1])).tolist()[2:] == [True, False]
+    assert not labelling.copies(["好的", "好的"], np.array([0, 0])).any()  # one part alone has no copies of another
+
+
+def test_posts_that_stand_twice_in_a_file_cut_into_parts_are_found(tmp_path):
+    rows = [Post(f"{post.text}{chr(0x4E00 + 97 * k)}{k}", post.types) for k, post in enumerate(posts(60))]
+    found = run(table_file(tmp_path / "a.csv", [*rows, *rows[:20]]), None, tmp_path / "out")
+    assert found.copies > 20 and json.loads((tmp_path / "out/characters/metrics.json").read_text())["copies"] > 20
+
+
+def test_no_probability_and_no_gold_label_give_no_number_anywhere():
+    for call in (detection.auc, detection.calibration_error):
+        for scores in ([0.2, np.nan], [0.2, 1.2], [0.2, -0.1], [0.2]):
+            with pytest.raises(CbtError, match=r"probabilities|one for each"):
+                call([0, 1], scores)
+    with pytest.raises(CbtError, match="no posts"):
+        detection.calibration_error([], [])
+    nothing = np.zeros((3, 2), bool)
+    with pytest.raises(CbtError, match="no post has a gold label"):
+        detection.difference(nothing, nothing, ~nothing, TYPES)
+
+
 def test_benchmark_refuses_unlabelled_and_unknown_labels(tmp_path):
     train = table_file(tmp_path / "a.csv", posts(40))
     (tmp_path / "b.csv").write_text("text\n下雨了\n", encoding="utf-8")
@@ -313,6 +375,35 @@ def test_benchmark_refuses_unlabelled_and_unknown_labels(tmp_path):
     (tmp_path / "d.csv").write_text("text,label\n" + "下雨了,none\n" * 20, encoding="utf-8")
     with pytest.raises(CbtError, match="nothing to learn"):
         run(tmp_path / "d.csv", None, tmp_path / "out")
+
+
+def test_labelling_goes_on_where_it_stopped_and_leaves_nothing_half_written(tmp_path, fitted, monkeypatch):
+    monkeypatch.setattr(labelling, "BLOCK", 2)
+    fitted.save(tmp_path / "d")
+    file, out = tmp_path / "a.jsonl", tmp_path / "l.jsonl"
+    file.write_text("".join(json.dumps({"id": k, "text": p.text}) + "\n" for k, p in enumerate(posts(5))))
+    plain, asked = labelling._lines, []
+
+    def stops(detector, pairs):
+        asked.append(len(pairs))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return plain(detector, pairs)
+
+    monkeypatch.setattr(labelling, "_lines", stops)
+    with pytest.raises(KeyboardInterrupt):
+        labelling.label(file, out, tmp_path / "d")
+    assert not out.exists() and len(list(tmp_path.glob("*.part"))) == 1
+    with next(tmp_path.glob("*.part")).open("a") as part:
+        part.write('{"id": "2", "lab')
+    assert labelling.label(file, out, tmp_path / "d").total() == 5 and asked == [2, 2, 2, 1]
+    assert [json.loads(line)["id"] for line in out.read_text(encoding="utf-8").splitlines()] == list("01234")
+    assert not list(tmp_path.glob("*.part"))
+    for bad in (file / "x.jsonl", tmp_path):
+        with pytest.raises(CbtError, match="cannot write"):
+            labelling.label(file, bad, tmp_path / "d")
+    with pytest.raises(CbtError, match="cannot make the folder"):
+        run(table_file(tmp_path / "a.csv", posts(40)), None, file)
 
 
 def test_without_a_detector_the_books_own_is_made_once_and_used(tmp_path, monkeypatch):
@@ -388,8 +479,11 @@ def test_an_unparsed_label_is_a_missing_label_and_never_no_distortion(tmp_path):
         found.tables["llm"].loc["micro", "f1"] == 1
     )  # the 24 are in no figure: as "no distortion" they would lower it
     nothing = [llm_labels.Labelled("0", "failed", None)]
-    with pytest.raises(CbtError, match="nothing to score"):
+    with pytest.raises(CbtError, match="none of 96 training posts got a label"):
         run(file, None, tmp_path / "out", "llm", ask=lambda texts, types: nothing * len(texts))
+    plain = oracle(rows, 1000)
+    with pytest.raises(CbtError, match="nothing to score"):  # only the training posts were answered
+        run(file, file, tmp_path / "out", "llm", ask=lambda texts, types: plain(texts[:120], types) + nothing * 120)
 
 
 @pytest.mark.parametrize(
@@ -400,6 +494,14 @@ def test_an_unparsed_label_is_a_missing_label_and_never_no_distortion(tmp_path):
         ('{"labels": ["worry"]}', None),
         ('{"labels": "labelling"}', None),
         ('{"labels": [null]}', None),
+        ('{"labels": [{"type": "labelling"}]}', None),
+        ('{"labels": ["labelling", "labelling"]}', {"labelling"}),
+        ('{"labels": ["labelling"], "labels": []}', None),
+        ('{"labels": []} 没有扭曲。', None),
+        ('{"labels": ["labelling"', None),
+        ('{"labels": null}', None),
+        ("null", None),
+        ("[" * 100_000, None),
         ('{"labels": [], "note": 1}', None),
         ('["labelling"]', None),
         ("没有扭曲", None),

@@ -67,6 +67,19 @@ def test_labelled_sets_are_recognised_and_read(tmp_path, name, content, text, la
     assert (sample.text, sample.labels) == (text, labels)
 
 
+def test_a_table_may_be_json_and_an_empty_label_is_a_missing_one(tmp_path):
+    rows = [{"Text": "雨", "labels": ["A"]}, {"Text": "风", "labels": "none"}, {"Text": "雪", "labels": None}]
+    path = put(tmp_path / "a.jsonl", "\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    assert formats.detect(path) == "csv"
+    samples, problems = formats.read(path)
+    assert [(x.id, x.text, x.labels) for x in samples] == [("1", "雨", {"A"}), ("2", "风", set()), ("3", "雪", None)]
+    assert not problems
+    path = put(tmp_path / "b.jsonl", '{"text": "雨", "label": 3}\n{"text": 4}\n{"label": "A"}\n')
+    assert [problem.line for problem in formats.read(path)[1]] == [1, 2, 3]
+    (sample,), _ = formats.read(put(tmp_path / "a.csv", "text,label\n雨,\n"))
+    assert sample.labels is None  # not "no distortion"
+
+
 def test_a_table_without_distortion_is_an_empty_set_and_not_missing(tmp_path):
     path = put(tmp_path / "a.tsv", "thought\tdistortion\n下雨天全完了\tFortune-telling\n今天下雨\tNon-distorted\n")
     samples, _ = formats.read(path, "c2d2")
