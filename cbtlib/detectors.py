@@ -140,7 +140,7 @@ class Detector:
     def _check(self) -> None:
         """ValueError or KeyError unless facts and arrays belong together and are numbers."""
         width, heads = len(self.columns), KINDS[self.kind]
-        wanted = {"combination": (len(heads) + 1, width)}
+        wanted: dict[str, tuple[int, ...]] = {"combination": (len(heads) + 1, width)}
         if "characters" in heads:
             wanted |= {"idf": (len(self.vocabulary),), "characters.weights": (width, len(self.vocabulary))}
         if "hidden" in heads:

@@ -6,7 +6,8 @@
 
 Notable choices
 - Every figure comes with its data, and with alt text and a caption that hold its numbers; none is drawn of nothing.
-- Items without labels (a failed or unparsed answer) are counted beside the figures and are in none of them.
+- Items without labels (a failed or unparsed answer) and posts in a crisis are counted beside the figures and are in
+  none of them.
 - The UpSet plot (Lex et al. 2014) is a bar and a column of dots for each combination of labels: a few lines here,
   because the package of that name does not run on pandas 3.
 - A name in both languages has a line for each: side by side, they leave no room for letters that a telephone can show.
@@ -22,8 +23,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from numpy.typing import NDArray
-from scipy import stats
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse, stats
 
 from cbtlib import CbtError, corpus, distortions, figures, formats, generate, prevalence, report, resampling
 from cbtlib.corpus import TYPES
@@ -109,10 +110,15 @@ def read(path: Path, format: str = "auto") -> Labelled:
         if bad:
             raise corpus.CorpusError(path, bad)
         types = tuple(kind for kind in first["scores"] if kind != "any")
-        labels = distortions.matrix([row["labels"] for row in rows if isinstance(row, dict)], types)
-        found = Labelled("texts", types, labels, np.zeros(len(rows), int), [""] * len(rows), [[]] * len(rows), {})
+        told = [row for row in rows if isinstance(row, dict)]
+        kept = [row.get("labels") for row in told if row.get("triage") != "crisis"]
+        labels, n = distortions.matrix(kept, types), len(kept)
+        counts = {"ok": n, "crisis": len(told) - n}
+        found = Labelled("texts", types, labels, np.zeros(n, int), [""] * n, [[]] * n, counts)
     elif format == "records" or (format == "auto" and formats.detect(path) == "records"):
-        found = of_records([record for record in corpus.load(path) if not record.crisis])
+        records = corpus.load(path)
+        found = of_records([record for record in records if not record.crisis])
+        found.outcomes["crisis"] = sum(record.crisis for record in records)
     else:
         samples, problems = formats.read(path, format)
         if problems:
@@ -269,13 +275,9 @@ def topics(labelled: Labelled) -> Drawn:
 
 def lengths(labelled: Labelled, resamples: int = 1000, seed: int = 0) -> Drawn:
     """Length by number of labels, and Spearman's correlation of the two with a bootstrap interval."""
-    count, generator = labelled.labels.sum(1), np.random.default_rng(seed)
+    count = labelled.labels.sum(1)
     rho = float(stats.spearmanr(count, labelled.lengths).statistic)
-    drawn = generator.integers(0, len(count), (resamples, len(count)))
-    one, two = stats.rankdata(count[drawn], axis=1), stats.rankdata(labelled.lengths[drawn], axis=1)
-    one, two = one - one.mean(1, keepdims=True), two - two.mean(1, keepdims=True)
-    size = np.sqrt((one**2).sum(1) * (two**2).sum(1))
-    low, high = np.quantile(((one * two).sum(1) / np.where(size == 0, 1, size)), [0.025, 0.975])
+    low, high = np.quantile(spearman_draws(count, labelled.lengths, resamples, seed), [0.025, 0.975])
     groups = {int(k): labelled.lengths[count == k] for k in np.unique(count)}
     figure, axis = plt.subplots(figsize=(figures.WIDTH, 3.6))
     axis.boxplot(list(groups.values()), tick_labels=[f"{k}\nn = {len(row)}" for k, row in groups.items()])
@@ -287,6 +289,28 @@ def lengths(labelled: Labelled, resamples: int = 1000, seed: int = 0) -> Drawn:
     table = table.rename_axis("labels").assign(rho=rho, low=min(low, rho), high=max(high, rho))
     alt = f"Boxes of length by number of labels, 0 to {count.max()}; {told}."
     return Drawn(figure, alt, f"Length by number of labels; {told}.", table)
+
+
+def spearman_draws(one: ArrayLike, two: ArrayLike, resamples: int = 1000, seed: int = 0) -> NDArray[np.float64]:
+    """Spearman's correlation of two columns of whole numbers (n,) on resamples of the rows: (resamples,).
+
+    A resample is a count of each pair of values that occurs, so that the time hardly grows with the rows. Where a
+    resample has one value only in a column, its correlation is 0.
+    """
+    pairs, times = np.unique(np.stack([one, two], 1), axis=0, return_counts=True)
+    rows, generator = times.sum(), np.random.default_rng(seed)
+    kinds = [np.unique(column, return_inverse=True)[1] for column in pairs.T]
+    members = [sparse.csr_array((np.ones(len(kind)), (np.arange(len(kind)), kind))) for kind in kinds]
+    block = max(1, resampling.BLOCK // len(pairs))
+    draws = []
+    for start in range(0, resamples, block):
+        drawn = generator.multinomial(rows, times / rows, min(block, resamples - start)).astype(float)
+        sizes = [drawn @ member for member in members]  # (resamples, values) rows of each value
+        # middle ranks of each value, less their mean
+        a, b = ((size.cumsum(1) - size / 2 - rows / 2)[:, kind] for size, kind in zip(sizes, kinds, strict=True))
+        spread = np.sqrt((drawn * a**2).sum(1) * (drawn * b**2).sum(1))
+        draws.append((drawn * a * b).sum(1) / np.where(spread == 0, 1, spread))
+    return np.concatenate(draws)
 
 
 def order(labelled: Labelled, language: str = "both") -> Drawn:

@@ -7,6 +7,7 @@ from itertools import pairwise
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from scipy import stats
 
 from cbtlib import CbtError, corpus, generate, label_figures
 from cbtlib.corpus import TYPES, Label, Record
@@ -52,6 +53,36 @@ def test_order_is_the_place_of_the_first_mention():
     plt.close("all")
     assert table.loc["labelling", "position"] == 0 and table.loc["labelling", "first"] == 4
     assert table.loc["mind_reading", "position"] == 0.5 and table.loc["mind_reading", "first"] == 0
+
+
+def test_resamples_of_pairs_have_the_correlations_of_resampled_rows():
+    generator = np.random.default_rng(0)
+    one = generator.integers(0, 4, 150)
+    two = 10 * one + generator.integers(0, 60, 150)
+    fast = label_figures.spearman_draws(one, two, 4000)
+    rows = [generator.integers(0, 150, 150) for _ in range(2000)]
+    plain = [stats.spearmanr(one[drawn], two[drawn]).statistic for drawn in rows]
+    assert (fast.mean(), fast.std()) == pytest.approx((np.mean(plain), np.std(plain)), abs=0.005)
+    same = label_figures.spearman_draws([0, 1, 2, 3] * 20, [5, 6, 7, 8] * 20, 50)
+    assert same == pytest.approx(1)
+    many = label_figures.spearman_draws(generator.integers(0, 5, 500_000), generator.integers(50, 800, 500_000), 300)
+    assert len(many) == 300 and abs(many).max() < 0.01
+
+
+def test_labels_of_posts_in_a_crisis_are_counted_beside_and_missing_ones_refused(tmp_path):
+    rows = [
+        {"id": str(k), "labels": ["a"] * (k % 2), "triage": "none", "scores": {"a": 0.5, "any": 0.5}} for k in range(4)
+    ]
+    rows[3]["triage"] = "crisis"
+    path = tmp_path / "labels.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = label_figures.read(path)
+    assert found.outcomes == {"ok": 3, "crisis": 1} and found.labels[:, 0].tolist() == [False, True, False]
+    assert "3 ok, 1 crisis" in label_figures.write(found, tmp_path / "out")[0]
+    rows[0].pop("labels"), rows.reverse()
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(CbtError, match="1 of 3 items have no labels"):
+        label_figures.read(path)
 
 
 def test_generated_answers_are_counted_when_they_are_answers(tmp_path):
