@@ -179,7 +179,7 @@ def benchmark(
     options: dict[str, Any],
 ) -> None:
     """`cbt distortions benchmark`: score detectors, print every table with what stands beside it."""
-    from cbtlib import labelling, llm_labels
+    from cbtlib import detection, detectors, labelling, llm_labels
 
     if "llm" in kinds:
         with endpoint.connect(model) as where:
@@ -194,7 +194,11 @@ def benchmark(
     for kind, table in found.tables.items():
         print(f"\n{kind}: " + ", ".join(f"{count} {name}" for name, count in found.outcomes[kind].items()))
         shown = table.assign(ece=found.ece[kind].reindex(table.index))
+        shown["support"] = shown["support"].map("{:.0f}".format, na_action="ignore")
         print(shown.round(3).to_string(na_rep="-"))
+        print(f"macro averages the types that occur; supported those with at least {detection.LEAST} posts")
+        if kind in detectors.KINDS and found.unlearnt:
+            print(f"never called, for want of training posts (or of posts without it): {', '.join(found.unlearnt)}")
         without = found.without[kind]
         if found.copies:
             print(f"{found.copies} test posts copy a training post", end="")

@@ -3,7 +3,8 @@
 Notable choices
 - F1 is a ratio of sums over posts (2 tp over 2 tp + fp + fn), so that one paired bootstrap over posts serves every
   type, every average and the difference of two detectors.
-- A type with fewer than `least` positives is listed and left out of one of two macro averages; both are given.
+- A type with fewer than `least` positives is listed and left out of one of two macro averages; both are given, and the
+  second is NaN where no type has as many.
 - A type that no post has is listed without an F1 (NaN) and is in no macro average: there was nothing to find. What is
   called so falsely still counts in `micro`. Without any positive at all there is a CbtError.
 - An interval whose resamples leave a value undefined (no positive drawn, none predicted) counts that value as 0, as
@@ -22,6 +23,8 @@ from cbtlib.resampling import Statistics, bootstrap, interval
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
+LEAST = 6
+"""Positives that a type needs to count in the average over supported types."""
 NO_GOLD = "no post has a gold label, so there is no F1: score on posts of which some are labelled"
 
 
@@ -38,7 +41,7 @@ def evaluate(
     predicted: ArrayLike,
     types: Sequence[str],
     scores: ArrayLike | None = None,
-    least: int = 6,
+    least: int = LEAST,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Result:
@@ -55,10 +58,9 @@ def evaluate(
         raise CbtError(NO_GOLD)
     statistics = {name: _f1(truth[:, [j]], found[:, [j]]) for j, name in enumerate(columns)}
     statistics["micro"] = _f1(truth[:, :-1], found[:, :-1])
-    kept = np.flatnonzero(support[:-1] >= least)
+    kept = support[:-1] >= least
     statistics["macro"] = _macro(truth[:, :-1], found[:, :-1], (support[:-1] > 0).astype(float))
-    if len(kept):
-        statistics["macro, supported"] = _macro(truth[:, kept], found[:, kept], np.ones(len(kept)))
+    statistics["macro, supported"] = _macro(truth[:, :-1], found[:, :-1], kept.astype(float))
     statistics["weighted"] = _macro(truth[:, :-1], found[:, :-1], support[:-1].astype(float))
     draws = bootstrap(list(statistics.values()), resamples, seed)
     hits, called = (truth & found).sum(0), found.sum(0)
@@ -72,6 +74,8 @@ def evaluate(
         rows.append(row)
     table = pd.DataFrame(rows).set_index("type")
     table.loc[table["support"] == 0, ["f1", "low", "high", "recall"]] = np.nan
+    if not kept.any():
+        table.loc["macro, supported", ["f1", "low", "high"]] = np.nan
     ece = pd.Series(dtype=float)
     if scores is not None:
         values = _probabilities(scores, found.shape)

@@ -84,7 +84,8 @@ class Calls:
 class Benchmark:
     """Tables of `detection.evaluate` by detector, with and `without` copies of training posts (None: there are none).
 
-    `outcomes` of the test posts by detector; `differences` of each pair of detectors; `copies` in the test file.
+    `outcomes` of the test posts by detector; `differences` of each pair of detectors; `copies` in the test file;
+    `unlearnt` types with too few training posts, which a trained detector never calls.
     """
 
     tables: dict[str, pd.DataFrame]
@@ -93,6 +94,7 @@ class Benchmark:
     outcomes: dict[str, dict[str, int]]
     differences: pd.DataFrame
     copies: int
+    unlearnt: tuple[str, ...]
 
 
 def read(path: Path, format: str = "auto") -> list[Item]:
@@ -160,7 +162,9 @@ def benchmark(
         copied = copies(both, np.arange(len(both)) >= len(learn))[len(learn) :]
     gold = distortions.matrix([item.post.types for item in items], types)
     made = {}
-    result = Benchmark({}, {}, {}, {}, pd.DataFrame(), int(copied.sum()))
+    learnt = _learnable([item.post for item in learn], types)
+    unlearnt = tuple(name for k, name in enumerate(types) if k not in learnt)
+    result = Benchmark({}, {}, {}, {}, pd.DataFrame(), int(copied.sum()), unlearnt)
     for kind in dict.fromkeys(kinds):
         folder = out / kind
         try:
@@ -183,6 +187,7 @@ def benchmark(
         result.without[kind] = None if clean is None else clean.table
         result.outcomes[kind] = dict(Counter(calls.outcome.tolist()))
         facts = {"detector": kind, "train": len(learn), "test": len(items), "copies": result.copies}
+        facts |= {"unlearnt": list(unlearnt)} if kind in detectors.KINDS else {}
         _write(folder, items, gold, calls, types, result, facts)
     rows = []
     for one, two in itertools.combinations(made, 2):
@@ -321,8 +326,7 @@ def _apply(
             learn = [learn[i] for i in np.random.default_rng(seed).permutation(len(learn))[:CALIBRATION]]
         return _calibrated(learn, _told([*learn, *items], types, kind, ask), types)
     posts = [item.post for item in learn]
-    counts = [sum(name in post.types for post in posts) for name in types]
-    known = [k for k, count in enumerate(counts) if detectors.FOLDS <= count <= len(posts) - detectors.FOLDS]
+    known = _learnable(posts, types)
     if not known:
         least = detectors.FOLDS
         raise CbtError(f"no label has {least} training posts with it and {least} without: there is nothing to learn")
@@ -336,6 +340,12 @@ def _apply(
     scores[:, -1] = found[:, -1] if "any" in fitted.columns else found.max(1)
     called[:, known] = (found >= fitted.thresholds)[:, : len(known)]
     return Calls(np.full(len(items), "ok"), called, scores)
+
+
+def _learnable(posts: Sequence[Post], types: Sequence[str]) -> list[int]:
+    """Columns of the types that enough posts have, and enough have not, to learn them."""
+    counts = [sum(name in post.types for post in posts) for name in types]
+    return [k for k, count in enumerate(counts) if detectors.FOLDS <= count <= len(posts) - detectors.FOLDS]
 
 
 def _by_parts(

@@ -9,7 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_auc_score
 
-from cbtlib import CbtError, corpus, detection, detectors, faults, label_figures, labelling, llm_labels, lora_labels
+from cbtlib import (
+    CbtError,
+    commands,
+    corpus,
+    detection,
+    detectors,
+    faults,
+    label_figures,
+    labelling,
+    llm_labels,
+    lora_labels,
+)
 from cbtlib.detectors import Post
 
 PLAIN = [
@@ -237,6 +248,8 @@ def test_a_rare_type_is_listed_and_both_averages_are_shown():
     assert table.loc["mind_reading", "support"] == 3
     assert table.loc["macro, supported", "f1"] == pytest.approx(table.loc["labelling", "f1"])
     assert table.loc["macro", "f1"] != table.loc["macro, supported", "f1"]
+    table = detection.evaluate(gold, found, TYPES, least=1000).table
+    assert table.loc["macro, supported", ["f1", "low", "high"]].isna().all() and table.loc["macro", "f1"] > 0
 
 
 def test_a_type_that_no_post_has_is_no_zero_and_no_labels_at_all_is_a_sentence():
@@ -417,6 +430,14 @@ def test_without_a_detector_the_books_own_is_made_once_and_used(tmp_path, monkey
     assert made == ["probe"]
     statistics = label_figures.read(tmp_path / "l.jsonl")
     assert statistics.types == corpus.TYPES and len(statistics.labels) == 1
+
+
+def test_a_type_with_too_few_training_posts_is_named(tmp_path, capsys):
+    rare = [Post(f"钱都没了{k}", frozenset({"worry"})) for k in range(3)]
+    train = table_file(tmp_path / "a.csv", [*posts(60), *rare])
+    commands.benchmark(train, None, tmp_path / "out", "auto", ["characters"], None, None, {"resamples": 20})
+    assert "never called, for want of training posts (or of posts without it): worry" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out/characters/metrics.json").read_text())["unlearnt"] == ["worry"]
 
 
 def test_two_detectors_are_compared_on_the_same_posts(tmp_path):
