@@ -21,7 +21,8 @@ import pandas as pd
 from cbtlib import ROOT, CbtError, report
 from cbtlib.run import PAGES
 
-README_MARKS = ("<!-- measured: written by `cbt claims --publish` -->", "<!-- end of measured -->")
+README_MARKS = ("<!-- {}: written by `cbt claims --publish` -->", "<!-- end of {} -->")
+"""Lines around what `renew_readme` writes; the name is that of the function that says it."""
 DRAWN = 3
 """Numbers that the row of a figure names."""
 _CITED = re.compile(r"\{glue:text\}`(?:executed/(?P<page>\w+)\.ipynb::)?(?P<name>\w+)")
@@ -120,7 +121,7 @@ def figures(notebook: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
     names = {path.stem.replace("_", "-"): path.stem for path in folder.glob("*.svg")}
     shown = [cell["metadata"].get("mystnb", {}).get("figure", {}) for cell in notebook["cells"]]
     return [
-        (names[label], figure["caption"])
+        (names[label], re.sub(r"\\(.)", r"\1", figure["caption"]))  # `figures.show` escaped it for Markdown
         for figure in shown
         if (label := str(figure.get("name", "")).removeprefix(prefix)) in names
     ]
@@ -187,12 +188,30 @@ def measured(profile: str = "embedded") -> str:
     )
 
 
+def caption(profile: str = "embedded") -> str:
+    """What stands under the README's figure: chapter 5 of the published run, in numbers; or that there is none."""
+    numbers = {key: entry["value"] for key, entry in published(profile).get("numbers", {}).items()}
+    chrf = {kind: numbers.get(f"05_evaluation::chrf_{kind}") for kind in ("zero_shot", "tuned", "shuffled", "ceiling")}
+    if None in chrf.values():
+        return "*Chapter 5. Its numbers are not published for the embedded model.*"
+    return (
+        "*Chapter 5 on the embedded model. Likeness to the reference (chrF): {zero_shot:.1f} for the base,\n"
+        "{tuned:.1f} after tuning, {shuffled:.1f} for a letter written to somebody else,\n"
+        "{ceiling:.1f} for a second good letter. Bars are 95 % intervals over {posts:.0f} posts at most;\n"
+        "a reply that was cut off is counted and never scored.*"
+    ).format(**chrf, posts=numbers["05_evaluation::posts"])
+
+
 def renew_readme() -> Path:
-    """Put `measured` between its marks in README.md; CbtError when the marks are gone."""
+    """Put `caption` and `measured` between their marks in README.md; CbtError when the marks are gone."""
     path = ROOT / "README.md"
-    before, mark, rest = path.read_text("utf-8").partition(README_MARKS[0])
-    _, end, after = rest.partition(README_MARKS[1])
-    if not mark or not end:
-        raise CbtError(f"README.md has no place for what was measured: it needs the lines {' and '.join(README_MARKS)}")
-    path.write_text(f"{before}{mark}\n{measured()}\n{end}{after}", encoding="utf-8", newline="\n")
+    text = path.read_text("utf-8")
+    for said in (caption, measured):
+        start, stop = (mark.format(said.__name__) for mark in README_MARKS)
+        before, mark, rest = text.partition(start)
+        _, end, after = rest.partition(stop)
+        if not mark or not end:
+            raise CbtError(f"README.md has no place for {said.__name__}: it needs the lines {start} and {stop}")
+        text = f"{before}{mark}\n{said()}\n{end}{after}"
+    path.write_text(text, encoding="utf-8", newline="\n")
     return path

@@ -8,7 +8,7 @@ from bs4 import BeautifulSoup
 
 from cbtlib import ROOT, CbtError, report, reproducing
 
-CAPTION = "Share of posts | with a label, *95 %* intervals."
+CAPTION = "Share of posts | with a label, *95 %* intervals: (2)."
 
 
 @pytest.fixture
@@ -32,7 +32,8 @@ def run(tmp_path, monkeypatch):
     report.write_json(folder / "metrics.json", {"page": "07_words", "numbers": numbers, "outcomes": {}})
     facts = {"seconds": 90, "peak_memory_gb": 1.5, "commit": "abc"}
     report.write_json(folder / "run.json", facts)
-    dress = {"mystnb": {"figure": {"caption": CAPTION, "name": "fig-07-words-the-shares"}}}
+    escaped = re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", CAPTION)  # as `figures.show` writes it
+    dress = {"mystnb": {"figure": {"caption": escaped, "name": "fig-07-words-the-shares"}}}
     cells = [{"metadata": {}, "source": ["# Words\n", "more"]}, {"metadata": dress, "source": []}]
     report.write_json(folder / "07_words.ipynb", {"cells": cells})
     for kind in ("svg", "png"):
@@ -94,26 +95,33 @@ def test_what_is_published_is_a_run_of_committed_sources_and_holds_against_itsel
     assert path.read_bytes() == before
 
 
-def test_a_caption_cannot_break_the_table(run):
+def test_a_caption_cannot_break_the_table_and_is_escaped_once(run):
     line = next(line for line in reproducing.write("smoke").read_text("utf-8").splitlines() if "Share of posts" in line)
     assert len(re.findall(r"(?<!\\)\|", line)) == 5 and r"\*95 %\*" in line
+    assert r"Share of posts \| with a label, \*95 %\* intervals: (2)." in line
 
 
 def test_the_readme_says_what_was_published_and_nothing_else():
     text = (ROOT / "README.md").read_text("utf-8")
-    said = text.partition(reproducing.README_MARKS[0])[2].partition(reproducing.README_MARKS[1])[0].strip()
-    assert said == reproducing.measured()
+    for said in (reproducing.caption, reproducing.measured):
+        start, stop = (mark.format(said.__name__) for mark in reproducing.README_MARKS)
+        assert text.partition(start)[2].partition(stop)[0].strip() == said()
 
 
 def test_the_readme_takes_its_numbers_from_the_published_run(run):
     readme = run / "README.md"
-    readme.write_text("before\n{}\nold\n{}\nafter\n".format(*reproducing.README_MARKS))
+    start, stop = reproducing.README_MARKS
+    places = "\n".join(f"{start}\nold\n{stop}".format(name, name) for name in ("caption", "measured"))
+    readme.write_text(f"before\n{places}\nafter\n")
+    shown = {"chrf_zero_shot": 2.06, "chrf_tuned": 9, "chrf_shuffled": 8, "chrf_ceiling": 16, "posts": 12}
+    numbers = {f"05_evaluation::{name}": {"value": value} for name, value in shown.items()}
     content = {"hardware": {"accelerator": None, "processor": "A chip", "cores": 2}, "minutes": 11.25,
-               "peak_memory_gb": 3.14, "disk_gb": 4.2, "numbers": {}}  # fmt: skip
+               "peak_memory_gb": 3.14, "disk_gb": 4.2, "numbers": numbers}  # fmt: skip
     (run / "results/reference").mkdir()
     report.write_json(run / "results/reference/embedded.json", content)
     text = reproducing.renew_readme().read_text("utf-8")
     assert "A chip, 2 cores" in text and "11.2 minutes" in text and "3.1 GB" in text and "old" not in text
+    assert "2.1 for the base" in text and "over 12 posts" in text
     assert text.startswith("before") and text.endswith("after\n")
     readme.write_text("no marks")
     with pytest.raises(CbtError, match="has no place"):
