@@ -174,4 +174,12 @@
     details.append(fallback);
     widget.append(details);
   }
+
+  // Paper has no folds: tables that are folded away are opened to print, code and solutions stay closed.
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:is(.below-input, .as-table):not([open])")];
+    for (const details of opened) details.open = true;
+  });
+  addEventListener("afterprint", () => { for (const details of opened) details.open = false; });
 })();

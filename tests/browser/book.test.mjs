@@ -115,6 +115,17 @@ test("dark mode: the page is dark, figures stay as they were printed", async () 
   await close();
 });
 
+test("the caption of a table that scrolls is read whole on a phone", async () => {
+  const { page, close } = await open(chapter(5), { viewport: { width: 390, height: 844 } });
+  const [wider, cut] = await page.evaluate(() => {
+    const wide = [...document.querySelectorAll("table.dataframe")].filter(one => one.offsetWidth > innerWidth && one.caption);
+    return [wide.length, wide.filter(one => one.caption.getBoundingClientRect().right > innerWidth).length];
+  });
+  assert.ok(wider > 0);
+  assert.equal(cut, 0);
+  await close();
+});
+
 test("print shows the article alone", async () => {
   const { page, close } = await open(chapter(3));
   await page.emulateMedia({ media: "print" });
@@ -123,6 +134,23 @@ test("print shows the article alone", async () => {
   assert.equal(await page.locator("h1:visible").count(), 1); // the theme prints the title from a copy of its own
   assert.ok(await page.locator("article p").first().isVisible());
   assert.ok(await page.locator("article figure img").first().isVisible());
+  await close();
+});
+
+test("paper has no folds: folded tables are opened to print, code and solutions stay closed and say so", async () => {
+  const { page, close } = await open(chapter(5));
+  const folds = () => page.evaluate(() => ["details.below-input", "details.above-input, details.sd-dropdown"]
+    .map(kind => [...document.querySelectorAll(`article :is(${kind})`)].map(details => details.open)));
+  await page.emulateMedia({ media: "print" });
+  await page.evaluate(() => dispatchEvent(new Event("beforeprint")));
+  const [tables, code] = await folds();
+  assert.ok(tables.length >= 2 && tables.every(Boolean));
+  assert.ok(code.length > 10 && !code.some(Boolean));
+  const said = await page.evaluate(() =>
+    getComputedStyle(document.querySelector("details.above-input summary p"), "::after").content);
+  assert.match(said, /folded/);
+  await page.evaluate(() => dispatchEvent(new Event("afterprint")));
+  assert.ok(!(await folds()).flat().some(Boolean));
   await close();
 });
 
