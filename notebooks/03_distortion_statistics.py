@@ -88,14 +88,15 @@ page.number("records", len(records), what="posts with gold labels")
 # ## What a distortion is, and what it is not
 #
 # A distortion is a way of thinking, not a sad mood and not a bad event. Beck described such ways
-# {cite:p}`beck1979`, and Burns gave them the names in use {cite:p}`burns1980`. The last columns hold the useful part: a
-# sentence about the same trouble that is *not* distorted. “The interview may well come to nothing, so I send ten
-# applications” is a forecast; “no point in applying, it will certainly come to nothing” is fortune-telling.
+# {cite:p}`beck1979`, and Burns gave them the names in use {cite:p}`burns1980`. Beside each example
+# stands the useful part: a sentence about the same trouble that is *not* distorted. “The interview may well come to
+# nothing, so I send ten applications” is a forecast; “no point in applying, it will certainly come to nothing” is
+# fortune-telling.
 
 # %%
-columns = {"en": "distortion", "zh": "名称", "definition": "definition", "example": "example", "example_zh": "例"}
-columns |= {"counter_example": "not a distortion", "counter_example_zh": "反例"}
-table = distortions.taxonomy().set_index("id")[list(columns)].rename(columns=columns)
+columns = {"zh": "名称", "example": "example", "counter_example": "not a distortion"}
+columns |= {"example_zh": "例", "counter_example_zh": "反例", "definition": "definition"}
+table = distortions.taxonomy().set_index("en")[list(columns)].rename(columns=columns).rename_axis("distortion")
 page.table("taxonomy", table, caption="The eleven types, with an example and a counter-example in both languages.")
 
 # %% [markdown]
@@ -123,7 +124,7 @@ page.number("labels_per_post", gold.sum(1).mean(), n=len(gold), what="gold label
 figures.show(drawn.figure, page, "gold_shares", alt=drawn.alt, caption=drawn.caption, data=drawn.data)
 
 # %% [markdown]
-# ## Which come together?
+# ### Which come together?
 #
 # For each pair: how many posts hold both, against how many would if the two were independent. There are 55 pairs, and
 # at 5 % two or three of them would look remarkable by chance alone, so the p values are corrected for false discoveries
@@ -147,7 +148,7 @@ page.number("combinations", len(drawn.data), n=len(gold), what="different combin
 figures.show(drawn.figure, page, "combinations", alt=drawn.alt, caption=drawn.caption, data=drawn.data)
 
 # %% [markdown]
-# ## Does it depend on topic, length or place?
+# ### Does it depend on topic, length or place?
 #
 # Three relations that are cheap to find and easy to believe. The topic's shares get intervals and one test over all
 # topics.
@@ -183,7 +184,7 @@ figures.show(drawn.figure, page, "order", alt=drawn.alt, caption=drawn.caption, 
 #
 # ## What the generated answers name
 #
-# The paper counts an answer when it names a distortion. Here are chapter 02's answers, counted in the same way. Only
+# The paper counts an answer when it names a distortion. Here are chapter 2's answers, counted in the same way. Only
 # answers that *are* answers count; the others are listed by what became of them. The paper's own headline stands
 # beside it, with the status of its source.
 
@@ -220,7 +221,7 @@ else:
     display(Markdown("No generated answer of this run names a distortion, so there is nothing to draw."))
 
 # %% [markdown]
-# ## How much of the truth is in an answer's words?
+# ### How much of the truth is in an answer's words?
 #
 # The letters of the corpus were written by an author who knew the post. Reading labels off them shows what extraction
 # can find at best in letters of this kind. They speak in plain words (“you wrote the ending yourself”), and a list of
@@ -345,7 +346,7 @@ page.table("difference", difference, caption="F1 of the probe minus F1 of charac
 # Over the types, the model adds {glue:text}`gain_macro:+.3f` to F1 ({glue:text}`gain_macro_low:+.3f` to
 # {glue:text}`gain_macro_high:+.3f`). An interval that holds zero has not shown that it pays.
 #
-# ## What it takes for what
+# ### What it takes for what
 #
 # Each cell counts posts in which the row's type was missed and the column's type was called falsely. Neighbours in the
 # labelling guide are neighbours here: a rule about events and a noun for a person, a future stated as certain and a
@@ -393,7 +394,7 @@ caption = f"Six of the {len(errors)} posts with a missed or a false label."
 page.table("errors", errors, shown=6, caption=caption, named=["missed", "called falsely"])
 
 # %% [markdown]
-# ## How far it travels
+# ### How far it travels
 #
 # Everything so far was written to one brief. The table shows what is left elsewhere: a detector of characters taught by
 # this book's posts and tested on two public sets of short posts from social media, and the other way round. The sets
@@ -489,7 +490,7 @@ hits, alarms = flagged[dev][truth[dev]], flagged[dev][~truth[dev]]
 widgets.prevalence(flagged[tested].mean(), hits.mean(), 1 - alarms.mean(), positives=len(hits), negatives=len(alarms))
 
 # %% [markdown]
-# ## Does a 95 % interval hold 95 % of the time?
+# ### Does a 95 % interval hold 95 % of the time?
 #
 # One corpus shows one draw. A simulation repeats it: posts with a known share, a detector with a known sensitivity
 # and specificity, 200 gold posts, 2,000 others. First one draw in the open, then many.

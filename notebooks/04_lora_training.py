@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # LoRA training
+# # LoRA training: what does tuning change?
 #
 # *Can a base model that follows no instruction learn, from a few hundred letters, to answer in the shape of cognitive
 # behavioural therapy?* The paper {cite:p}`na2024cbtllm` tunes four models of seven billion parameters (7B) on 22,327
@@ -87,7 +87,7 @@ page.number("dev_records", len(dev), what="dev records watched")
 pd.Series({"training records": len(rows), "dev records": len(dev), "model": config.model})
 
 # %% [markdown]
-# ## The template, made visible
+# ### The template, made visible
 #
 # A base model continues text, so the exchange has to look like text whose natural continuation is the answer. Our
 # template for it is a plain page: 来访者 (client), the post, 认知行为咨询师 (CBT counsellor), a colon. Chat models
@@ -154,7 +154,7 @@ pd.concat({whose: pd.Series(part, dtype=object) for whose, part in settings.item
 #
 # First the answers of the base model, so that there is something to compare with. Each token is drawn from the smallest
 # set of likely tokens that holds most of the probability (nucleus sampling) {cite:p}`holtzman2020`. Sampling is seeded.
-# A text that runs into the limit is marked as cut off: it never said that it was done.
+# A text that runs into the limit is marked as cut off: it never said that it was done. Below stands its beginning.
 
 # %%
 prompts = [templates.render(row.post, adopted) for row in dev[:questions]]
@@ -162,7 +162,8 @@ stops = templates.stop_ids(adopted, tokenizer)
 how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "stop": stops, "seed": 0}
 before = sampling.sample(base, tokenizer, prompts, **how)
 del base
-figures.chinese(before[0].text, title=dev[0].question + (" (cut off)" if before[0].truncated else ""))
+beginning = before[0].text[:160] + (" …" if len(before[0].text) > 160 else "")
+figures.chinese(beginning, title=dev[0].question + (" (cut off)" if before[0].truncated else ""))
 
 # %% [markdown]
 # ## Training
@@ -191,7 +192,7 @@ epochs = page.number("epochs", result.tokens / lengths["tokens"].sum(), what="pa
 print(f"{result.seconds:.0f} s, {trained / result.seconds:.0f} tokens/s, peak memory {result.peak_gb:.1f} GB")
 
 # %% [markdown]
-# ## The curves
+# ### The curves
 #
 # Loss is minus the log-probability of the right next token, in nats. Its exponential is the *perplexity*: among how
 # many equally likely tokens the model hesitates. The training loss of a step is that of its few records, so it jumps.
@@ -219,7 +220,7 @@ figures.show(
 )
 
 # %% [markdown]
-# ## What the run leaves
+# ### What the run leaves
 #
 # The adapter is in PEFT's own format, weights as safetensors, with a model card that states data hashes, settings,
 # curve, licence and limits. `AutoPeftModelForCausalLM.from_pretrained` loads it; vLLM reads the same format (not tried

@@ -41,6 +41,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
+from matplotlib.ticker import LogLocator
 from sacrebleu.metrics import BLEU
 
 from cbtlib import (
@@ -104,7 +105,7 @@ worked = {
 # to go on.
 
 
-# %%
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "How the marks are made"}
 def marked(text: str, against: str) -> str:
     """The text as HTML, with the characters marked that stand in a shared bigram."""
     shared = [text[i : i + 2] in against for i in range(len(text) - 1)]
@@ -134,7 +135,7 @@ page.table(
 )
 
 # %% [markdown]
-# ## The tokeniser alone moves BLEU
+# ### The tokeniser alone moves BLEU
 #
 # BLEU counts runs of up to four *tokens*. Chinese is written without spaces, so everything depends on who cuts. Here
 # the same two texts, each test letter against the letter to another post, are scored with five tokenisers.
@@ -250,7 +251,7 @@ page.number("samples", samples, what="replies of the tuned model to each post")
 # %% [markdown]
 # Everything goes into one file, which is the product of this page.
 
-# %%
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "How the file is written"}
 for system, texts in drawn.items():
     answers[system] = {record.id: (one.outcome, one.text) for record, one in zip(posts, texts, strict=True)}
 if ceiling:
@@ -264,7 +265,7 @@ product = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 _ = (page.dir / "answers.jsonl").write_text(product, "utf-8")
 
 # %% [markdown]
-# ## What became of the answers
+# ### What became of the answers
 #
 # A reply that ran into the token limit is cut in the middle of a thought. It is not a bad letter, it is no letter, and
 # scoring it would punish or flatter its system for our limit. So it is counted here and appears in no mean below. Nor
@@ -367,7 +368,7 @@ page.table("scores", table.loc[:, ~table.columns.duplicated()], caption=caption)
 # %% [markdown]
 # The numbers that other pages cite, with their intervals.
 
-# %%
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The code of these numbers"}
 kinds = {
     "copy": "floor: copy the post",
     "generic": "floor: generic letter",
@@ -387,7 +388,7 @@ for kind, system in kinds.items():
 # %% [markdown]
 # The rows of the figure that follows: floors first, the ceiling last, each score with its interval.
 
-# %%
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The code of these rows"}
 data = pd.DataFrame(
     [{"system": system, **asdict(one)} for system, found in scores.items() for one in found.values()]
 ).drop(columns="signature")
@@ -434,7 +435,7 @@ figures.show(
 # A metric that puts a floor above the tuned model is reported as it is. These are means over the posts that each of the
 # two answered, without an interval; the paired comparison follows.
 
-# %%
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The code of this sentence"}
 above = [
     f"{title}: {', '.join(better)}".replace("floor: ", "")
     for metric, title in panels.items()
@@ -462,7 +463,7 @@ page.table(
 )
 
 # %% [markdown]
-# ## What another throw of the dice changes
+# ### What another throw of the dice changes
 #
 # The same adapter, other seeds: how far apart are its scores, beside the interval over posts? Where the seeds differ
 # nearly as much as the interval is wide, one seed would have been a matter of luck.
@@ -548,7 +549,7 @@ page.table("differences", table, caption="LoRA-tuned minus each rival on the pos
 # The claims page reads the gains over the base that ended more of its letters, since a comparison on few posts says
 # little. When neither base ended two letters, there is no gain to report, and the claims page says *not run*.
 
-# %%
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The code of this sentence"}
 gains = [one for one in differences if one.base == against]
 for one in gains:
     what = f"{panels[one.name]}, LoRA-tuned minus {against}, on the same posts"
@@ -563,7 +564,7 @@ if gains:
 Markdown(verdict)
 
 # %% [markdown]
-# ## Which parts are there?
+# ### Which parts are there?
 #
 # *CBT parts* is a mean. The table opens it up: the share of replies in which each of the five parts was found. The
 # reader that finds them is a classifier with errors of its own, measured where it is introduced.
@@ -590,7 +591,7 @@ page.table("parts", pd.DataFrame(shares).T, caption="Share of ok replies in whic
 # cbt score --hyp tuned/answers.jsonl --ref data/corpus/test.jsonl --bleurt BLEURT-20 --bleurt-python bleurt/bin/python
 # ```
 #
-# ## The paper's four backbones
+# ### The paper's four backbones
 #
 # The paper tunes four models of seven billion parameters. A run of the `paper` profile fills the row of the backbone
 # that it tuned. The paper's own values are blanks until somebody copies them from its table into
@@ -621,6 +622,7 @@ page.number("half_width_80", widths[80], what="half the width of a 95 % interval
 figure, axis = plt.subplots()
 axis.plot(list(widths), list(widths.values()), "o-")
 axis.set(xscale="log", yscale="log", xlabel="posts", ylabel="± chrF (95 %)")
+axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # so few that their labels stand apart
 axis.set_title(f"±{widths[10]:.1f} chrF at 10 posts, ±{widths[100]:.1f} at 100, ±{widths[400]:.1f} at 400")
 figures.show(
     figure, page, "widths", data=pd.DataFrame({"half width": widths}).rename_axis("posts"),

@@ -79,8 +79,8 @@ page.table("anchors", anchors.set_index("criterion"), caption="What a rater read
 #
 # `forms.make` takes posts and answers and writes one form for each rater, as a web page that works offline and on a
 # phone, as CSV, and as import files for Label Studio and Argilla. Replies carry codes. Which system wrote which reply
-# stands in `key.json`, and that file stays with you. Each rater gets an own order. Only replies with outcome *ok* are
-# shown: a reply that was cut off is not a bad letter. Of the tuned model's seeds, people rate the first.
+# stands in `key.json`, and that file stays with you. Each rater gets an order of their own. Only replies with outcome
+# *ok* are shown: a reply that was cut off is not a bad letter. Of the tuned model's seeds, people rate the first.
 
 # %%
 source = page.product("05_evaluation", "answers.jsonl")
@@ -243,7 +243,7 @@ page.table("paradox", pd.DataFrame(paradox).T, caption="The same 91 agreements, 
 # whether the raters can *tell replies apart*, and where there is nothing to tell apart it has nothing to say. AC asks
 # how often they would *give the same score*. Report both, and the distribution of scores.
 #
-# ## Who is harsh?
+# ### Who is harsh?
 #
 # A rater's bias is the own score minus the mean of the others on the same replies. A bias does no harm to a
 # comparison of systems, as long as every rater rates all of them; it does when each system has raters of its own.

@@ -61,6 +61,21 @@ def test_prose_comes_before_each_code_cell_and_cells_are_short(page):
 
 
 @pytest.mark.parametrize("page", run.PAGES)
+def test_a_page_is_read_in_25_minutes_and_its_contents_at_a_glance(page):
+    """200 words of prose a minute, exercises among them, and three seconds for a line of code that is not folded."""
+    words = lines = 0
+    for cell in cells(page):
+        if cell.cell_type == "markdown":
+            words += len(re.findall(r"[\w’'-]+", re.sub(r"```.*?```|\{[\w:]+\}`", "", cell.source, flags=re.S)))
+        elif cell.cell_type == "code" and not tags(cell) & {"imports", "parameters", "hide-input", "solution", "check"}:
+            folded = "figures.show(" in cell.source
+            lines += 0 if folded else sum(bool(line.strip()) for line in cell.source.splitlines())
+    assert words / 200 + lines / 20 <= 25, f"{words} words, {lines} lines"
+    sections = [line for cell in cells(page) if cell.cell_type == "markdown" for line in cell.source.splitlines()]
+    assert sum(line.startswith("## ") for line in sections) <= 12
+
+
+@pytest.mark.parametrize("page", run.PAGES)
 def test_a_page_ends_with_what_we_know_and_where_to_go(page):
     text = "\n".join(cell.source for cell in cells(page) if cell.cell_type == "markdown")
     order = ["## Summary", "## Exercises", "## Next"] if page in CHAPTERS else ["## Summary", "## Next"]
