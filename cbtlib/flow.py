@@ -35,13 +35,13 @@ def draw(axes: Axes, steps: Sequence[dict[str, int]], titles: Sequence[str], col
             color = colors[0] if name == goes_on else colors[1]
             axes.bar(place, count, width, bottom=top - count, color=color)
             if count:
-                axes.text(place + width, top - count / 2, f"{name} {count}", va="center", fontsize=9, zorder=3)
+                axes.text(place + width, top - count / 2, f"{name} {count}", va="center", fontsize=11, zorder=3)
                 top -= count + gap
         if place + 1 < len(steps) and step[goes_on]:
             edges = [place + width / 2, place + 1 - width / 2]
             _bands(axes, edges, total, step[goes_on], steps[place + 1], gap, colors)
         axes.text(place, total * 1.06, title, ha="center", fontweight="bold")
-    axes.set_xlim(-0.3, len(steps) - 0.1)
+    axes.set_xlim(-0.3, len(steps) + 0.05)
     axes.set_ylim(-gap * max(len(step) for step in steps), total * 1.15)
     axes.axis("off")
 

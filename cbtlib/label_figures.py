@@ -231,7 +231,7 @@ def upset(labelled: Labelled, language: str = "both") -> Drawn:
     figure, (bars, dots) = plt.subplots(2, sharex=True, figsize=(figures.WIDTH, 3 + tall), height_ratios=[2.4, tall])
     bars.bar(range(len(kept)), [count for _, count in kept])
     for x, (_, count) in enumerate(kept):
-        bars.text(x, count, f"{count:,}", ha="center", va="bottom", fontsize=9)
+        bars.text(x, count, f"{count:,}", ha="center", va="bottom", fontsize=11)
     bars.set_ylabel(labelled.what)
     bars.tick_params(axis="x", bottom=False)
     for x, (kinds, _) in enumerate(kept):

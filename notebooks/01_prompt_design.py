@@ -236,8 +236,8 @@ image = axes.imshow(bars.to_numpy(float), cmap="Blues", vmin=0, vmax=1, aspect="
 for row, shares in enumerate(bars.to_numpy(float)):
     for column, share in enumerate(shares):
         axes.text(column, row, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.6 else "black")
-names = [f"{name.removesuffix(' (large model)')} (n={count})" for name, count in coverage["answers"].items()]
-axes.set_yticks(range(len(bars)), names, fontsize=9)
+names = [f"{name.removesuffix(' (large model)')} \nn={count}" for name, count in coverage["answers"].items()]
+axes.set_yticks(range(len(bars)), names, fontsize=11)
 axes.set_xticks(range(5), [part.replace("_", " ") for part in bars.columns], rotation=25)
 axes.grid(False)
 of_prompts, of_letters = (coverage["parts an answer"][coverage.index.isin(letters) == yes] for yes in (False, True))
