@@ -9,6 +9,7 @@ RUN useradd --create-home reader
 USER reader
 WORKDIR /home/reader/book
 COPY --chown=reader:reader . .
-RUN make .venv/installed
+# _build is there before a volume is mounted on it, so that it belongs to the reader
+RUN mkdir _build && make .venv/installed
 EXPOSE 8888
 CMD [".venv/bin/jupyter", "lab", "--ip=0.0.0.0", "--port=8888", "--no-browser"]
