@@ -41,7 +41,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
-from matplotlib.ticker import LogLocator
 from sacrebleu.metrics import BLEU
 
 from cbtlib import (
@@ -622,7 +621,7 @@ page.number("half_width_80", widths[80], what="half the width of a 95 % interval
 figure, axis = plt.subplots()
 axis.plot(list(widths), list(widths.values()), "o-")
 axis.set(xscale="log", yscale="log", xlabel="posts", ylabel="± chrF (95 %)")
-axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # so few that their labels stand apart
+axis.yaxis.set_minor_locator(plt.LogLocator(subs=(2, 5)))  # so few that their labels stand apart
 axis.set_title(f"±{widths[10]:.1f} chrF at 10 posts, ±{widths[100]:.1f} at 100, ±{widths[400]:.1f} at 400")
 figures.show(
     figure, page, "widths", data=pd.DataFrame({"half width": widths}).rename_axis("posts"),
