@@ -191,15 +191,15 @@ def measured(profile: str = "embedded") -> str:
 def caption(profile: str = "embedded") -> str:
     """What stands under the README's figure: chapter 5 of the published run, in numbers; or that there is none."""
     numbers = {key: entry["value"] for key, entry in published(profile).get("numbers", {}).items()}
-    chrf = {kind: numbers.get(f"05_evaluation::chrf_{kind}") for kind in ("zero_shot", "tuned", "shuffled", "ceiling")}
-    if None in chrf.values():
+    names = {kind: f"05_evaluation::chrf_{kind}" for kind in ("zero_shot", "tuned", "shuffled", "ceiling")}
+    if not numbers.keys() >= {*names.values(), "05_evaluation::posts"}:
         return "*Chapter 5. Its numbers are not published for the embedded model.*"
     return (
         "*Chapter 5 on the embedded model. Likeness to the reference (chrF): {zero_shot:.1f} for the base,\n"
         "{tuned:.1f} after tuning, {shuffled:.1f} for a letter written to somebody else,\n"
         "{ceiling:.1f} for a second good letter. Bars are 95 % intervals over {posts:.0f} posts at most;\n"
         "a reply that was cut off is counted and never scored.*"
-    ).format(**chrf, posts=numbers["05_evaluation::posts"])
+    ).format(**{kind: numbers[name] for kind, name in names.items()}, posts=numbers["05_evaluation::posts"])
 
 
 def renew_readme() -> Path:
