@@ -12,6 +12,8 @@ its format here (or lets `detect` see it) and every gate, statistic and detector
     cpsycoun    JSON list of "求助者：…" / "支持者：…" turns, or text with 来访者：/心理咨询师：
     smile       JSON list of {role: client | counselor, content}; also MeChat
     emollm      JSON list of {conversation: [{system, input, output}]}
+    alpaca      JSON list of instruction, input, output and perhaps history: what `cbt corpus export` writes
+    sharegpt    JSON list of {conversations: [{from: user | assistant, value}]}: the same
     csv         a table, or JSON objects, with text, or question and description, and perhaps answer and label
 
 Notable choices
@@ -110,6 +112,8 @@ def detect(path: Path) -> str:
         ("cbt-bench", r'"thoughts"\s*:'),
         ("smile", r'"role"\s*:'),
         ("cpsycoun", r'"?(求助者|来访者)[：:]'),
+        ("alpaca", r'"instruction"\s*:'),
+        ("sharegpt", r'"conversations"\s*:'),
     ):
         if head[:1] in "[{来求" and re.search(mark, head[:4000]):
             return name
@@ -416,15 +420,18 @@ def _smile(path: Path) -> Iterator[Item]:
             yield dialogue
             continue
         rows = dialogue.get("messages") if isinstance(dialogue, dict) else dialogue
-        if not isinstance(rows, list) or not all(isinstance(x, dict) and "content" in x for x in rows):
-            yield Problem(number, "", "is no dialogue: a list of role and content")
-            continue
-        roles = {str(row.get("role", "")).lower() for row in rows} - ROLES.keys() - {"system"}
-        if roles:
-            yield Problem(number, "role", f"is {sorted(roles)[0]!r}; known are client and counselor")
-            continue
-        turns = [(ROLES[str(x["role"]).lower()], str(x["content"])) for x in rows if x["role"] != "system"]
-        yield _dialogue(f"{path.stem}/{number}", number, turns)
+        turns = _role_turns(number, rows, "role", "content")
+        yield turns if isinstance(turns, Problem) else _dialogue(f"{path.stem}/{number}", number, turns)
+
+
+def _role_turns(number: int, rows: Any, role: str, content: str) -> list[tuple[str, str]] | Problem:
+    """Turns of a list of objects with fields `role` and `content`, system's left out; a Problem when it is none."""
+    if not isinstance(rows, list) or not all(isinstance(x, dict) and content in x for x in rows):
+        return Problem(number, "", f"is no dialogue: a list of {role} and {content}")
+    roles = [str(row.get(role, "")).lower() for row in rows]
+    if strange := set(roles) - ROLES.keys() - {"system"}:
+        return Problem(number, role, f"is {min(strange)!r}; known are client and counselor, user and assistant")
+    return [(ROLES[who], str(row[content])) for who, row in zip(roles, rows, strict=True) if who != "system"]
 
 
 def _emollm(path: Path) -> Iterator[Item]:
@@ -441,6 +448,31 @@ def _emollm(path: Path) -> Iterator[Item]:
         yield _dialogue(str(number), number, turns)
 
 
+def _alpaca(path: Path) -> Iterator[Item]:
+    for number, item in _json_list(path):
+        if isinstance(item, Problem):
+            yield item
+            continue
+        turns = _tuning_turns(item) if isinstance(item, dict) else None
+        if turns is None:
+            yield Problem(number, "output", "is missing or no text, or history is no list of pairs of texts")
+        elif len(turns) == 2:
+            (_, text), (_, answer) = turns
+            yield Sample(str(number), number, text, answer)
+        else:
+            yield _dialogue(str(number), number, turns)
+
+
+def _sharegpt(path: Path) -> Iterator[Item]:
+    for number, item in _json_list(path):
+        if isinstance(item, Problem):
+            yield item
+            continue
+        item = item if isinstance(item, dict) else {}
+        turns = _role_turns(number, item.get("conversations"), "from", "value")
+        yield turns if isinstance(turns, Problem) else _dialogue(str(item.get("id", number)), number, turns)
+
+
 FORMATS: dict[str, Callable[[Path], Iterator[Item]]] = {
     "records": _records,
     "psyqa": _psyqa,
@@ -451,6 +483,8 @@ FORMATS: dict[str, Callable[[Path], Iterator[Item]]] = {
     "cpsycoun": _cpsycoun,
     "smile": _smile,
     "emollm": _emollm,
+    "alpaca": _alpaca,
+    "sharegpt": _sharegpt,
     "csv": _table,
 }
 

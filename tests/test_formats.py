@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cbtlib import CbtError, corpus, formats
+from cbtlib import CbtError, corpus, exports, formats
 
 PSYQA = [
     {
@@ -34,6 +34,16 @@ EMOLLM = [
             {"system": "你是咨询师", "input": "下雨了", "output": "带伞了吗？"},
             {"input": "没有", "output": "嗯。"},
         ]
+    }
+]
+SHAREGPT = [
+    {
+        "id": "s-1",
+        "conversations": [
+            {"from": "system", "value": "你是咨询师"},
+            {"from": "human", "value": "下雨了"},
+            {"from": "gpt", "value": "带伞了吗？"},
+        ],
     }
 ]
 SFT = [{"instruction": "没有", "input": "", "output": "嗯。", "history": [["下雨了", "带伞了吗？"]]}]
@@ -99,15 +109,24 @@ def test_psyqa_gives_a_sample_for_each_answer_with_its_spans(tmp_path):
         (SMILE, 2),
         (EMOLLM, 4),
         (SFT, 4),
+        (SHAREGPT, 2),
         (["求助者：下雨了", "支持者：带伞了吗？"], 2),
         ("来访者：下雨了\n\n心理咨询师：带伞了吗？\n\n来访者：没有\n", 3),
     ],
 )
 def test_dialogues_are_turns_of_client_and_counsellor(tmp_path, content, turns):
-    path = put(tmp_path / "a.json", content)
-    sample = one(path, "cpsycoun" if content is SFT else "auto")
+    sample = one(put(tmp_path / "a.json", content))
     assert sample.text == "下雨了" and "带伞了吗？" in sample.answer
     assert len(sample.turns) == turns and sample.turns[1] == ("counsellor", "带伞了吗？")
+
+
+@pytest.mark.parametrize("to", ["alpaca", "sharegpt"])
+def test_what_the_corpus_is_exported_to_is_read_back(tmp_path, to):
+    records = corpus.load_split("test")[:5]
+    samples = formats.load(exports.export(records, to, tmp_path)[0])
+    assert [(x.text, x.answer) for x in samples] == [(x.post, x.answer_text) for x in records]
+    if to == "sharegpt":
+        assert [x.id for x in samples] == [x.id for x in records]
 
 
 def test_a_folder_of_dialogues_is_read_file_by_file(tmp_path):
@@ -141,6 +160,10 @@ def test_the_books_own_records_keep_labels_spans_and_split():
         ("cbt-bench", [{"thoughts": "x"}], 1, "missing or no list"),
         ("psyqa", [{"question": "x"}], 1, "missing or no list"),
         ("emollm", [{"talk": []}], 1, "missing or no list"),
+        ("alpaca", [{"instruction": "x"}], 1, "missing or no text"),
+        ("alpaca", [SFT[0], {**SFT[0], "history": [["x"]]}], 2, "no list of pairs"),
+        ("sharegpt", [{"conversations": "x"}], 1, "no dialogue: a list of from and value"),
+        ("sharegpt", [*SHAREGPT, {"conversations": [{"from": "ghost", "value": "x"}]}], 2, "is 'ghost'"),
         ("csv", "text,label\n好,a,b\n", 2, "another number of cells"),
         ("csv", "text,label\n,a\n", 2, "is empty"),
         ("cogdis", "", 0, "nothing in it"),
@@ -179,6 +202,8 @@ FORMS = {
     "cbt-bench": CBT_BENCH,
     "smile": SMILE,
     "emollm": EMOLLM,
+    "alpaca": SFT,
+    "sharegpt": SHAREGPT,
 }
 
 
@@ -227,12 +252,13 @@ KEYS = st.sampled_from(
     [
         *("question", "answers", "answer_text", "labels_sequence", "start", "end", "type", "thoughts", "distortions"),
         *("role", "content", "messages", "conversation", "input", "output", "instruction", "history", "id"),
+        *("conversations", "from", "value"),
     ]
 )
 JSON = st.recursive(LEAF, lambda x: st.lists(x, max_size=3) | st.dictionaries(KEYS, x, max_size=6), max_leaves=12)
 
 
-@pytest.mark.parametrize("form", ["psyqa", "cbt-bench", "cpsycoun", "smile", "emollm"])
+@pytest.mark.parametrize("form", ["psyqa", "cbt-bench", "cpsycoun", "smile", "emollm", "alpaca", "sharegpt"])
 @settings(deadline=None, max_examples=100)
 @given(items=st.lists(JSON, max_size=4), lines=st.booleans())
 def test_whatever_json_holds_each_item_is_kept_or_named(tmp_path_factory, form, items, lines):
@@ -247,7 +273,7 @@ def test_whatever_json_holds_each_item_is_kept_or_named(tmp_path_factory, form, 
 
 
 def test_a_line_that_is_no_json_is_named_as_such_in_dialogues_too(tmp_path):
-    for form, good in (("smile", {"messages": SMILE}), ("cpsycoun", SFT[0]), ("emollm", EMOLLM[0])):
+    for form, good in (("smile", {"messages": SMILE}), ("cpsycoun", SFT[0]), ("emollm", EMOLLM[0]), ("sharegpt", SHAREGPT[0])):
         path = put(tmp_path / "a.jsonl", json.dumps(good) + "\n{broken\n" + json.dumps(good) + "\n")
         samples, problems = formats.read(path, form)
         assert [sample.line for sample in samples] == [1, 3]
