@@ -117,20 +117,24 @@ def align(hypotheses: Tokens, references: Tokens) -> tuple[Ints, Ints]:
 
 
 def distinct_share(texts: Tokens, order: int) -> tuple[NDArray[np.float64], Ints]:
-    """Every text's share in the corpus's distinct n-grams, and its number of n-grams, both (n,).
+    """Every text's part in the corpus's distinct n-grams, and its number of n-grams, both (n,).
 
-    An n-gram that the corpus holds c times adds 1/c for each occurrence, so the shares sum to the number of distinct
-    n-grams: corpus-level distinct-n (Li et al. 2016) becomes a ratio of two sums over texts.
+    A text's part is the n-grams that no other text has, which leave with it, and an equal portion of all the others.
+    The parts sum to the number of distinct n-grams, so corpus-level distinct-n (Li et al. 2016) becomes a ratio of two
+    sums over texts; and they differ as the jackknife's values do (Efron and Stein 1981), so its interval is as wide.
     """
+    size = len(texts.lengths)
     whole = Tokens(texts.ids, np.array([len(texts.ids)]))
-    text = np.repeat(np.arange(len(texts.lengths)), texts.lengths)
-    offset = _offsets(texts.lengths)
-    inside = (texts.lengths[text] - offset) >= order
+    text = np.repeat(np.arange(size), texts.lengths)
+    inside = (texts.lengths[text] - _offsets(texts.lengths)) >= order
     *_, (_, ids, _, _) = _ngrams([whole], order)
     kept = inside[: len(ids)]  # an n-gram that straddles two texts was numbered too
     ids, text = ids[kept], text[: len(ids)][kept]
-    share = np.bincount(text, 1 / np.bincount(ids, minlength=1)[ids], len(texts.lengths))
-    return share.astype(np.float64), np.maximum(texts.lengths - order + 1, 0)
+    first, last = np.full((2, int(ids.max(initial=-1)) + 1), -1)
+    last[ids], first[ids[::-1]] = text, text[::-1]  # of a place that is written twice the last value stays
+    alone = np.bincount(first[(first == last) & (first >= 0)], minlength=size)
+    shared = int((first != last).sum())
+    return alone + shared / size, np.maximum(texts.lengths - order + 1, 0)
 
 
 def _ngrams(sides: Sequence[Tokens], order: int) -> Iterator[tuple[int, Ints, Ints, Ints]]:

@@ -172,7 +172,7 @@ def meteor(texts: Texts, unit: Literal["character", "word"]) -> Statistics:
 
 
 def distinct(texts: Texts, order: int) -> Statistics:
-    """Corpus-level distinct-n (Li et al. 2016) on characters; its interval holds the corpus's n-gram counts fixed."""
+    """Corpus-level distinct-n (Li et al. 2016) on characters, for corpora of this many texts: it falls with more."""
     share, total = overlap.distinct_share(overlap.characters(texts.hypotheses), order)
     return Statistics(np.column_stack([share, total]))
 

@@ -138,6 +138,16 @@ def test_distinct_is_distinct_over_total(texts):
     assert value == pytest.approx(len(set(grams)) / len(grams)) if grams else np.isnan(value)
 
 
+def test_the_interval_of_distinct_n_is_as_wide_as_its_spread_over_other_letters():
+    records = [record for split in ("train", "dev", "test") for record in corpus.load_split(split)]
+    letters, generator = [record.answer_text for record in records], np.random.default_rng(0)
+    drawn = [generator.choice(letters, 40, replace=False).tolist() for _ in range(100)]
+    statistics = [surface.distinct(Texts(texts, []), 2) for texts in drawn]
+    spread = np.std([one.value for one in statistics])
+    width = np.mean([high - low for low, high in (resampling.intervals([one])[0] for one in statistics)])
+    assert 0.9 < width / (2 * 1.96 * spread) < 1.3
+
+
 def test_answer_load_counts_what_is_asked_and_what_is_suggested():
     texts = ["真的每次都是吗？那一次呢？", "今晚先写一页。", "", "能做到吗？"]
     measured = metrics.measure(texts, metrics=["requests", "suggestions"])
