@@ -283,7 +283,7 @@ def score(
     normalise: Annotated[
         list[str] | None, typer.Option(help="width or simplified: bring all texts into this form; again for both")
     ] = None,
-    resamples: Annotated[int, typer.Option(min=1, help="bootstrap resamples and randomisation trials")] = 1000,
+    resamples: Annotated[int, typer.Option(help="bootstrap resamples and randomisation trials")] = 1000,
     seed: Annotated[int, typer.Option(help="of resampling")] = 0,
     json_out: Annotated[Path | None, typer.Option("--json", help="write everything here")] = None,
 ) -> None:

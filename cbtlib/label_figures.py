@@ -275,6 +275,7 @@ def topics(labelled: Labelled) -> Drawn:
 
 def lengths(labelled: Labelled, resamples: int = 1000, seed: int = 0) -> Drawn:
     """Length by number of labels, and Spearman's correlation of the two with a bootstrap interval."""
+    resampling.check(resamples)
     count = labelled.labels.sum(1)
     rho = float(stats.spearmanr(count, labelled.lengths).statistic)
     low, high = np.quantile(spearman_draws(count, labelled.lengths, resamples, seed), [0.025, 0.975])

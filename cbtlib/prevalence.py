@@ -30,7 +30,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from cbtlib import CbtError
+from cbtlib import CbtError, resampling
 from cbtlib.corpus import TYPES
 
 Bools = NDArray[np.bool_]
@@ -57,6 +57,7 @@ def wilson(k: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tuple[Floats
     k, n = np.asarray(k, float), np.asarray(n, float)
     if (n <= 0).any() or (k < 0).any() or (k > n).any():
         raise CbtError("a share needs 0 <= count <= total and a total above 0; there is nothing to divide by")
+    resampling.check(confidence=confidence)
     z = stats.norm.ppf(0.5 + confidence / 2)
     middle = (k + z**2 / 2) / (n + z**2)
     half = z / (n + z**2) * np.sqrt(k * (n - k) / n + z**2 / 4)
@@ -75,6 +76,7 @@ def shares(labels: ArrayLike, types: Sequence[str] = TYPES, confidence: float = 
 
 def bootstrap_shares(labels: ArrayLike, resamples: int = 1000, seed: int = 0) -> Floats:
     """Shares of every type, of `any`, and the mean number of labels a row, by resample: (resamples, types + 2)."""
+    resampling.check(resamples)
     found = _labels(labels, None)
     patterns, counts = _patterns(found)
     draws = np.random.default_rng(seed).multinomial(len(found), counts / len(found), size=resamples)
@@ -118,6 +120,7 @@ def rogan_gladen(detected: ArrayLike, gold: ArrayLike, gold_detected: ArrayLike,
     `detected` (n,) on the rows to estimate; `gold` and `gold_detected` (m,) on other rows. The interval is Lang and
     Reiczigel's (2014, eq. 5), which holds for small gold samples. CbtError when se + sp <= 1 or a class is empty.
     """
+    resampling.check(confidence=confidence)
     found = _binary(detected, "detections")
     truth, seen = _pair(gold, gold_detected)
     positives, negatives = int(truth.sum()), int((~truth).sum())

@@ -27,7 +27,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from cbtlib import CbtError, agreement
-from cbtlib.resampling import Floats, Statistics, holm, interval, intervals, randomisation
+from cbtlib.resampling import Floats, Statistics, check, holm, interval, intervals, randomisation
 
 COLUMNS = ("rater", "item", "system", "criterion", "score")
 CATEGORIES = 3  # the scores 0, 1, 2
@@ -75,6 +75,7 @@ class _Cube:
 
 def analyse(ratings: pd.DataFrame, resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Analysis:
     """Analyse ratings; CbtError for missing columns, no rating, a score outside 0..2, or a reply rated twice."""
+    check(resamples, confidence)
     settings = (resamples, confidence, seed)
     tables: dict[str, list[dict[str, Any]]] = {
         "means": [],

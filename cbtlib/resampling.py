@@ -65,11 +65,20 @@ class Statistics:
         return self.formula(self.rows)
 
 
+def check(resamples: int = 1, confidence: float = 0.95) -> None:
+    """CbtError for a number of resamples or trials below 1, or a confidence that is not between 0 and 1."""
+    if not isinstance(resamples, int | np.integer) or resamples < 1:
+        raise CbtError(f"resamples is {resamples!r}: give a whole number of at least 1; 1000 is usual")
+    if not 0 < confidence < 1:
+        raise CbtError(f"confidence is {confidence!r}: give a share between 0 and 1; 0.95 is usual")
+
+
 def bootstrap(statistics: Sequence[Statistics], resamples: int = 1000, seed: int = 0) -> Floats:
     """Values of all statistics on the same resamples of the items: (resamples, len(statistics)).
 
-    Raises CbtError when the statistics do not describe the same number of items.
+    Raises CbtError when the statistics do not describe the same number of items, or for resamples below 1.
     """
+    check(resamples)
     items = _items(statistics)
     generator = np.random.default_rng(seed)
     values = []
@@ -82,6 +91,7 @@ def bootstrap(statistics: Sequence[Statistics], resamples: int = 1000, seed: int
 
 def interval(values: Floats, confidence: float = 0.95) -> tuple[float, float]:
     """Percentile interval of bootstrap values (resamples,)."""
+    check(confidence=confidence)
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
@@ -89,6 +99,7 @@ def interval(values: Floats, confidence: float = 0.95) -> tuple[float, float]:
 
 def bca(values: Floats, estimate: float, jackknife: Floats, confidence: float = 0.95) -> tuple[float, float]:
     """Expanded BCa interval from bootstrap values (resamples,), the estimate, and leave-one-out values (n,)."""
+    check(confidence=confidence)
     if not (np.isfinite(values).all() and np.isfinite(jackknife).all() and np.isfinite(estimate)):
         return np.nan, np.nan
     slack = 1e-12 * max(1.0, abs(estimate))
@@ -109,7 +120,11 @@ def bca(values: Floats, estimate: float, jackknife: Floats, confidence: float = 
 def intervals(
     statistics: Sequence[Statistics], resamples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> list[tuple[float, float]]:
-    """An expanded BCa interval for each of the statistics; (NaN, NaN) for all when there is only one item."""
+    """An expanded BCa interval for each of the statistics; (NaN, NaN) for all when there is only one item.
+
+    Raises CbtError for settings that are none, and for statistics of different numbers of items.
+    """
+    check(resamples, confidence)
     if _items(statistics) < 2:
         return [(np.nan, np.nan)] * len(statistics)
     values = bootstrap(statistics, resamples, seed).T
@@ -121,6 +136,7 @@ def randomisation(one: Statistics, two: Statistics, trials: int = 1000, seed: in
 
     Systems with equal values on every item give 1; a value that is undefined, as given or swapped, gives NaN.
     """
+    check(trials)
     items = _items([one, two])
     observed = abs(one.value - two.value)
     total, difference = one.rows.sum(axis=0) + two.rows.sum(axis=0), one.rows - two.rows
