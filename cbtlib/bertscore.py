@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from cbtlib import CbtError
-from cbtlib.metrics import Metric
+from cbtlib.metrics import OWN, Metric
 from cbtlib.resampling import Statistics
 from cbtlib.surface import Texts
 
@@ -178,7 +178,7 @@ def metric(encoder: Encoder, idf: bool = False) -> Metric:
     """BERTScore on an encoder as an entry for `metrics.METRICS`."""
     made = f"model:{encoder.name}|layer:{encoder.layer}|idf:{'yes' if idf else 'no'}"
     made += f"|specials:{'matched' if encoder.bidirectional else 'no'}|rescaled:no"
-    made += f"|transformers:{version('transformers')}"
+    made += f"|{OWN}|transformers:{version('transformers')}"
     return Metric(lambda texts: bertscore(texts, encoder, idf), made, model=True)
 
 

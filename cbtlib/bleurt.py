@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cbtlib import CbtError
-from cbtlib.metrics import Metric
+from cbtlib.metrics import OWN, Metric
 from cbtlib.resampling import Statistics
 from cbtlib.surface import Texts
 
@@ -43,7 +43,7 @@ def metric(checkpoint: Path | str, python: Path | str) -> Metric:
     checkpoint = Path(checkpoint)
     if not checkpoint.is_dir():
         raise CbtError(f"{checkpoint} is no BLEURT checkpoint: it is the folder that the downloaded archive holds")
-    return Metric(lambda texts: bleurt(texts, checkpoint, python), f"checkpoint:{checkpoint.name}")
+    return Metric(lambda texts: bleurt(texts, checkpoint, python), f"checkpoint:{checkpoint.name}|{OWN}")
 
 
 def bleurt(texts: Texts, checkpoint: Path, python: Path | str) -> Statistics:

@@ -17,6 +17,7 @@ Notable choices
   always reads both sides in these forms: a copy in other characters is a copy.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cbtlib import CbtError, formats, gates, surface
-from cbtlib.resampling import Statistics, bca, bootstrap, holm, intervals, randomisation
+from cbtlib.resampling import Statistics, bca, bootstrap, check, holm, intervals, randomisation
 from cbtlib.surface import References, Texts
 
 Hypotheses = Sequence[str | Sequence[str]]  # for each item a text, or the texts of several samples
@@ -92,30 +93,35 @@ def _bertscore(texts: Texts) -> Statistics:
     return bertscore.bertscore(texts, bertscore.encoder("embedded"))
 
 
+OWN = f"cbtlib:{version('cbtlib')}"
+"""The version of what this library measures by itself, as sacrebleu signs what is its own."""
 _SACREBLEU = f"sacrebleu:{version('sacrebleu')}"
-_METEOR = "match:exact|alpha:0.9|beta:3|gamma:0.5|case:lower"
+_METEOR = f"match:exact|alpha:0.9|beta:3|gamma:0.5|case:lower|{OWN}"
 METRICS: dict[str, Metric] = {
     "bleu": Metric(surface.bleu, f"tok:zh|smooth:exp|case:mixed|{_SACREBLEU}"),
     "chrf": Metric(surface.chrf, f"nc:6|nw:0|beta:2|space:no|case:mixed|{_SACREBLEU}"),
     "meteor_char": Metric(lambda texts: surface.meteor(texts, "character"), f"tok:char|{_METEOR}"),
     "meteor_word": Metric(lambda texts: surface.meteor(texts, "word"), f"tok:rjieba-{version('rjieba')}|{_METEOR}"),
-    "distinct_1": Metric(lambda texts: surface.distinct(texts, 1), "tok:char|space:no|scope:corpus", ""),
-    "distinct_2": Metric(lambda texts: surface.distinct(texts, 2), "tok:char|space:no|scope:corpus", ""),
-    "length": Metric(surface.length, "unit:char|space:no", ""),
-    "repetition": Metric(surface.repetition, "tok:char|n:4|space:no", ""),
-    "copied": Metric(surface.copied, "tok:char|n:4|space:no|from:source", "sources"),
-    "parts": Metric(_parts, "of:5|by:cbtlib.structure", ""),
-    "named": Metric(_named, "by:cbtlib.distortions|negated:no", ""),
+    "distinct_1": Metric(lambda texts: surface.distinct(texts, 1), f"tok:char|space:no|scope:corpus|{OWN}", ""),
+    "distinct_2": Metric(lambda texts: surface.distinct(texts, 2), f"tok:char|space:no|scope:corpus|{OWN}", ""),
+    "length": Metric(surface.length, f"unit:char|space:no|{OWN}", ""),
+    "repetition": Metric(surface.repetition, f"tok:char|n:4|space:no|{OWN}", ""),
+    "copied": Metric(surface.copied, f"tok:char|n:4|space:no|from:source|{OWN}", "sources"),
+    "parts": Metric(_parts, f"of:5|by:structure|{OWN}", ""),
+    "named": Metric(_named, f"by:distortions|negated:no|{OWN}", ""),
     # the answer load: what one letter asks of a reader who is already burdened
-    "requests": Metric(_requests, "by:question-mark|unit:sentence", ""),
-    "suggestions": Metric(_suggestions, "by:cbtlib.structure|unit:sentence", ""),
+    "requests": Metric(_requests, f"by:question-mark|unit:sentence|{OWN}", ""),
+    "suggestions": Metric(_suggestions, f"by:structure|unit:sentence|{OWN}", ""),
     "bertscore": Metric(
         _bertscore,
-        f"model:embedded|layer:9|idf:no|specials:no|rescaled:no|transformers:{version('transformers')}",
+        f"model:embedded|layer:9|idf:no|specials:no|rescaled:no|{OWN}|transformers:{version('transformers')}",
         model=True,
     ),
 }
 """Every metric by name. A metric on another model is another entry: `METRICS["bertscore"] = bertscore.metric(…)`."""
+
+SHOWN = 3
+"""Leaks that an error names before it counts the rest."""
 
 OVERLAP = ("bleu", "chrf", "meteor_char", "meteor_word")
 
@@ -231,6 +237,11 @@ def leaks(training: Sequence[str], test: Sequence[str]) -> list[Leak]:
         _several(texts)
         for number, text in enumerate(texts, 1):
             _text(text, f"{side} {number}")
+    return list(_leaks(tuple(training), tuple(test)))
+
+
+@functools.lru_cache(maxsize=4)  # several systems on one test are one question to the gate
+def _leaks(training: Sequence[str], test: Sequence[str]) -> tuple[Leak, ...]:
     for form in formats.NORMAL_FORMS:
         convert = formats.converter(form)
         training, test = [convert(text) for text in training], [convert(text) for text in test]
@@ -240,11 +251,19 @@ def leaks(training: Sequence[str], test: Sequence[str]) -> list[Leak]:
     near = gates.near_duplicates([*training, *(test[index] for index in rest)])
     found = [Leak(index, other, 1.0) for index, other in same.items()]
     found += [Leak(rest[j - len(training)], i, value) for i, j, value in near if i < len(training) <= j]
-    return sorted(found, key=lambda leak: (leak.test, leak.training))
+    return tuple(sorted(found, key=lambda leak: (leak.test, leak.training)))
 
 
-def leak_gate(training: Sequence[str] | None, test: Sequence[str], allow_leak: bool = False) -> str:
-    """What the signature says of leaks; LeakError when there are some and they are not allowed."""
+def leak_gate(
+    training: Sequence[str] | None,
+    test: Sequence[str],
+    allow_leak: bool = False,
+    places: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> str:
+    """What the signature says of leaks; LeakError when there are some and they are not allowed.
+
+    `places` says for each training and each test text where it stands, for the error; without it they are numbered.
+    """
     if training is None:
         return "leak:unchecked"
     found = leaks(training, test)
@@ -253,11 +272,16 @@ def leak_gate(training: Sequence[str] | None, test: Sequence[str], allow_leak: b
     texts = len({leak.test for leak in found})
     if allow_leak:
         return f"leak:ALLOWED-{texts}-of-{len(test)}"
-    first = found[0]
+    learnt, asked = places or (
+        [f"training text {number}" for number in range(1, len(training) + 1)],
+        [f"test text {number}" for number in range(1, len(test) + 1)],
+    )
+    first = list({leak.test: leak for leak in reversed(found)}.values())[::-1][:SHOWN]
+    like = "; ".join(f"{asked[leak.test]} is {leak.similarity:.2f} like {learnt[leak.training]}" for leak in first)
+    more = f"; and {texts - len(first)} more" if texts > len(first) else ""
     raise LeakError(
-        f"{texts} of {len(test)} test texts were trained on (test text {first.test + 1} is {first.similarity:.2f} like "
-        f"training text {first.training + 1}), so this would be no test; take them out of either file, or pass "
-        "--allow-leak (allow_leak=True) to have the leak printed into the signature"
+        f"{texts} of {len(test)} test texts were trained on ({like}{more}), so this would be no test; take them out of "
+        "either file, or pass --allow-leak (allow_leak=True) to have the leak printed into the signature"
     )
 
 
@@ -279,6 +303,7 @@ def compare(
 
     The leak gate is that of `score`.
     """
+    check(resamples, confidence)
     if base is not None and base not in systems:
         raise CbtError(f"there is no system {base!r} to compare with; the systems are {', '.join(systems)}")
     pairs = [(one, base) for one in systems if one != base] if base else [(b, a) for a, b in combinations(systems, 2)]

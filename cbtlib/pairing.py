@@ -24,46 +24,57 @@ from cbtlib.answers import OUTCOMES
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What a file holds for each id: outcome and text, and the post it answers where the file has it."""
+    """What a file holds for each id: outcome and text, the line, and the post it answers where the file has it."""
 
     path: Path
     texts: dict[str, tuple[str, str]]
+    lines: dict[str, int]
     posts: dict[str, str]
+
+    def place(self, item: str, what: str) -> str:
+        """Where the text of an item stands, for a sentence about it."""
+        return f"{self.path}:{self.lines[item]} ({what} of {item})"
 
 
 def read(path: Path) -> Side:
     """Read one file; CbtError with the line for what is neither an answer nor a text, or an id that comes twice."""
-    if not path.is_file():
-        raise CbtError(f"{path} does not exist, or is no file")
-    try:
-        content = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise CbtError(f"{path}:{line} is not UTF-8 text; save the file as UTF-8") from None
+    content = _content(path)
     if path.suffix == ".txt":
         lines = [line.rstrip("\r") for line in content.removesuffix("\n").split("\n")]
-        return Side(path, {str(number): ("ok", line) for number, line in enumerate(lines, 1)}, {})
-    first = content.partition("\n")[0]
-    if path.suffix == ".jsonl" and '"text"' in first:
+        numbers = range(1, len(lines) + 1)
+        texts = {str(number): ("ok", line) for number, line in zip(numbers, lines, strict=True)}
+        return Side(path, texts, {str(number): number for number in numbers}, {})
+    if _answered(path, content):
         return _answers(path)
-    try:
-        form = formats.detect(path)
-    except CbtError:
-        raise CbtError(
-            f"{path} holds neither answers (JSON Lines of id, outcome and text) nor a corpus in a known form "
-            f"({', '.join(formats.FORMATS)}); rename its fields, or give plain lines as .txt"
-        ) from None
-    samples, problems = formats.read(path, form)
-    if problems:
-        one = problems[0]
-        raise CbtError(f"{path}:{one.line} {one.field} {one.what} ({len(problems)} such problems); mend the file first")
+    samples = _samples(path)
     unanswered = [sample for sample in samples if sample.answer is None]
     if unanswered:
         raise CbtError(f"{path}:{unanswered[0].line} holds no answer, so there is nothing to score against")
+    lines = {}
+    for sample in samples:
+        if sample.id in lines:
+            where = f"{path}:{sample.line} holds the id {sample.id!r} of line {lines[sample.id]} again"
+            raise CbtError(f"{where}; one item needs one answer (several references are several files)")
+        lines[sample.id] = sample.line
     texts = {sample.id: ("ok", sample.answer or "") for sample in samples}
-    if len(texts) < len(samples):
-        raise CbtError(f"{path} holds an id twice; one item needs one answer (several references are several files)")
-    return Side(path, texts, {sample.id: sample.text for sample in samples})
+    return Side(path, texts, lines, {sample.id: sample.text for sample in samples})
+
+
+def learnt(path: Path) -> list[tuple[str, str]]:
+    """Every text of a training file behind its place: lines, answers, posts, and each turn of a dialogue."""
+    content = _content(path)
+    if path.suffix == ".txt" or _answered(path, content):
+        side = read(path)
+        found = [(side.place(item, "text"), text) for item, (_, text) in side.texts.items()]
+    else:
+        found = []
+        for sample in _samples(path):
+            texts = [("post", sample.text), ("answer", sample.answer or "")]
+            texts += [(f"turn {number}", text) for number, (_, text) in enumerate(sample.turns or (), 1)]
+            # a turn that is the whole post or answer has been named as such
+            first = {text: what for what, text in reversed(texts)}
+            found += [(f"{path}:{sample.line} ({what} of {sample.id})", text) for text, what in first.items()]
+    return [(place, text) for place, text in found if text.strip()]
 
 
 def score(
@@ -109,11 +120,7 @@ def score(
     if not names and not posts:
         why = f"not run: needs the posts, and {golds[0].path} holds none"
         missing |= {name: why for name, metric in metrics.METRICS.items() if metric.needs == "sources"}
-    trained = None
-    if training:
-        sides = [read(path) for path in training]
-        trained = [text for side in sides for _, text in side.texts.values()]
-        trained += [post for side in sides for post in side.posts.values()]
+    trained = _gate(training, golds, allow_leak)
 
     def inputs(items: Sequence[str]) -> dict[str, Any]:
         given = [[gold.texts[item] for item in items] for gold in golds]
@@ -154,8 +161,57 @@ def score(
     return report.without_nan(found)
 
 
+def _gate(training: Sequence[Path], golds: Sequence[Side], allow_leak: bool) -> list[str] | None:
+    """The texts of the training files, once no text of the test is among them or that is allowed; None without any.
+
+    All items are looked at, the unanswered too, and the error names files and lines.
+    """
+    if not training:
+        return None
+    rows = [row for path in training for row in learnt(path)]
+    trained = [text for _, text in rows]
+    asked = {golds[0].place(item, "post"): post for item, post in golds[0].posts.items()}
+    for gold in golds:
+        asked |= {
+            gold.place(item, "reference"): text for item, (outcome, text) in gold.texts.items() if outcome == "ok"
+        }
+    metrics.leak_gate(trained, list(asked.values()), allow_leak, ([place for place, _ in rows], list(asked)))
+    return trained
+
+
+def _content(path: Path) -> str:
+    if not path.is_file():
+        raise CbtError(f"{path} does not exist, or is no file")
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise CbtError(f"{path}:{line} is not UTF-8 text; save the file as UTF-8") from None
+
+
+def _answered(path: Path, content: str) -> bool:
+    """Whether a file is one of answers: JSON Lines whose first has a text."""
+    return path.suffix == ".jsonl" and '"text"' in content.partition("\n")[0]
+
+
+def _samples(path: Path) -> list[formats.Sample]:
+    try:
+        form = formats.detect(path)
+    except CbtError:
+        raise CbtError(
+            f"{path} holds neither answers (JSON Lines of id, outcome and text) nor a corpus in a known form "
+            f"({', '.join(formats.FORMATS)}); rename its fields, or give plain lines as .txt"
+        ) from None
+    samples, problems = formats.read(path, form)
+    if problems:
+        one = problems[0]
+        raise CbtError(f"{path}:{one.line} {one.field} {one.what} ({len(problems)} such problems); mend the file first")
+    return samples
+
+
 def _answers(path: Path) -> Side:
     texts: dict[str, tuple[str, str]] = {}
+    lines: dict[str, int] = {}
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             where = f"{path}:{number}"
@@ -174,8 +230,8 @@ def _answers(path: Path) -> Side:
                 )
             if item in texts:
                 raise CbtError(f"{where}, field id: {item!r} stands here twice")
-            texts[item] = (outcome, text)
-    return Side(path, texts, {})
+            texts[item], lines[item] = (outcome, text), number
+    return Side(path, texts, lines, {})
 
 
 def _same_items(side: Side, gold: Side) -> None:

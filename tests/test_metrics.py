@@ -5,8 +5,10 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
+import pandas as pd
 import pytest
 import sacrebleu
 import scipy.stats
@@ -16,7 +18,7 @@ from nltk.translate.meteor_score import single_meteor_score
 from sacrebleu.metrics import BLEU, CHRF
 from typer.testing import CliRunner
 
-from cbtlib import ROOT, CbtError, corpus, metrics, overlap, pairing, resampling, surface
+from cbtlib import ROOT, CbtError, corpus, exports, metrics, overlap, pairing, prevalence, ratings, resampling, surface
 from cbtlib.cli import app
 from cbtlib.resampling import Statistics
 from cbtlib.surface import Texts
@@ -231,6 +233,42 @@ def test_a_signature_tells_two_settings_apart():
     assert len(signatures) == 2
     said = r"nrefs:1\|width:as-is\|script:as-is\|traditional:0\+0\|empty:0\|empties:0\|.*ci:0.95-bca-1000"
     assert all(re.search(said, s) for s in signatures)
+
+
+def test_a_measure_of_our_own_is_signed_with_our_version():
+    texts = ["我很好。", "不太好。"]
+    own = [name for name, one in metrics.METRICS.items() if "sacrebleu:" not in one.signature]
+    assert {"meteor_char", "meteor_word", "parts", "distinct_2", "bertscore"} <= set(own)
+    assert all(re.search(r"(^|\|)cbtlib:\d+\.\d+", metrics.METRICS[name].signature) for name in own)
+    (score,) = metrics.score(texts, [texts], metrics=["meteor_char"])
+    assert f"|cbtlib:{version('cbtlib')}|" in score.signature
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"resamples": 0}, "resamples is 0: give a whole number of at least 1"),
+        ({"resamples": -3}, "resamples is -3: give"),
+        ({"resamples": 10.5}, "resamples is 10.5: give"),
+        ({"confidence": 95}, "confidence is 95: give a share between 0 and 1"),
+        ({"confidence": 0}, "confidence is 0: give"),
+        ({"confidence": float("nan")}, "confidence is nan: give"),
+    ],
+)
+def test_settings_of_an_interval_that_are_none_get_one_sentence_everywhere(settings, message):
+    texts, table = ["我很好", "不太好"], pd.DataFrame([("a", "1", "s", "c", 1)], columns=ratings.COLUMNS)
+    calls = [
+        lambda **given: metrics.score(texts, [texts], **given),
+        lambda **given: metrics.score(texts[:1], [texts[:1]], **given),
+        lambda **given: metrics.compare({"a": texts, "b": texts}, [texts], **given),
+        lambda **given: ratings.analyse(table, **given),
+        lambda **given: resampling.intervals([Statistics.mean([1.0])], **given),
+    ]
+    if "confidence" in settings:
+        calls.append(lambda **given: prevalence.wilson(1, 2, **given))
+    for call in calls:
+        with pytest.raises(CbtError, match=message):
+            call(**settings)
 
 
 def test_traditional_characters_are_counted():
@@ -482,6 +520,46 @@ def test_the_command_refuses_a_leak_and_prints_an_allowed_one(files):
     assert allowed.exit_code == 0 and "leak:ALLOWED-12-of-12" in allowed.output
     clean = run("--hyp", good, "--ref", gold, "--train", ROOT / "data/corpus/train.jsonl", "--resamples", 50)
     assert clean.exit_code == 0 and "leak:none" in clean.output
+
+
+def test_a_leak_is_named_by_file_and_line_on_both_sides_and_looked_for_once(files, monkeypatch):
+    records, gold, good, folder = files
+    trained = folder / "trained.jsonl"
+    corpus.dump(corpus.load_split("train")[:3] + records[4:], trained)
+    post, letter = rf"\(post of {records[4].id}\)", rf"\(answer of {records[4].id}\)"
+    with pytest.raises(metrics.LeakError) as caught:
+        pairing.score(good, [gold], training=[trained], names=["chrf"])
+    said = str(caught.value)
+    assert re.search(rf"4 of 12 test texts.*{gold}:5 {post} is 1.00 like {trained}:4 {post};", said)
+    assert re.search(rf"{gold}:5 \(reference of .*\) is 1.00 like {trained}:4 {letter}; and 1 more\)", said)
+    bases = [write_answers(folder / f"{n}.jsonl", [(r.id, "ok", "慢慢来。" * n) for r in records]) for n in (1, 2, 3)]
+    looked = []
+    near = metrics.gates.near_duplicates
+    monkeypatch.setattr(metrics.gates, "near_duplicates", lambda texts: looked.append(1) or near(texts))
+    metrics._leaks.cache_clear()
+    pairing.score(good, [gold], bases=bases, training=[trained], allow_leak=True, names=["chrf"], resamples=20)
+    assert len(looked) == 1
+
+
+@pytest.mark.parametrize("to", ["alpaca", "sharegpt"])
+def test_the_gate_reads_what_the_corpus_is_exported_to(files, to):
+    records, gold, good, folder = files
+    exported = exports.export(records, to, folder / "export")[0]
+    with pytest.raises(metrics.LeakError, match=f"12 of 12 test texts.* like {exported}:1 "):
+        pairing.score(good, [gold], training=[exported], names=["chrf"])
+    if to == "sharegpt":  # it keeps ids, so it is a reference too
+        row = pairing.score(good, [exported], names=["chrf"], resamples=20)["scores"][str(good)][0]
+        assert row["value"] == 100
+
+
+def test_a_letter_that_is_one_turn_of_a_long_dialogue_is_a_leak(files):
+    records, gold, good, folder = files
+    turns = [("user", "今天聊什么？"), ("assistant", "先说说这一周。" * 60), ("user", "我在听。" * 80)]
+    turns += [("assistant", records[2].answer_text), ("user", "谢谢。"), ("assistant", "下周见，慢慢来。" * 80)]
+    dialogue = [{"conversations": [{"from": who, "value": text} for who, text in turns]}]
+    (folder / "long.json").write_text(json.dumps(dialogue, ensure_ascii=False), "utf-8")
+    with pytest.raises(metrics.LeakError, match=r"1 of 12 .* like .*long.json:1 \(turn 4 of 1\)"):
+        pairing.score(good, [gold], training=[folder / "long.json"], names=["chrf"])
 
 
 @pytest.mark.parametrize(
