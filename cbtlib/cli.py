@@ -430,7 +430,7 @@ def ratings_judge(
     from cbtlib import judge as judging
 
     texts, systems = _posts_and_answers(posts, answers)
-    human = forms.read(against, forms.read_key(key)) if against and key else None
+    human = forms.read(against, forms.read_key(key)).dropna() if against and key else None
     criteria = [] if human is None else list(human["criterion"].unique())
     if bool(against) != bool(key):
         raise CbtError("--against FILE and --key FILE belong together: without the key no rating has a system")
@@ -458,7 +458,7 @@ def ratings_judge(
             f"against people, {name}: kappa {agreed['kappa']:.2f} [{agreed['low']:.2f}, {agreed['high']:.2f}], ", end=""
         )
         print(f"{agreed['pairs']} pairs: {agreed['verdict']}")
-    if human is None:
+    if not criteria:
         print("no human ratings were given (--against): nobody knows whether this judge is right")
     report.write_json(out / "judge.json", report.without_nan(whole))
 

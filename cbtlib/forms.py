@@ -6,7 +6,8 @@ Notable choices
 - Every rater gets an own random order, so that fatigue and learning do not fall on one system.
 - The form is one HTML file without any outside address: it works offline and on a phone and keeps its state locally.
 - What comes back is checked against the key: another sheet's file, an unknown code, a score outside 0..2 or a reply
-  rated twice by one rater is an error with file and row. A score that is not given is missing, never 0.
+  rated twice by one rater is an error with file and row. A score that is not given is missing, never 0, and keeps its
+  row: a blank sheet, or one that never came back, is as visible as a full one.
 """
 
 import csv
@@ -161,9 +162,10 @@ def read(files: Sequence[Path], key: Mapping[str, Any]) -> pd.DataFrame:
     """The ratings of returned files, with the key applied: JSON or CSV of the form, Label Studio's JSON-MIN export, or
     what Argilla's `dataset.records.to_json` writes.
 
-    Columns rater, item, system, criterion, score; one row for each score that was given.
+    Columns rater, item, system, criterion, score: one row for each rater, reply and criterion, its score NaN when it
+    was not given. Raters are those who sent something and those of the key, unless another tool has renamed them.
     """
-    rows: list[dict[str, Any]] = []
+    given: dict[tuple[str, str, str], int | None] = {}
     seen: dict[tuple[str, str], str] = {}
     for path in files:
         for number, row in enumerate(_rows(path), 1):
@@ -179,17 +181,24 @@ def read(files: Sequence[Path], key: Mapping[str, Any]) -> pd.DataFrame:
                 raise CbtError(f"{where}: {rater} rated {code} already in {seen[rater, code]}; keep one of the two")
             seen[rater, code] = where
             for criterion in CRITERIA:
-                score = _score(row.get(criterion.id), f"{where}, field {criterion.id}")
-                if score is not None:
-                    rows.append({"rater": rater, **key["codes"][code], "criterion": criterion.id, "score": score})
-    return pd.DataFrame(rows, columns=["rater", "item", "system", "criterion", "score"])
+                given[rater, code, criterion.id] = _score(row.get(criterion.id), f"{where}, field {criterion.id}")
+    raters = dict.fromkeys(rater for rater, _ in seen)
+    if not raters.keys().isdisjoint(key["raters"]):
+        raters |= dict.fromkeys(key["raters"])
+    rows = [
+        {"rater": rater, **place, "criterion": one.id, "score": given.get((rater, code, one.id))}
+        for rater in raters
+        for code, place in key["codes"].items()
+        for one in CRITERIA
+    ]
+    return pd.DataFrame(rows, columns=["rater", "item", "system", "criterion", "score"]).astype({"score": float})
 
 
 def read_key(path: Path) -> dict[str, Any]:
     """The key that `make` wrote; CbtError when the file is none."""
     try:
         key = json.loads(path.read_text("utf-8"))
-        assert {"sheet", "codes", "outcomes"} <= set(key)
+        assert {"sheet", "raters", "codes", "outcomes"} <= set(key)
     except FileNotFoundError:
         raise CbtError(f"{path} does not exist; it is the key.json that `cbt ratings sheet` wrote") from None
     except (ValueError, AssertionError, TypeError):

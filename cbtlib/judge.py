@@ -236,7 +236,7 @@ def against(
 
     `human` is a table of ratings as `ratings.analyse` takes it; people prefer the reply with the higher mean score.
     """
-    scores = human[human["criterion"] == criterion].groupby(["item", "system"])["score"].mean()
+    scores = human[human["criterion"] == criterion].groupby(["item", "system"])["score"].mean().dropna()
     mine, theirs, post = [], [], []
     for (item, one, two, _), (forth, back) in _pairs(given).items():
         if (item, one) in scores.index and (item, two) in scores.index:

@@ -134,7 +134,7 @@ def distinct_share(texts: Tokens, order: int) -> tuple[NDArray[np.float64], Ints
     last[ids], first[ids[::-1]] = text, text[::-1]  # of a place that is written twice the last value stays
     alone = np.bincount(first[(first == last) & (first >= 0)], minlength=size)
     shared = int((first != last).sum())
-    return alone + shared / size, np.maximum(texts.lengths - order + 1, 0)
+    return (alone + shared / size).astype(np.float64), np.maximum(texts.lengths - order + 1, 0)
 
 
 def _ngrams(sides: Sequence[Tokens], order: int) -> Iterator[tuple[int, Ints, Ints, Ints]]:

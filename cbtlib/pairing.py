@@ -40,17 +40,16 @@ def read(path: Path) -> Side:
     """Read one file; CbtError with the line for what is neither an answer nor a text, or an id that comes twice."""
     content = _content(path)
     if path.suffix == ".txt":
-        lines = [line.rstrip("\r") for line in content.removesuffix("\n").split("\n")]
-        numbers = range(1, len(lines) + 1)
-        texts = {str(number): ("ok", line) for number, line in zip(numbers, lines, strict=True)}
-        return Side(path, texts, {str(number): number for number in numbers}, {})
+        rows = [line.rstrip("\r") for line in content.removesuffix("\n").split("\n")]
+        numbered = {str(number): number for number in range(1, len(rows) + 1)}
+        return Side(path, {name: ("ok", row) for name, row in zip(numbered, rows, strict=True)}, numbered, {})
     if _answered(path, content):
         return _answers(path)
     samples = _samples(path)
     unanswered = [sample for sample in samples if sample.answer is None]
     if unanswered:
         raise CbtError(f"{path}:{unanswered[0].line} holds no answer, so there is nothing to score against")
-    lines = {}
+    lines: dict[str, int] = {}
     for sample in samples:
         if sample.id in lines:
             where = f"{path}:{sample.line} holds the id {sample.id!r} of line {lines[sample.id]} again"
@@ -172,9 +171,8 @@ def _gate(training: Sequence[Path], golds: Sequence[Side], allow_leak: bool) -> 
     trained = [text for _, text in rows]
     asked = {golds[0].place(item, "post"): post for item, post in golds[0].posts.items()}
     for gold in golds:
-        asked |= {
-            gold.place(item, "reference"): text for item, (outcome, text) in gold.texts.items() if outcome == "ok"
-        }
+        usable = {item: text for item, (outcome, text) in gold.texts.items() if outcome == "ok"}
+        asked |= {gold.place(item, "reference"): text for item, text in usable.items()}
     metrics.leak_gate(trained, list(asked.values()), allow_leak, ([place for place, _ in rows], list(asked)))
     return trained
 

@@ -3,7 +3,8 @@
     analyse     means, agreement, rater bias and system differences of returned ratings
     power       how many items and raters would have shown a difference
 
-Ratings are a table with one row for each score given: rater, item, system, criterion, score (`forms.read` makes it).
+Ratings are a table with one row for each score: rater, item, system, criterion, score (`forms.read` makes it). A row
+without a score says that it was asked for and is missing.
 
 Notable choices
 - Means and differences speak of other items *and* other raters: a hundred items rated by two people say little about a
@@ -56,11 +57,22 @@ class Analysis:
 
 @dataclass(frozen=True, slots=True)
 class _Cube:
-    """Scores of one criterion, (items, raters, systems), NaN where missing."""
+    """Scores of one criterion, (items, raters, systems), NaN where missing; items and raters have one at least.
+
+    `silent` are the raters without a score, `asked` how many scores of each system all raters were asked for.
+    """
 
     scores: Floats
     raters: list[str]
     systems: list[str]
+    silent: list[str]
+    asked: list[int]
+
+    @property
+    def missing(self) -> list[int]:
+        """How many scores of each system are missing."""
+        given = (~np.isnan(self.scores)).sum(axis=(0, 1))
+        return [int(asked - there) for asked, there in zip(self.asked, given, strict=True)]
 
     @property
     def cells(self) -> Floats:
@@ -87,7 +99,11 @@ def analyse(ratings: pd.DataFrame, resamples: int = 2000, confidence: float = 0.
     notes = []
     rows = _checked(ratings)
     for criterion in rows["criterion"].unique():
-        cube = _cube(rows[rows["criterion"] == criterion])
+        own = rows[rows["criterion"] == criterion]
+        if own["score"].isna().all():
+            notes.append(f"{criterion}: there is not one rating of it, so it has no row in any table")
+            continue
+        cube = _cube(own)
         for name, part in (
             ("means", _means),
             ("agreement", _agreement),
@@ -146,7 +162,7 @@ def _checked(ratings: pd.DataFrame) -> pd.DataFrame:
     rows = ratings.dropna(subset=["score"])
     if rows.empty:
         raise CbtError("there is not one rating; a sheet without scores has nothing to analyse")
-    if (blank := rows[list(COLUMNS)].isna()).any(axis=None):
+    if (blank := ratings[list(COLUMNS[:-1])].isna()).any(axis=None):
         name = blank.any().idxmax()
         raise CbtError(f"a rating in row {blank[name].idxmax()} has no {name}; fill it in, or take the row out")
     wrong = rows[~rows["score"].isin(range(CATEGORIES))]
@@ -159,17 +175,21 @@ def _checked(ratings: pd.DataFrame) -> pd.DataFrame:
     if len(twice):
         one = twice.iloc[0]
         raise CbtError(f"{one['rater']} rated {one['item']} of {one['system']} twice for {one['criterion']}; keep one")
-    return rows
+    return ratings
 
 
 def _cube(rows: pd.DataFrame) -> _Cube:
-    axes = [sorted(rows[name].unique()) for name in ("item", "rater", "system")]
+    given = rows.dropna(subset=["score"])
+    raters = sorted(rows["rater"].unique())
+    axes = [sorted(given["item"].unique()), sorted(given["rater"].unique()), sorted(rows["system"].unique())]
     scores = np.full([len(axis) for axis in axes], np.nan)
     places = [
-        pd.Index(axis).get_indexer(rows[name]) for axis, name in zip(axes, ("item", "rater", "system"), strict=True)
+        pd.Index(axis).get_indexer(given[name]) for axis, name in zip(axes, ("item", "rater", "system"), strict=True)
     ]
-    scores[tuple(places)] = rows["score"].astype(float)
-    return _Cube(scores, axes[1], axes[2])
+    scores[tuple(places)] = given["score"].astype(float)
+    replies = rows.groupby("system")["item"].nunique()  # a reply that stands in no row was on no form
+    asked = [int(replies[system]) * len(raters) for system in axes[2]]
+    return _Cube(scores, axes[1], axes[2], [one for one in raters if one not in axes[1]], asked)
 
 
 def _pigeonhole(scores: Floats, resamples: int, confidence: float, seed: int) -> tuple[float, float]:
@@ -216,16 +236,10 @@ def _means(cube: _Cube, resamples: int, confidence: float, seed: int) -> list[di
     for index, system in enumerate(cube.systems):
         given = cube.scores[:, :, index]
         low, high = _clustered(given, confidence)
-        ratings, missing = _given(given)
-        mean = float(np.nanmean(given))
+        ratings, missing = int((~np.isnan(given)).sum()), cube.missing[index]
+        mean = float(np.nanmean(given)) if ratings else np.nan
         rows.append({"system": system, "mean": mean, "low": low, "high": high, "ratings": ratings, "missing": missing})
     return rows
-
-
-def _given(scores: Floats) -> tuple[int, int]:
-    """How many of (replies, raters) scores are given and missing; a reply that nobody rated was not on the form."""
-    present = ~np.isnan(scores)
-    return int(present.sum()), int((~present[present.any(axis=1)]).sum())
 
 
 def _agreement(cube: _Cube, resamples: int, confidence: float, seed: int) -> list[dict[str, Any]]:
@@ -326,8 +340,15 @@ def _most_shared(cube: _Cube) -> tuple[str, str] | None:
 
 def _notes(cube: _Cube) -> list[str]:
     notes = []
+    if missing := sum(cube.missing):
+        notes.append(f"{missing} of {sum(cube.asked)} ratings are missing; they were left out, not filled in")
+    if cube.silent:
+        notes.append(f"no rating came from {', '.join(cube.silent)}; what they were asked counts as missing")
     if len(cube.raters) == 1:
-        return ["one rater: intervals resample items only; there is no agreement to measure, and no power to foresee"]
+        return [
+            *notes,
+            "one rater: intervals resample items only; there is no agreement to measure, and no power to foresee",
+        ]
     if len(cube.raters) < FEW:
         notes.append(
             f"{len(cube.raters)} raters: how another would score is hardly known, so intervals of means are wide"
@@ -337,9 +358,6 @@ def _notes(cube: _Cube) -> list[str]:
         notes.append("the scores never vary (or no reply has two), so alpha and kappa are undefined")
     elif alpha < TOO_LOW:
         notes.append(f"Krippendorff's alpha is {alpha:.2f}, below {TOO_LOW}: too low to conclude from these ratings")
-    given, missing = _given(cube.cells)
-    if missing:
-        notes.append(f"{missing} of {given + missing} ratings are missing; they were left out, not filled in")
     if _most_shared(cube) is None:
         notes.append("no power table: no two systems have two posts that two raters scored for both, and that differ")
     return notes

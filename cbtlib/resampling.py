@@ -7,6 +7,7 @@ Notable choices:
 - All statistics passed together see the same resamples: differences between systems are paired by item.
 - Intervals are bias-corrected and accelerated (BCa, Efron 1987; its jackknife is one subtraction of rows from sums) and
   expanded for few items (Hesterberg 2015, sec. 4.4.2): percentiles cover too little at n = 100, far too little at 12.
+  Bootstrap-t covers one or two points more where few items hold most of the variance, and has no end for a rare share.
 - One item, or a value that some resample leaves undefined, has no interval, and the latter no p value: NaN, no guess.
 - p values add one to count and trials (Davison and Hinkley 1997, eq. 4.11), so none is ever zero.
 """

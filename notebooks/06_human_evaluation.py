@@ -151,14 +151,13 @@ for name in names:
 
 # %% [markdown]
 # What came back is read like any file from outside: a score that is not 0, 1 or 2, a reply rated twice or a file of
-# another sheet is an error with its row. A blank stays missing.
+# another sheet is an error with its row. A blank stays missing, and so does the sheet of a rater who sent nothing back.
 
 # %%
 table = forms.read(returned, key)
 analysis = ratings.analyse(table, resamples=resamples, seed=seed)
-blank = len(key["codes"]) * raters * len(forms.CRITERIA) - len(table)
-page.number("simulated_ratings", len(table), what="simulated scores given")
-page.number("simulated_blank", blank, what="simulated scores forgotten")
+page.number("simulated_ratings", table["score"].notna().sum(), what="simulated scores given")
+page.number("simulated_blank", table["score"].isna().sum(), what="simulated scores forgotten")
 page.table("means", analysis.means.set_index("criterion"), caption="Means of the SIMULATED ratings")
 
 # %% [markdown]

@@ -273,12 +273,8 @@ def test_whatever_json_holds_each_item_is_kept_or_named(tmp_path_factory, form, 
 
 
 def test_a_line_that_is_no_json_is_named_as_such_in_dialogues_too(tmp_path):
-    for form, good in (
-        ("smile", {"messages": SMILE}),
-        ("cpsycoun", SFT[0]),
-        ("emollm", EMOLLM[0]),
-        ("sharegpt", SHAREGPT[0]),
-    ):
+    forms = {"smile": {"messages": SMILE}, "cpsycoun": SFT[0], "emollm": EMOLLM[0], "sharegpt": SHAREGPT[0]}
+    for form, good in forms.items():
         path = put(tmp_path / "a.jsonl", json.dumps(good) + "\n{broken\n" + json.dumps(good) + "\n")
         samples, problems = formats.read(path, form)
         assert [sample.line for sample in samples] == [1, 3]

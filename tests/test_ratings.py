@@ -144,15 +144,26 @@ def test_ratings_come_back_with_their_system_and_a_blank_stays_missing(sheet):
         filled(folder, "bo", lambda row: 1, ".json"),
     ]
     table = forms.read(files, key)
-    assert len(table) == 3 * (11 + 11 - 1)
-    assert set(table["score"]) == {1, 2} and set(table.loc[table["rater"] == "bo", "score"]) == {1}
-    assert not len(
-        table[
-            (table["rater"] == "ann")
-            & (table["item"] == key["codes"][blank]["item"])
-            & (table["system"] == key["codes"][blank]["system"])
-        ]
-    )
+    assert len(table) == 3 * (11 + 11)
+    missing = table[table["score"].isna()]
+    assert set(table["score"].dropna()) == {1, 2} and set(table.loc[table["rater"] == "bo", "score"]) == {1}
+    assert set(zip(missing["rater"], missing["item"], missing["system"], strict=True)) == {
+        ("ann", key["codes"][blank]["item"], key["codes"][blank]["system"])
+    }
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_blank_sheet_is_missing_and_its_rater_is_named(sheet, sent):
+    key, folder = sheet
+    score = itertools.cycle([0, 1, 2, 2])
+    files = [filled(folder, "ann", lambda row: next(score))] + [filled(folder, "bo", lambda row: "")] * sent
+    analysis = ratings.analyse(forms.read(files, key), resamples=50)
+    assert analysis.means.groupby("criterion")["missing"].sum().tolist() == [11, 11, 11]
+    assert "relevance: 11 of 22 ratings are missing; they were left out, not filled in" in analysis.notes
+    assert any(note.startswith("relevance: no rating came from bo") for note in analysis.notes)
+    assert any(note.startswith("relevance: one rater") for note in analysis.notes)
+    with pytest.raises(CbtError, match="not one rating"):
+        ratings.analyse(forms.read([filled(folder, "ann", lambda row: "")], key))
 
 
 @pytest.mark.parametrize(("score", "message"), [("3", "'3' is not one of 0, 1, 2"), ("good", "'good' is not one of")])
@@ -203,6 +214,8 @@ def test_what_argilla_and_label_studio_send_back_is_read_like_a_form(sheet):
         }
     (folder / "back.json").write_text(json.dumps(records), "utf-8")
     table = forms.read([folder / "back.json"], key)
+    assert set(table["rater"]) == {"user-1", "user-2"} and len(table) == 2 * 3 * 11
+    table = table.dropna()
     assert table.groupby(["rater", "criterion"])["score"].agg(["min", "max", "size"]).to_dict("index") == {
         ("user-1", "helpfulness"): {"min": 2, "max": 2, "size": 11},
         ("user-1", "relevance"): {"min": 2, "max": 2, "size": 11},
@@ -212,12 +225,16 @@ def test_what_argilla_and_label_studio_send_back_is_read_like_a_form(sheet):
     minimal = [{**task["data"], "id": n, "annotator": 1, "structure": "1"} for n, task in enumerate(tasks, 1)]
     (folder / "min.json").write_text(json.dumps(minimal), "utf-8")
     table = forms.read([folder / "min.json"], key)
+    analysis = ratings.analyse(table, resamples=20)
+    assert set(analysis.means["criterion"]) == {"structure"}
+    assert analysis.notes[0].startswith("relevance: there is not one rating")
+    table = table.dropna()
     assert set(table["criterion"]) == {"structure"} and set(table["score"]) == {1} and len(table) == 11
 
 
 def test_a_whole_number_written_as_a_table_program_does_is_that_number(sheet):
     key, folder = sheet
-    assert set(forms.read([filled(folder, "ann", lambda row: "1.0")], key)["score"]) == {1}
+    assert set(forms.read([filled(folder, "ann", lambda row: "1.0")], key)["score"].dropna()) == {1}
     back = filled(folder, "ann", lambda row: 1)
     back.write_bytes(back.read_text("utf-8").encode("gb18030"))
     with pytest.raises(CbtError, match=r"back_ann.csv cannot be read as UTF-8 .csv"):
