@@ -143,7 +143,7 @@ def bertscore(pairs: int) -> dict[str, float]:
     }
 
 
-def coverage(trials: int, letters_used: int = 400, items: int = 100) -> dict[str, float]:
+def coverage(trials: int, first: int | None = None, items: int = 100) -> dict[str, float]:
     """Share of 95 % intervals from `items` items that hold the value of the population they were drawn from.
 
     Three populations: the test letters against the second letter to the same post, as a good system would stand to its
@@ -151,10 +151,10 @@ def coverage(trials: int, letters_used: int = 400, items: int = 100) -> dict[str
     letters put together from one pool of sentences, where two now and then share a whole sentence. The three answer
     for different data; an interval that misses on one of them is reported with the others, and with what explains it:
     how much of the variance the most influential hundredth of the pairs holds. No interval knows of pairs that its
-    sample does not hold, so the third population is also sampled at 1,600.
-    BERTScore takes part where its letters are few enough to encode; the descriptive measures are those of all letters.
+    sample does not hold, so the third population is also sampled at 1,600. BERTScore takes part where its letters are
+    few enough to encode; the descriptive measures are those of all letters, or of the `first` so many.
     """
-    records = [record for split in ("test", "dev", "train") for record in corpus.load_split(split)][:letters_used]
+    records = [record for split in ("test", "dev", "train") for record in corpus.load_split(split)][:first]
     twice = [(record.answer_text, record.second_answer_text) for record in records if record.second_answer]
     own = [record.answer_text for record in records]
     populations = {"second letter": twice, "another post's letter": list(zip(own, own[1:] + own[:1], strict=True))}
@@ -232,7 +232,7 @@ def main() -> None:
     found |= coverage(20, 20) if chosen.quick else coverage(1000)
     found |= bertscore(4 if chosen.quick else 64)
     for name, value in found.items():
-        print(f"{name:70} {value:12,.3f}")
+        print(f"{name:80} {value:12,.3f}")
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
