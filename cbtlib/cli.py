@@ -284,7 +284,7 @@ def score(
         list[str] | None, typer.Option(help="width or simplified: bring all texts into this form; again for both")
     ] = None,
     resamples: Annotated[int, typer.Option(help="bootstrap resamples and randomisation trials")] = 1000,
-    seed: Annotated[int, typer.Option(help="of resampling")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of resampling")] = 0,
     json_out: Annotated[Path | None, typer.Option("--json", help="write everything here")] = None,
 ) -> None:
     """Score answers against references: every value with its interval and signature."""
@@ -371,7 +371,7 @@ def ratings_sheet(
     posts: Annotated[list[Path], typer.Option(help="corpus file with the posts; again for more")],
     rater: Annotated[list[str], typer.Option(help="name or code of a rater; again for more")],
     out: Annotated[Path, typer.Option(help="folder for the forms and the key")],
-    seed: Annotated[int, typer.Option(help="of codes and orders")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of codes and orders")] = 0,
 ) -> None:
     """Make blinded rating forms: HTML (offline), CSV, Label Studio, Argilla; key.json stays with you."""
     from cbtlib import forms
@@ -389,7 +389,7 @@ def ratings_analyse(
     files: Annotated[list[Path], typer.Argument(help="what raters sent back: JSON or CSV")],
     key: Annotated[Path, typer.Option(help="the key.json of the sheet")],
     json_out: Annotated[Path | None, typer.Option("--json", help="write the tables here")] = None,
-    seed: Annotated[int, typer.Option(help="of resampling")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of resampling")] = 0,
 ) -> None:
     """Means, agreement, rater bias and system differences, all with intervals, and a power table."""
     import json
@@ -420,7 +420,7 @@ def ratings_judge(
     temperature: Annotated[float, typer.Option(min=0, help="of the judge; above 0 when it is asked again")] = 0.0,
     against: Annotated[list[Path] | None, typer.Option(help="what raters sent back; again for more")] = None,
     key: Annotated[Path | None, typer.Option(help="the key.json of their sheet")] = None,
-    seed: Annotated[int, typer.Option(help="of resampling")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of resampling")] = 0,
 ) -> None:
     """Let a language model judge all pairs, blind and in both orders; say how far it agrees with people."""
     import json

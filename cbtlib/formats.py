@@ -211,7 +211,7 @@ def _json_list(path: Path) -> Iterator[tuple[int, Any]]:
     text = path.read_text(encoding=corpus.sniff_encoding(path))
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if not text.lstrip().startswith("{"):
             raise CbtError(f"{path} is no JSON: {error}; mend it or name another --format") from None
         yield from corpus.read_objects(path)

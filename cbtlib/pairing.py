@@ -12,13 +12,12 @@ Notable choices
 - A metric that was not run has a row that says why; it is never silently absent.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cbtlib import CbtError, bleurt, formats, metrics, report
+from cbtlib import CbtError, bleurt, corpus, formats, metrics, report
 from cbtlib.answers import OUTCOMES
 
 
@@ -73,7 +72,12 @@ def learnt(path: Path) -> list[tuple[str, str]]:
             # a turn that is the whole post or answer has been named as such
             first = {text: what for what, text in reversed(texts)}
             found += [(f"{path}:{sample.line} ({what} of {sample.id})", text) for text, what in first.items()]
-    return [(place, text) for place, text in found if text.strip()]
+    found = [(place, text) for place, text in found if text.strip()]
+    if not found:
+        raise CbtError(
+            f"{path} holds no text, so the leak gate would look at nothing; name the file that was trained on"
+        )
+    return found
 
 
 def score(
@@ -93,7 +97,7 @@ def score(
     A system is called by its file as it was given. All differences are one family for Holm's correction.
     """
     paths = [hypotheses, *bases]
-    if len(set(paths)) < len(paths):
+    if len({path.resolve() for path in paths}) < len(paths):
         raise CbtError("a file cannot be compared with itself: give --hyp and each --base a file of its own")
     systems = {str(path): read(path) for path in paths}
     golds = [read(path) for path in references]
@@ -188,8 +192,9 @@ def _content(path: Path) -> str:
 
 
 def _answered(path: Path, content: str) -> bool:
-    """Whether a file is one of answers: JSON Lines whose first has a text."""
-    return path.suffix == ".jsonl" and '"text"' in content.partition("\n")[0]
+    """Whether a file is one of answers: JSON Lines whose first has a text or an outcome."""
+    first = content.partition("\n")[0]
+    return path.suffix == ".jsonl" and ('"text"' in first or '"outcome"' in first)
 
 
 def _samples(path: Path) -> list[formats.Sample]:
@@ -210,25 +215,24 @@ def _samples(path: Path) -> list[formats.Sample]:
 def _answers(path: Path) -> Side:
     texts: dict[str, tuple[str, str]] = {}
     lines: dict[str, int] = {}
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            where = f"{path}:{number}"
-            try:
-                row = json.loads(line)
-                item, outcome, text = str(row["id"]), row.get("outcome", "ok"), row["text"]
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise CbtError(f"{where} is no answer with id, outcome and text ({error!r})") from None
-            if outcome not in OUTCOMES:
-                raise CbtError(f"{where}, field outcome: {outcome!r} is none of {', '.join(OUTCOMES)}")
-            if text is None and outcome != "ok":
-                text = ""
-            if not isinstance(text, str):
-                raise CbtError(
-                    f"{where}, field text: {text!r} is no text; an answer that failed says so in its outcome"
-                )
-            if item in texts:
-                raise CbtError(f"{where}, field id: {item!r} stands here twice")
-            texts[item], lines[item] = (outcome, text), number
+    for number, row in corpus.read_objects(path):
+        where = f"{path}:{number}"
+        if isinstance(row, corpus.Problem):
+            raise CbtError(f"{where} {row.what}; an answer is an object with id, outcome and text")
+        if lacking := [name for name in ("id", "text") if name not in row]:
+            raise CbtError(f"{where} is no answer with id, outcome and text: it has no {lacking[0]}")
+        item, outcome, text = row["id"], row.get("outcome", "ok"), row["text"]
+        if isinstance(item, bool) or not isinstance(item, str | int) or item == "":
+            raise CbtError(f"{where}, field id: {item!r} names nothing; give each item a text or a whole number")
+        if outcome not in OUTCOMES:
+            raise CbtError(f"{where}, field outcome: {outcome!r} is none of {', '.join(OUTCOMES)}")
+        if text is None and outcome != "ok":
+            text = ""
+        if not isinstance(text, str):
+            raise CbtError(f"{where}, field text: {text!r} is no text; an answer that failed says so in its outcome")
+        if (name := str(item)) in texts:
+            raise CbtError(f"{where}, field id: {name!r} stands here twice")
+        texts[name], lines[name] = (outcome, text), number
     return Side(path, texts, lines, {})
 
 

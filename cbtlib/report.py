@@ -142,12 +142,15 @@ class Page:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all: sorted keys, UTF-8, no NaN."""
+    """Write JSON whole or not at all: sorted keys, UTF-8, no NaN; CbtError where nothing can be written."""
+    text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False) + "\n"
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(
-        json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CbtError(f"cannot write {path}: {error.strerror}; name a file in a folder that is there") from None
 
 
 def without_nan(value: Any) -> Any:

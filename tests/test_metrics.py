@@ -581,6 +581,37 @@ def test_files_that_do_not_fit_are_named(files, rows, message):
         pairing.score(bad, [gold])
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": "x", "text": ' + "[" * 20_000, "bad.jsonl:1 is no JSON object"),
+        ('{"id": "x", "text": "好", "text": "坏"}', "bad.jsonl:1 .* the key 'text' stands twice"),
+        ('{"id": null, "text": "好"}', "bad.jsonl:1, field id: None names nothing"),
+        ('{"id": "x", "outcome": "failed"}', "bad.jsonl:1 is no answer with id, outcome and text: it has no text"),
+    ],
+)
+def test_a_line_that_is_no_answer_is_named(files, line, message):
+    _, gold, _, folder = files
+    (folder / "bad.jsonl").write_text(line + "\n", "utf-8")
+    with pytest.raises(CbtError, match=message):
+        pairing.score(folder / "bad.jsonl", [gold])
+
+
+def test_a_training_file_without_text_is_no_proof_that_nothing_leaked(files):
+    _, gold, good, folder = files
+    (folder / "empty.txt").write_text("\n", "utf-8")
+    with pytest.raises(CbtError, match="holds no text, so the leak gate would look at nothing"):
+        pairing.score(good, [gold], training=[folder / "empty.txt"])
+
+
+def test_a_file_is_no_base_of_itself_by_another_path_and_a_folder_is_no_output(files):
+    _, gold, good, folder = files
+    with pytest.raises(CbtError, match="cannot be compared with itself"):
+        pairing.score(good, [gold], bases=[folder / ".." / folder.name / good.name])
+    done = run("--hyp", good, "--ref", gold, "--metric", "chrf", "--resamples", 20, "--json", folder)
+    assert isinstance(done.exception, CbtError) and f"cannot write {folder}" in str(done.exception)
+
+
 def test_what_was_not_run_has_a_row_that_says_why(files):
     records, _, _, folder = files
     plain = folder / "gold.txt"
