@@ -201,7 +201,7 @@ def read_key(path: Path) -> dict[str, Any]:
         assert {"sheet", "raters", "codes", "outcomes"} <= set(key)
     except FileNotFoundError:
         raise CbtError(f"{path} does not exist; it is the key.json that `cbt ratings sheet` wrote") from None
-    except (ValueError, AssertionError, TypeError):
+    except (ValueError, RecursionError, AssertionError, TypeError, OSError):
         raise CbtError(f"{path} is not a key: it is the key.json that `cbt ratings sheet` wrote") from None
     return key
 
@@ -223,11 +223,16 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         rows = json.loads(text) if path.suffix == ".json" else _table(text, path)
     except FileNotFoundError:
         raise CbtError(f"{path} does not exist; name the files that raters sent back") from None
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise CbtError(f"{path} cannot be read as UTF-8 {path.suffix or 'CSV'}: {error}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise CbtError(f"{path} does not hold a list of ratings; send the file that the form's Save button writes")
-    return [one for row in rows for one in (_from_argilla(row) if "responses" in row else [row])]
+    try:
+        return [one for row in rows for one in (_from_argilla(row) if "responses" in row else [row])]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise CbtError(
+            f"{path} is not what Argilla's dataset.records.to_json writes ({error!r}); export it again"
+        ) from None
 
 
 def _table(text: str, path: Path) -> list[dict[str, Any]]:

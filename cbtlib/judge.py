@@ -165,12 +165,13 @@ def verdicts(
 def parse(text: str) -> str | None:
     """ "first", "second" or "tie" from a reply that is the JSON asked for (a code fence is allowed), else None."""
     try:
-        value = json.loads(re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text))
-    except ValueError:
+        # an object as its pairs: a key that stands twice is two verdicts, and so none
+        value = json.loads(re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text), object_pairs_hook=tuple)
+    except (ValueError, RecursionError):
         return None
-    if not isinstance(value, dict) or set(value) != {"better"}:
+    if not isinstance(value, tuple) or [name for name, _ in value] != ["better"]:
         return None
-    return {"1": "first", "2": "second", "tie": "tie"}.get(str(value["better"]))
+    return {"1": "first", "2": "second", "tie": "tie"}.get(str(value[0][1]))
 
 
 def analyse(given: Sequence[Verdict], resamples: int = 1000, seed: int = 0) -> Analysis:

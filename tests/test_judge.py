@@ -210,3 +210,9 @@ def test_agreement_with_people_decides_whether_the_judge_may_be_used():
     human["score"] = np.random.default_rng(0).integers(0, 3, len(human))
     found = judge.against(given, human, "helpfulness")
     assert not found["usable"] and "too low" in found["verdict"]
+
+
+def test_a_reply_with_two_verdicts_or_without_an_end_is_unparsed():
+    for reply in ('{"better": "1", "better": "2"}', "[" * 20_000, '[["better", "1"]]', '{"better": "1", "why": "x"}'):
+        assert judge.parse(reply) is None
+    assert judge.parse('{"better": "1"}') == "first"

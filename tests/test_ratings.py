@@ -241,6 +241,19 @@ def test_a_whole_number_written_as_a_table_program_does_is_that_number(sheet):
         forms.read([back], key)
 
 
+@pytest.mark.parametrize(
+    "content", ["[" * 20_000, '[{"responses": 3}]', '[{"responses": {"relevance": [{"value": 1}]}}]']
+)
+def test_a_file_that_is_no_export_is_an_error_in_a_sentence(sheet, content):
+    key, folder = sheet
+    (folder / "back.json").write_text(content, "utf-8")
+    for path in (folder / "back.json", folder):
+        with pytest.raises(CbtError, match=f"{path} (cannot be read|is not what Argilla)"):
+            forms.read([path], key)
+        with pytest.raises(CbtError, match="is not a key"):
+            forms.read_key(path)
+
+
 def test_no_ok_answer_makes_no_form(tmp_path):
     with pytest.raises(CbtError, match="no answer has outcome ok"):
         forms.make(POSTS, {"base": {"q1": ("failed", "Error 500")}}, ["ann"], tmp_path)
