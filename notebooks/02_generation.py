@@ -45,22 +45,9 @@ from openai import OpenAI
 from transformers import AutoTokenizer
 
 from cbtlib import (
-    answers,
-    corpus,
-    embedded,
-    endpoint,
-    faults,
-    figures,
-    flow,
-    generate,
-    naming,
-    prices,
-    prompts,
-    report,
-    risk,
-    safety,
-    screening,
-)
+    answers, corpus, embedded, endpoint, faults, figures, flow, generate, naming, prices, prompts, report, risk,
+    safety, screening,
+)  # fmt: skip
 from cbtlib.sending import Traffic
 
 # %% [markdown]

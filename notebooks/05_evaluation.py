@@ -44,21 +44,9 @@ from IPython.display import HTML, Markdown
 from sacrebleu.metrics import BLEU
 
 from cbtlib import (
-    bertscore,
-    bleurt,
-    corpus,
-    endpoint,
-    figures,
-    metrics,
-    naming,
-    prompts,
-    report,
-    resampling,
-    runs,
-    sampling,
-    structure,
-    templates,
-)
+    bertscore, bleurt, corpus, endpoint, figures, metrics, naming, prompts, report, resampling, runs, sampling,
+    structure, templates,
+)  # fmt: skip
 
 # %% [markdown]
 # The defaults below are the embedded profile. Sampling is the expensive part, so it runs on a part of the test posts:

@@ -52,10 +52,10 @@ def test_parameters_are_typed_and_commented(page):
 @pytest.mark.parametrize("page", run.PAGES)
 def test_prose_comes_before_each_code_cell_and_cells_are_short(page):
     found = cells(page)
+    for cell in found:
+        assert cell.cell_type == "markdown" or len(cell.source.splitlines()) <= 25, cell.source[:200]
     start = next(index for index, cell in enumerate(found) if "parameters" in tags(cell))
     for before, cell in zip(found[start:], found[start + 1 :], strict=False):
-        if cell.cell_type != "markdown":
-            assert len(cell.source.splitlines()) <= 25, cell.source[:200]
         if cell.cell_type == "code" and not tags(cell) & {"solution", "check"}:  # their order: `student.read`
             assert before.cell_type == "markdown" or start == found.index(before), cell.source[:200]
 
