@@ -121,12 +121,13 @@ class Page:
         )
         style = Styler(view, uuid=hashlib.sha256(name.encode()).hexdigest()[:8], cell_ids=False)
         formats = [_whole if _is_whole(view.iloc[:, place]) else _cell for place in range(view.shape[1])]
+        numeric = {name for name, kind in view.dtypes.items() if kind.kind in "iuf"}
         return (
             (style.hide(axis="index") if levels else style)
             .set_caption(markup.escape(caption))
             .format(dict(zip(view.columns, formats, strict=True)), na_rep="—")
             .format_index(lambda label: markup.escape(str(label)), axis=0)
-            .format_index(lambda label: markup.escape(str(label)), axis=1)
+            .format_index(lambda label: _heading(label, label in numeric), axis=1)
             .set_table_attributes('class="dataframe"')
         )
 
@@ -363,6 +364,11 @@ def _cell(value: Any) -> str:
         return _whole(value)
     small = 0 < abs(value) < 0.0005
     return f"<span class='num'>{value:.0e}</span>" if small else f"<span class='num'>{value:,.3f}</span>"
+
+
+def _heading(label: Any, over_numbers: bool) -> str:
+    escaped = markup.escape(str(label))
+    return f"<span class='num'>{escaped}</span>" if over_numbers else escaped
 
 
 def _whole(value: Any) -> str:

@@ -211,7 +211,8 @@ page.table("agreement", shown.set_index("criterion"), caption="Agreement of the 
 # reader of the numbers must know, in its notes.
 
 # %%
-page.table("notes", pd.DataFrame({"note": analysis.notes}), caption="Notes of the analysis")
+notes = pd.DataFrame({"what to know": analysis.notes}, index=pd.RangeIndex(1, len(analysis.notes) + 1, name="note"))
+page.table("notes", notes, caption="Notes of the analysis")
 
 # %% [markdown]
 # ### A paradox worth knowing
