@@ -43,8 +43,8 @@ def run(
 
     given = {}
     for text in parameter or []:
-        name, equals, value = text.partition("=")
-        if not equals:
+        name, _, value = text.partition("=")
+        if not name or not value:
             raise CbtError(f"-p {text}: write name=value")
         given[name] = yaml.safe_load(value)
     print(runner.run(notebook, profile, given, results))
@@ -466,8 +466,8 @@ def ratings_judge(
 def _named(texts: list[str], form: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
+        name, _, value = text.partition("=")
+        if not name or not value:
             raise CbtError(f"{text}: write {form}")
         if name in found:
             raise CbtError(f"{text}: {name} stands for {found[name]} already; give every system a name of its own")

@@ -113,7 +113,7 @@ def make(posts: Mapping[str, str], answers: Answers, raters: Sequence[str], out:
     for rater in raters:
         if not re.fullmatch(r"[\w-]{1,40}", rater):
             raise CbtError(f"{rater!r} is no name for a rater: use 1 to 40 letters, digits, - or _ (it names a file)")
-    if not raters or len(set(raters)) != len(raters):
+    if not raters or len({rater.casefold() for rater in raters}) != len(raters):  # on some disks Ann is ANN
         raise CbtError(f"raters need one name each, and these were given: {', '.join(raters) or 'none'}")
     rated = [
         (system, item) for system, items in answers.items() for item, (outcome, _) in items.items() if outcome == "ok"
@@ -136,7 +136,10 @@ def make(posts: Mapping[str, str], answers: Answers, raters: Sequence[str], out:
         "codes": {code: {"system": system, "item": item} for code, (system, item) in codes.items()},
         "outcomes": {s: dict(Counter(outcome for outcome, _ in answers[s].values())) for s in answers},
     }
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CbtError(f"cannot write the forms into {out}: {error.strerror}; name a folder of your own") from error
     template = Path(__file__).with_name("rating_form.html").read_text("utf-8")
     for rater in raters:
         order = [items[index] for index in generator.permutation(len(items))]

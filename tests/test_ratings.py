@@ -254,6 +254,14 @@ def test_a_file_that_is_no_export_is_an_error_in_a_sentence(sheet, content):
             forms.read_key(path)
 
 
+def test_names_that_are_one_file_and_a_folder_that_is_a_file_make_no_form(tmp_path):
+    with pytest.raises(CbtError, match="one name each"):  # on some disks
+        forms.make(POSTS, ANSWERS, ["ann", "Ann"], tmp_path)
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(CbtError, match="cannot write the forms into"):
+        forms.make(POSTS, ANSWERS, ["ann"], tmp_path / "taken")
+
+
 def test_no_ok_answer_makes_no_form(tmp_path):
     with pytest.raises(CbtError, match="no answer has outcome ok"):
         forms.make(POSTS, {"base": {"q1": ("failed", "Error 500")}}, ["ann"], tmp_path)
