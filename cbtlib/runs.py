@@ -2,7 +2,8 @@
 
     training.json    configuration, hashes of the data, and the hash of all that: the run's identity
     log.jsonl        the curve, an entry a step or dev loss
-    checkpoints/     adapter, optimizer and random state; each with seal.json, the SHA-256 of its files, written last
+    checkpoints/     adapter, optimizer and random state; each with seal.json, written last: the SHA-256 of its files,
+                     and the seconds of training up to it
     adapter/         PEFT's format, tokenizer, model card
     result.json      written when all else is there; timing.json holds its clocks
 
@@ -17,6 +18,7 @@ import os
 import resource
 import shutil
 import sys
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ class TrainingResult:
     history: list[dict[str, float]]  # one entry a step (loss) or evaluation (dev_loss)
     trainable: int  # parameters
     tokens: int  # read in training, without padding
-    seconds: float  # of training, without loading
+    seconds: float  # of the training that those tokens took, without loading
     peak_gb: float  # memory of the process
 
     @property
@@ -74,8 +76,11 @@ def claim(out: Path, run: dict[str, Any]) -> None:
         _write(place, json.dumps(run, indent=1, ensure_ascii=False) + "\n")
 
 
-def last_checkpoint(out: Path, run_hash: str) -> str | None:
-    """The newest whole checkpoint; one that a kill left without a seal does not count, a damaged one is refused."""
+def last_checkpoint(out: Path, run_hash: str) -> tuple[str | None, float]:
+    """The newest whole checkpoint and the seconds of training behind it, or (None, 0.0).
+
+    One that a kill left without a seal does not count, a damaged or foreign one is refused (CbtError).
+    """
     folders = sorted((out / "checkpoints").glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
     for folder in folders:
         if not (folder / "seal.json").exists():
@@ -87,18 +92,28 @@ def last_checkpoint(out: Path, run_hash: str) -> str | None:
         damaged = [name for name, digest in seal["files"].items() if _sha256(folder / name) != digest]
         if damaged:
             raise CbtError(f"{folder} is damaged ({', '.join(damaged)}): remove it to go on from the one before")
-        return str(folder)
-    return None
+        return str(folder), seal["seconds"]
+    return None, 0.0
 
 
 class Journal(TrainerCallback):
-    """Writes the curve after every step, seals checkpoints, shows progress, stops on a loss that is no number."""
+    """Writes the curve after every step, seals checkpoints, shows progress, keeps the time
+    (`earlier` seconds are behind the checkpoint it goes on from), stops on a loss that is no number."""
 
-    def __init__(self, out: Path, run_hash: str):
-        self.out, self.hash = out, run_hash
+    def __init__(self, out: Path, run_hash: str, earlier: float):
+        self.out, self.hash, self.earlier = out, run_hash, earlier
+        self.began = time.perf_counter()
         self.bar: Any = None
 
+    @property
+    def seconds(self) -> float:
+        """Of training up to now, over all starts of the run; work after the last checkpoint of a killed one is lost."""
+        return self.earlier + time.perf_counter() - self.began
+
     def on_train_begin(self, args, state, control, **kwargs):
+        self.began = time.perf_counter()
+        # A run that was killed after its last checkpoint has no step left to take.
+        control.should_training_stop = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", disable=None)
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -118,7 +133,8 @@ class Journal(TrainerCallback):
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
-            _write(folder / "seal.json", json.dumps({"hash": self.hash, "files": files}, indent=1))
+            seal = {"hash": self.hash, "files": files, "seconds": round(self.seconds, 3)}
+            _write(folder / "seal.json", json.dumps(seal, indent=1))
 
     def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()

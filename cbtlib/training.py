@@ -18,7 +18,6 @@ import dataclasses
 import importlib.util
 import math
 import os
-import time
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -127,7 +126,8 @@ def train(rows: Iterable[Row], dev_rows: Iterable[Row], config: TrainingConfig, 
     template = templates.adopt(config.template, tokenizer)
     data = templates.encode(rows, tokenizer, template, config.max_length)
     dev = templates.encode(dev_rows, tokenizer, template, config.max_length)
-    checkpoint = runs.last_checkpoint(out, identity["hash"])
+    checkpoint, earlier = runs.last_checkpoint(out, identity["hash"])
+    journal = runs.Journal(out, identity["hash"], earlier)
     trainer = AnswerTrainer(
         model=add_lora(model, config),
         args=arguments(config, out / "checkpoints", len(data), resuming=checkpoint is not None),
@@ -135,7 +135,7 @@ def train(rows: Iterable[Row], dev_rows: Iterable[Row], config: TrainingConfig, 
         eval_dataset=dev,  # type: ignore[arg-type]
         data_collator=Collator(tokenizer.pad_token_id),
         processing_class=tokenizer,
-        callbacks=[runs.Journal(out, identity["hash"])],
+        callbacks=[journal],
     )
     for chatter in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(chatter)
@@ -143,7 +143,6 @@ def train(rows: Iterable[Row], dev_rows: Iterable[Row], config: TrainingConfig, 
         trainer.add_callback(EarlyStoppingCallback(config.patience))
     if not trainer.is_fsdp_enabled:  # sharded weights are only whole inside their own module's forward
         fused.fuse(trainer.model)  # type: ignore[arg-type]
-    began = time.perf_counter()
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except torch.OutOfMemoryError as error:
@@ -151,7 +150,7 @@ def train(rows: Iterable[Row], dev_rows: Iterable[Row], config: TrainingConfig, 
             f"out of memory with {config.batch_size} x up to {config.max_length} tokens: take a smaller batch_size "
             "(and more accumulation), gradient_checkpointing, or a smaller model"
         ) from error
-    seconds = time.perf_counter() - began
+    seconds = journal.seconds
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         model = extract_model_from_parallel(trainer.model)
@@ -216,6 +215,7 @@ def arguments(config: TrainingConfig, folder: Path, records: int, resuming: bool
         save_strategy="steps",
         save_steps=every,
         save_total_limit=config.keep,
+        restore_callback_states_from_checkpoint=True,  # the patience spent so far
         load_best_model_at_end=bool(config.patience),
         metric_for_best_model="loss",
         logging_steps=1,
@@ -238,6 +238,11 @@ class AnswerTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # makes the Trainer count the labels of a whole step
         self.loss_is_scaled_for_ga = True
+
+    def _run_epoch(self, *args: Any, **kwargs: Any):
+        """The Trainer would take a step before it sees that the run was over at its last checkpoint."""
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Sum over this micro-batch / answer tokens of the step; times processes, since DDP averages gradients."""

@@ -33,6 +33,9 @@ PROMPTABLE = ("gemma", "llama-chinese", "alpaca-chinese", "chat")
 
 CONFIG = replace(training.PROFILES["smoke"], max_length=200)
 
+STOPPING = replace(CONFIG, max_steps=40, evaluate_every=1, patience=2, learning_rate=0.3)
+"""Steps so long that the dev loss soon rises."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -64,6 +67,13 @@ def finished(tmp_path_factory):
     """One finished smoke run."""
     out = tmp_path_factory.mktemp("run")
     return out, training.train(ROWS, DEV, CONFIG, out)
+
+
+@pytest.fixture(scope="session")
+def stopped(tmp_path_factory):
+    """One run that stopped early."""
+    out = tmp_path_factory.mktemp("stopped")
+    return out, training.train(ROWS, DEV, STOPPING, out)
 
 
 # ------------------------------------------------------------------------------------------- what carries loss
@@ -253,7 +263,6 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 from test_training import CONFIG, DEV, ROWS
 from cbtlib import runs, training
-step = runs.Journal.on_step_begin
 def die(self, args, state, control, **kwargs):
     if state.global_step == 3:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -274,6 +283,52 @@ def test_a_killed_run_goes_on_to_the_curve_of_an_undisturbed_one(finished, tmp_p
     assert [e["step"] for e in result.history] == [e["step"] for e in whole.history]
     for mine, theirs in zip(result.history, whole.history, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-4)
+
+
+class Killed(BaseException):
+    """Ends a run where a signal would, without another process."""
+
+
+def kill(monkeypatch, event, step, config, out):
+    """Train until `event` of the journal at this step, and no further."""
+    usual = getattr(runs.Journal, event)
+
+    def die(self, args, state, control, **kwargs):
+        if state.global_step == step:
+            raise Killed
+        usual(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Journal, event, die)
+        with pytest.raises(Killed):
+            training.train(ROWS, DEV, config, out)
+
+
+@pytest.mark.parametrize(("event", "before"), [("on_step_begin", 1), ("on_train_end", 0)])
+def test_a_killed_run_keeps_its_patience_and_stops_where_an_undisturbed_one_stops(
+    event, before, stopped, tmp_path, monkeypatch
+):
+    _, whole = stopped
+    kill(monkeypatch, event, int(whole.history[-1]["step"]) - before, STOPPING, tmp_path)
+    result = training.train(ROWS, DEV, STOPPING, tmp_path)
+    assert [entry["step"] for entry in result.history] == [entry["step"] for entry in whole.history]
+    for mine, theirs in zip(result.history, whole.history, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)
+
+
+def test_a_run_killed_after_its_last_step_takes_no_other(tmp_path, monkeypatch):
+    config = replace(CONFIG, max_steps=3)  # in the middle of an epoch
+    kill(monkeypatch, "on_train_end", 3, config, tmp_path)
+    assert training.train(ROWS, DEV, config, tmp_path).history[-1]["step"] == 3
+
+
+def test_a_run_that_went_on_counts_the_seconds_of_all_its_starts(tmp_path, monkeypatch):
+    kill(monkeypatch, "on_step_begin", 3, CONFIG, tmp_path)
+    place = tmp_path / "checkpoints" / "checkpoint-2" / "seal.json"
+    seal = json.loads(place.read_text("utf-8"))
+    assert 0 < seal["seconds"] < 1000
+    place.write_text(json.dumps(seal | {"seconds": 1000.0}), "utf-8")
+    assert training.train(ROWS, DEV, CONFIG, tmp_path).seconds > 1000
 
 
 def test_a_damaged_or_foreign_checkpoint_is_named_and_refused(finished, tmp_path):
@@ -371,9 +426,8 @@ def test_memory_that_runs_out_is_one_sentence_and_the_run_can_go_on(tmp_path, mo
     assert training.train(ROWS, DEV, CONFIG, tmp_path).adapter.exists()
 
 
-def test_training_stops_early_when_dev_loss_no_longer_falls_and_keeps_the_best(tmp_path):
-    config = replace(CONFIG, max_steps=40, evaluate_every=1, patience=2, learning_rate=0.3)
-    result = training.train(ROWS, DEV, config, tmp_path)
+def test_training_stops_early_when_dev_loss_no_longer_falls_and_keeps_the_best(stopped):
+    _, result = stopped
     losses = result.dev_losses
     assert len(losses) < 41, "40 steps and the base model would be 41"
     tuned, tokenizer = runs.load_adapter(result.adapter)
