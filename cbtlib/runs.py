@@ -7,8 +7,9 @@
     adapter/         PEFT's format, tokenizer, model card
     result.json      written when all else is there; timing.json holds its clocks
 
-Notable choices: files appear whole (written beside, then renamed), so a kill leaves a state that can be continued. A
-folder never changes hands: another configuration or other data are refused.
+Notable choices: files appear whole (written beside, then renamed), so a kill leaves a state that can be continued. An
+older checkpoint goes only when the newer one is sealed. A folder never changes hands: another configuration or other
+data are refused.
 """
 
 import hashlib
@@ -23,9 +24,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from peft import PeftModel
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
 
 from cbtlib import CbtError, endpoint, fused
 from cbtlib.embedded import NAMES, NOTICE
@@ -79,12 +82,13 @@ def claim(out: Path, run: dict[str, Any]) -> None:
 def last_checkpoint(out: Path, run_hash: str) -> tuple[str | None, float]:
     """The newest whole checkpoint and the seconds of training behind it, or (None, 0.0).
 
-    One that a kill left without a seal does not count, a damaged or foreign one is refused (CbtError).
+    One that a kill left without a seal is removed, a damaged or foreign one is refused (CbtError).
     """
     folders = sorted((out / "checkpoints").glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
     for folder in folders:
         if not (folder / "seal.json").exists():
             print(f"cbt: {folder} was being written when its run ended; going on from the one before", file=sys.stderr)
+            shutil.rmtree(folder, ignore_errors=True)
             continue
         seal = json.loads((folder / "seal.json").read_text(encoding="utf-8"))
         if seal["hash"] != run_hash:
@@ -97,11 +101,11 @@ def last_checkpoint(out: Path, run_hash: str) -> tuple[str | None, float]:
 
 
 class Journal(TrainerCallback):
-    """Writes the curve after every step, seals checkpoints, shows progress, keeps the time
+    """Writes the curve after every step, seals checkpoints and keeps the last `keep`, shows progress, keeps the time
     (`earlier` seconds are behind the checkpoint it goes on from), stops on a loss that is no number."""
 
-    def __init__(self, out: Path, run_hash: str, earlier: float):
-        self.out, self.hash, self.earlier = out, run_hash, earlier
+    def __init__(self, out: Path, run_hash: str, keep: int, earlier: float):
+        self.out, self.hash, self.keep, self.earlier = out, run_hash, keep, earlier
         self.began = time.perf_counter()
         self.bar: Any = None
 
@@ -130,11 +134,13 @@ class Journal(TrainerCallback):
             _write(self.out / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in curve(state.log_history)))
 
     def on_save(self, args, state, control, **kwargs):
+        PartialState().wait_for_everyone()  # each process writes its own random state
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
             seal = {"hash": self.hash, "files": files, "seconds": round(self.seconds, 3)}
             _write(folder / "seal.json", json.dumps(seal, indent=1))
+            rotate_checkpoints(args.output_dir, self.keep, state.best_model_checkpoint)
 
     def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()

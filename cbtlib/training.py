@@ -127,7 +127,7 @@ def train(rows: Iterable[Row], dev_rows: Iterable[Row], config: TrainingConfig, 
     data = templates.encode(rows, tokenizer, template, config.max_length)
     dev = templates.encode(dev_rows, tokenizer, template, config.max_length)
     checkpoint, earlier = runs.last_checkpoint(out, identity["hash"])
-    journal = runs.Journal(out, identity["hash"], earlier)
+    journal = runs.Journal(out, identity["hash"], config.keep, earlier)
     trainer = AnswerTrainer(
         model=add_lora(model, config),
         args=arguments(config, out / "checkpoints", len(data), resuming=checkpoint is not None),
@@ -214,7 +214,6 @@ def arguments(config: TrainingConfig, folder: Path, records: int, resuming: bool
         eval_on_start=not resuming,  # the curve has it already
         save_strategy="steps",
         save_steps=every,
-        save_total_limit=config.keep,
         restore_callback_states_from_checkpoint=True,  # the patience spent so far
         load_best_model_at_end=bool(config.patience),
         metric_for_best_model="loss",

@@ -331,6 +331,14 @@ def test_a_run_that_went_on_counts_the_seconds_of_all_its_starts(tmp_path, monke
     assert training.train(ROWS, DEV, CONFIG, tmp_path).seconds > 1000
 
 
+def test_an_older_checkpoint_goes_only_when_the_newer_one_is_sealed(tmp_path, monkeypatch):
+    config = replace(CONFIG, keep=1)
+    kill(monkeypatch, "on_save", 4, config, tmp_path)  # written, not yet sealed
+    assert (tmp_path / "checkpoints" / "checkpoint-2" / "seal.json").exists()
+    training.train(ROWS, DEV, config, tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-4"]
+
+
 def test_a_damaged_or_foreign_checkpoint_is_named_and_refused(finished, tmp_path):
     out, _ = finished
     for change in ("damage", "foreign"):
@@ -538,12 +546,17 @@ def test_two_processes_give_the_parameters_of_one(tmp_path):
     one = training.train(ROWS, DEV, config, tmp_path / "one")
     script = tmp_path / "two.py"
     script.write_text(f"""
-import sys
+import sys, time
 from dataclasses import replace
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_training import CONFIG, DEV, ROWS
 from cbtlib import training
 config = replace(CONFIG, batch_size=2, accumulation=2, max_steps=2, precision="float32")
+save = training.AnswerTrainer._save_rng_state
+def slow(self, folder):
+    time.sleep(2 * self.args.process_index)
+    save(self, folder)
+training.AnswerTrainer._save_rng_state = slow
 training.train(ROWS, DEV, config, {str(tmp_path / "two")!r})
 """)
     launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
@@ -556,6 +569,8 @@ training.train(ROWS, DEV, config, {str(tmp_path / "two")!r})
     for name in mine:
         torch.testing.assert_close(theirs[name], mine[name], rtol=1e-3, atol=1e-5)
     assert runs.read_result(tmp_path / "two").dev_losses == pytest.approx(one.dev_losses, rel=1e-4)
+    seal = json.loads((tmp_path / "two" / "checkpoints" / "checkpoint-2" / "seal.json").read_text("utf-8"))
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= set(seal["files"]), "sealed when the slower one had written too"
 
 
 def test_the_accelerate_configurations_are_read_by_accelerate_and_say_how_many_gpus_they_are_for():
