@@ -12,6 +12,8 @@ older checkpoint goes only when the newer one is sealed. A folder never changes 
 data are refused.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -20,6 +22,7 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -69,8 +72,8 @@ def claim(out: Path, run: dict[str, Any]) -> None:
     """Make `out` this run's folder, or refuse when it is another run's."""
     out.mkdir(parents=True, exist_ok=True)
     place = out / "training.json"
-    if place.exists():
-        there = json.loads(place.read_text(encoding="utf-8"))
+    if place.exists() or (out / "result.json").exists():
+        there = _read(place, "hash", "config", "data")
         if there["hash"] != run["hash"]:
             old, new = there["config"] | there["data"], run["config"] | run["data"]
             changed = [f"{key} {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
@@ -90,7 +93,7 @@ def last_checkpoint(out: Path, run_hash: str) -> tuple[str | None, float]:
             print(f"cbt: {folder} was being written when its run ended; going on from the one before", file=sys.stderr)
             shutil.rmtree(folder, ignore_errors=True)
             continue
-        seal = json.loads((folder / "seal.json").read_text(encoding="utf-8"))
+        seal = _read(folder / "seal.json", "hash", "files", "seconds")
         if seal["hash"] != run_hash:
             raise CbtError(f"{folder} belongs to another run: remove it, or take another folder")
         damaged = [name for name, digest in seal["files"].items() if _sha256(folder / name) != digest]
@@ -162,8 +165,8 @@ def read_result(out: Path | str) -> TrainingResult:
     out = Path(out)
     if not (out / "result.json").exists():
         raise CbtError(f"{out} holds no finished run (no result.json): run `cbt train --out {out}` again to finish it")
-    facts = json.loads((out / "result.json").read_text(encoding="utf-8"))
-    clocks = json.loads((out / "timing.json").read_text(encoding="utf-8"))
+    facts = _read(out / "result.json", "trainable", "tokens")
+    clocks = _read(out / "timing.json", "seconds", "peak_gb")
     history = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     return TrainingResult(out / "adapter", history, **facts, **clocks)
 
@@ -191,8 +194,8 @@ def load_adapter(folder: Path | str, model: str | None = None) -> tuple[PeftMode
     if not (folder / "adapter_config.json").exists():
         raise CbtError(f"{folder} holds no adapter (no adapter_config.json): train one with `cbt train`")
     own, peft = folder / "training.json", folder / "adapter_config.json"  # ours names "embedded", peft's a path
-    named = json.loads(own.read_text("utf-8"))["config"]["model"] if own.exists() else ""
-    named = named or json.loads(peft.read_text("utf-8"))["base_model_name_or_path"]
+    named = _read(own, "config")["config"]["model"] if own.exists() else ""
+    named = named or _read(peft, "base_model_name_or_path")["base_model_name_or_path"]
     base, tokenizer = endpoint.load(model or named)
     tuned = PeftModel.from_pretrained(base, str(folder))
     fused.fuse(tuned)
@@ -208,10 +211,11 @@ def merge(adapter: Path | str, out: Path | str) -> Path:
     shutil.rmtree(place, ignore_errors=True)
     tuned, tokenizer = load_adapter(adapter)
     whole: Any = tuned.merge_and_unload()  # type: ignore[operator]
-    whole.save_pretrained(place)
-    tokenizer.save_pretrained(place)
-    if (adapter / "README.md").exists():
-        shutil.copyfile(adapter / "README.md", place / "README.md")
+    with room(out):
+        whole.save_pretrained(place)
+        tokenizer.save_pretrained(place)
+        if (adapter / "README.md").exists():
+            shutil.copyfile(adapter / "README.md", place / "README.md")
     place.rename(out)
     return out
 
@@ -262,6 +266,36 @@ Loss on answer tokens only; the schedule is a cosine.
 |---|---|---|
 {losses}
 """
+
+
+@contextlib.contextmanager
+def room(out: Path) -> Iterator[None]:
+    """Say in one sentence that the disk is full where `out` is written, whichever library met it."""
+    try:
+        yield
+    except Exception as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        # The Rust writers of weights and tokenizers name the number; PyTorch's only sees that it wrote too little.
+        if not full and not any(sign in str(error) for sign in ("os error 28", "os error 122", "unexpected pos")):
+            raise
+        raise CbtError(
+            f"no space left while writing {out}: free some on that disk, then give the same command again; a training "
+            "run goes on from its last whole checkpoint"
+        ) from error
+
+
+def _read(path: Path, *fields: str) -> dict[str, Any]:
+    """The JSON object in a file of a run, or CbtError when it is not there, is cut or lacks a field."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    missing = [field for field in fields if not isinstance(found, dict) or field not in found]
+    if missing:
+        raise CbtError(
+            f"{path} is damaged or missing (no {', '.join(missing)} in it): put the file back, or remove {path.parent}"
+        )
+    return found
 
 
 def _write(path: Path, text: str) -> None:

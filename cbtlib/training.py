@@ -14,12 +14,13 @@ peft on `transformers.Trainer`; `accelerate launch` scales it out. Notable choic
   (LLaMA-Factory's defaults of the time), or measured (the embedded profile).
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import math
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,8 @@ def train(rows: Iterable[Row], dev_rows: Iterable[Row], config: TrainingConfig, 
     rows, dev_rows, out = list(rows), list(dev_rows), Path(out)
     check(rows, dev_rows, config)
     identity = runs.identity(rows, dev_rows, config)
-    runs.claim(out, identity)
+    with runs.room(out):
+        runs.claim(out, identity)
     if (out / "result.json").exists():
         return runs.read_result(out)
 
@@ -128,35 +130,45 @@ def train(rows: Iterable[Row], dev_rows: Iterable[Row], config: TrainingConfig, 
     dev = templates.encode(dev_rows, tokenizer, template, config.max_length)
     checkpoint, earlier = runs.last_checkpoint(out, identity["hash"])
     journal = runs.Journal(out, identity["hash"], config.keep, earlier)
-    trainer = AnswerTrainer(
-        model=add_lora(model, config),
-        args=arguments(config, out / "checkpoints", len(data), resuming=checkpoint is not None),
-        train_dataset=data,  # type: ignore[arg-type]
-        eval_dataset=dev,  # type: ignore[arg-type]
-        data_collator=Collator(tokenizer.pad_token_id),
-        processing_class=tokenizer,
-        callbacks=[journal],
-    )
-    for chatter in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(chatter)
-    if config.patience:
-        trainer.add_callback(EarlyStoppingCallback(config.patience))
-    if not trainer.is_fsdp_enabled:  # sharded weights are only whole inside their own module's forward
-        fused.fuse(trainer.model)  # type: ignore[arg-type]
-    try:
+    with memory(config), runs.room(out):
+        trainer = AnswerTrainer(
+            model=add_lora(model, config),
+            args=arguments(config, out / "checkpoints", len(data), resuming=checkpoint is not None),
+            train_dataset=data,  # type: ignore[arg-type]
+            eval_dataset=dev,  # type: ignore[arg-type]
+            data_collator=Collator(tokenizer.pad_token_id),
+            processing_class=tokenizer,
+            callbacks=[journal],
+        )
+        for chatter in (ProgressCallback, PrinterCallback):
+            trainer.remove_callback(chatter)
+        if config.patience:
+            trainer.add_callback(EarlyStoppingCallback(config.patience))
+        if not trainer.is_fsdp_enabled:  # sharded weights are only whole inside their own module's forward
+            fused.fuse(trainer.model)  # type: ignore[arg-type]
         trainer.train(resume_from_checkpoint=checkpoint)
-    except torch.OutOfMemoryError as error:
+        seconds = journal.seconds
+        trainer.accelerator.wait_for_everyone()
+        if trainer.is_world_process_zero():
+            model = extract_model_from_parallel(trainer.model)
+            runs.finish(model, tokenizer, trainer.state, identity, out, seconds)
+        trainer.accelerator.wait_for_everyone()
+    return runs.read_result(out)
+
+
+@contextlib.contextmanager
+def memory(config: TrainingConfig) -> Iterator[None]:
+    """Say in one sentence that memory ran out, and what to change."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # On a GPU it has its own type; on a CPU PyTorch raises a plain RuntimeError.
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "DefaultCPUAllocator" not in str(error):
+            raise
         raise CbtError(
             f"out of memory with {config.batch_size} x up to {config.max_length} tokens: take a smaller batch_size "
             "(and more accumulation), gradient_checkpointing, or a smaller model"
         ) from error
-    seconds = journal.seconds
-    trainer.accelerator.wait_for_everyone()
-    if trainer.is_world_process_zero():
-        model = extract_model_from_parallel(trainer.model)
-        runs.finish(model, tokenizer, trainer.state, identity, out, seconds)
-    trainer.accelerator.wait_for_everyone()
-    return runs.read_result(out)
 
 
 def add_lora(model: nn.Module, config: TrainingConfig) -> PeftModel:

@@ -2,11 +2,13 @@
 
 import copy
 import dataclasses
+import errno
 import importlib.util
 import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from accelerate.commands.config.config_args import ClusterConfig
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import AutoPeftModelForCausalLM
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
@@ -339,6 +342,24 @@ def test_an_older_checkpoint_goes_only_when_the_newer_one_is_sealed(tmp_path, mo
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-4"]
 
 
+@pytest.mark.parametrize("text", ["", '{"hash": "cut', "[1]", '{"hash": "x"}'])
+@pytest.mark.parametrize("name", ["training.json", "checkpoints/checkpoint-4/seal.json"])
+def test_a_damaged_file_of_a_run_is_named(name, text, finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    if name != "training.json":
+        (tmp_path / "result.json").unlink()
+    (tmp_path / name).write_text(text, "utf-8")
+    with pytest.raises(CbtError, match=f"{name} is damaged or missing"):
+        training.train(ROWS, DEV, CONFIG, tmp_path)
+
+
+def test_a_finished_run_without_its_identity_is_nobodys(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "training.json").unlink()
+    with pytest.raises(CbtError, match=r"training\.json is damaged or missing"):
+        training.train(ROWS, DEV, replace(CONFIG, rank=4), tmp_path)
+
+
 def test_a_damaged_or_foreign_checkpoint_is_named_and_refused(finished, tmp_path):
     out, _ = finished
     for change in ("damage", "foreign"):
@@ -423,14 +444,39 @@ def test_settings_of_the_command_line_are_checked(setting, message):
     )
 
 
-def test_memory_that_runs_out_is_one_sentence_and_the_run_can_go_on(tmp_path, monkeypatch):
-    def full(*_):
-        raise torch.OutOfMemoryError
+def out_of_gpu(*_):
+    raise torch.OutOfMemoryError
 
+
+@pytest.mark.parametrize("full", [out_of_gpu, lambda *_: torch.empty(10**15), lambda *_: bytearray(10**16)])
+def test_memory_that_runs_out_is_one_sentence_and_the_run_can_go_on(full, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(training, "answer_nll", full)
         with pytest.raises(CbtError, match=r"out of memory with 2 x up to 200 tokens: take a smaller batch_size"):
             training.train(ROWS, DEV, CONFIG, tmp_path)
+    assert training.train(ROWS, DEV, CONFIG, tmp_path).adapter.exists()
+
+
+FULL_DISKS = [
+    ("runs.Journal.on_log", OSError(errno.ENOSPC, "No space left on device")),
+    ("runs.PeftModel.save_pretrained", SafetensorError("I/O error: No space left on device (os error 28)")),
+    (
+        "training.AnswerTrainer._save_rng_state",
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),  # what torch.save says
+    ),
+]
+
+
+@pytest.mark.parametrize(("writer", "error"), FULL_DISKS)
+def test_a_full_disk_is_one_sentence_and_the_run_can_go_on(writer, error, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"cbtlib.{writer}", full)
+        with pytest.raises(CbtError, match=f"no space left while writing {re.escape(str(tmp_path))}: free some"):
+            training.train(ROWS, DEV, CONFIG, tmp_path)
+    assert not list(tmp_path.rglob("seal.json")), "nothing half-written passes for whole"
     assert training.train(ROWS, DEV, CONFIG, tmp_path).adapter.exists()
 
 
