@@ -372,7 +372,7 @@ def test_a_damaged_or_foreign_checkpoint_is_named_and_refused(finished, tmp_path
             weights = folder / "adapter_model.safetensors"
             weights.write_bytes(weights.read_bytes()[:-100])
         else:
-            (folder / "seal.json").write_text('{"hash": "other", "files": {}}')
+            (folder / "seal.json").write_text('{"hash": "other", "files": {}, "seconds": 0}')
         with pytest.raises(CbtError, match=r"checkpoint-2.*(adapter_model.safetensors|another run)"):
             training.train(ROWS, DEV, CONFIG, place)
 
