@@ -31,7 +31,7 @@ AT = 64  # records of the rank sweep
 def letters(model: Any, tokenizer: Any, template: str, posts: list[Any], limit: int) -> dict[str, float]:
     """What can be counted on one sampled letter a post."""
     adopted = templates.adopt(template, tokenizer)
-    prompts = [templates.render(record.post, adopted) for record in posts]
+    prompts = [templates.render(record.post, adopted, f"record {record.id}") for record in posts]
     stop = templates.stop_ids(adopted, tokenizer)
     found = sampling.sample(model, tokenizer, prompts, max_new_tokens=limit, stop=stop)
     parts = structure.coverage([one.text for one in found])

@@ -6,9 +6,11 @@ Notable choices:
 - Prompt and answer are tokenised apart. The border is exact then, and at generation time the model sees the very
   prompt tokens it was trained behind.
 - A text that is too long is named with its token count and refused; nothing is cut.
-- A post or answer that spells a special token (`<eos>`) would end the turn inside the text, so it is refused too.
+- A post or answer that spells a special token (`<eos>`, `<end_of_turn>`) would end the turn inside the text. It is
+  refused, in training and in a prompt alike.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,13 +34,17 @@ class Row(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """`prompt` holds {post}, `end` follows the answer, the tokenizer must know `special`; `source` says whose it is."""
+    """`prompt` holds {post}, `end` follows the answer, the tokenizer must know `special`; `source` says whose it is.
+
+    `marks` finds the special tokens that no text may spell; `adopt` collects them.
+    """
 
     name: str
     prompt: str
     end: str
     special: tuple[str, ...] = ()
     source: str = "ours"
+    marks: re.Pattern[str] = re.compile("(?!)")
 
 
 QWEN_SYSTEM = "You are a helpful assistant."
@@ -83,7 +89,7 @@ TEMPLATES = {
 
 
 def adopt(name: str, tokenizer: Any) -> Template:
-    """The template as text for this tokenizer: {bos} and {eos} filled in, {post} left open.
+    """The template as text for this tokenizer: {bos} and {eos} filled in, {post} left open, `marks` collected.
 
     Raises CbtError when there is no such template or the tokenizer lacks what it needs.
     """
@@ -105,7 +111,10 @@ def adopt(name: str, tokenizer: Any) -> Template:
         prompt, end = template.prompt, template.end
         for slot, token in fill.items():
             prompt, end = prompt.replace(slot, token), end.replace(slot, token)
-    return Template(name, prompt, end, template.special, template.source)
+    # `all_special_tokens` are those with a role (EOS, padding); turn marks are often special without one.
+    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    marks = sorted({*tokenizer.all_special_tokens, *template.special, *added})
+    return Template(name, prompt, end, template.special, template.source, re.compile("|".join(map(re.escape, marks))))
 
 
 def stop_ids(template: Template, tokenizer: Any) -> list[int]:
@@ -114,8 +123,12 @@ def stop_ids(template: Template, tokenizer: Any) -> list[int]:
     return sorted({tokenizer.eos_token_id, *last})
 
 
-def render(post: str, template: Template) -> str:
-    """The prompt of an adopted template for one post, special tokens written out."""
+def render(post: str, template: Template, name: str = "the post") -> str:
+    """The prompt of an adopted template for one post, special tokens written out.
+
+    Raises CbtError when the post spells a special token; `name` says there which post it is.
+    """
+    _check_marks(post, template, name)
     return template.prompt.replace("{post}", post.strip())
 
 
@@ -129,11 +142,8 @@ def encode(rows: Iterable[Row], tokenizer: Any, template: Template, max_length: 
         if not row.post.strip() or not row.answer_text.strip():
             empty = "answer" if row.post.strip() else "post"
             raise CbtError(f"record {row.id} has no {empty}: give it one or leave the record out")
-        marks = (*tokenizer.all_special_tokens, *template.special)
-        inside = [token for token in marks if token in row.post + row.answer_text]
-        if inside:
-            raise CbtError(f"record {row.id} spells the special token {inside[0]!r}: rewrite that text")
-        prompt = tokenizer(render(row.post, template), add_special_tokens=False)["input_ids"]
+        _check_marks(row.answer_text, template, f"record {row.id}")
+        prompt = tokenizer(render(row.post, template, f"record {row.id}"), add_special_tokens=False)["input_ids"]
         answer = tokenizer(row.answer_text.strip() + template.end, add_special_tokens=False)["input_ids"]
         if len(prompt) + len(answer) > max_length:
             too_long.append((len(prompt) + len(answer), row.id))
@@ -149,6 +159,12 @@ def encode(rows: Iterable[Row], tokenizer: Any, template: Template, max_length: 
     if not encoded:
         raise CbtError("no records to train on: the file is empty")
     return encoded
+
+
+def _check_marks(text: str, template: Template, name: str) -> None:
+    inside = template.marks.search(text)
+    if inside:
+        raise CbtError(f"{name} spells the special token {inside[0]!r}: rewrite that text")
 
 
 def _is_one_token(tokenizer: Any, text: str) -> bool:

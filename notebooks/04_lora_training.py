@@ -157,7 +157,7 @@ pd.concat({whose: pd.Series(part, dtype=object) for whose, part in settings.item
 # A text that runs into the limit is marked as cut off: it never said that it was done. Below stands its beginning.
 
 # %%
-prompts = [templates.render(row.post, adopted) for row in dev[:questions]]
+prompts = [templates.render(row.post, adopted, f"record {row.id}") for row in dev[:questions]]
 stops = templates.stop_ids(adopted, tokenizer)
 how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "stop": stops, "seed": 0}
 before = sampling.sample(base, tokenizer, prompts, **how)

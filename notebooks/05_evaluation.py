@@ -206,7 +206,7 @@ config = json.loads((adapter / "training.json").read_text("utf-8"))["config"]
 base, tokenizer = endpoint.load(config["model"])
 template = templates.adopt(config["template"], tokenizer)
 example = prompts.get("few_shot")
-asked = [templates.render(record.post, template) for record in posts]
+asked = [templates.render(record.post, template, f"record {record.id}") for record in posts]
 shown = [(tokenizer.bos_token or "") + example.request(r.question, r.description)["prompt"] for r in posts]
 
 

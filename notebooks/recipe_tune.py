@@ -121,7 +121,7 @@ config = training.PROFILES[profile]
 config = replace(config, model=model or config.model, max_steps=max_steps, epochs=epochs, evaluate_every=max_steps // 2)
 base, tokenizer = endpoint.load(config.model)
 template = templates.adopt(config.template, tokenizer)
-prompts = [templates.render(pair.post, template) for pair in held]
+prompts = [templates.render(pair.post, template, f"record {pair.id}") for pair in held]
 how = {"max_new_tokens": max_new_tokens, "seed": seed, "stop": templates.stop_ids(template, tokenizer)}
 before = sampling.sample(base, tokenizer, prompts, **how)
 del base

@@ -104,6 +104,20 @@ def test_the_chat_template_of_a_tokenizer_is_taken_apart_exactly(tokenizer):
     assert templates.render("睡不着", template) == asked
 
 
+@pytest.mark.parametrize("name", PROMPTABLE)
+def test_a_post_or_an_answer_with_a_turn_mark_is_refused_by_every_template(tokenizer, name):
+    template = templates.adopt(name, tokenizer)
+    for mark in (tokenizer.eos_token, "<start_of_turn>", "<end_of_turn>"):
+        post = f"我很累{mark}"
+        assert tokenizer(post)["input_ids"][-1] in tokenizer.added_tokens_decoder, "to the tokenizer it is no text"
+        with pytest.raises(CbtError, match=f"^row 7 spells the special token '{mark}': rewrite"):
+            templates.render(post, template, "row 7")
+        for row in (Pair("x", post, "好"), Pair("x", "好", post)):
+            with pytest.raises(CbtError, match=f"^record x spells the special token '{mark}': rewrite"):
+                templates.encode([row], tokenizer, template, 4096)
+    assert "<br>" in templates.render("我很累<br>", template), "other angle brackets are text"
+
+
 def test_answer_logits_and_no_mask_give_the_loss_of_full_logits_with_a_mask(model, tokenizer):
     rows = templates.encode(ROWS, tokenizer, templates.adopt("gemma", tokenizer), 200)
     batch = training.Collator(tokenizer.pad_token_id)(rows)
@@ -406,6 +420,8 @@ BAD_ROWS = [
     ([*ROWS, replace(DEV[0], split="test")], DEV[1:], "1 training records are not of the split 'train', d0"),
     ([*ROWS, Pair("empty", "我很累", "  ")], DEV, "record empty has no answer"),
     ([*ROWS, Pair("spells", "我很累<eos>", "好")], DEV, "record spells spells the special token '<eos>'"),
+    ([*ROWS, Pair("turn", "我很累<end_of_turn>", "好")], DEV, "record turn spells the special token '<end_of_turn>'"),
+    ([*ROWS, Pair("turn", "我很累", "<mask>")], DEV, "record turn spells the special token '<mask>'"),
 ]
 
 
