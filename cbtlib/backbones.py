@@ -6,6 +6,7 @@ and Qwen2; only names differ, and that query, key and value are one matrix. Nota
 - Qwen's own code bends positions and queries (dynamic NTK, log n) in texts beyond its `seq_length`; up to there it does
   nothing of the kind, and `seq_length` is the longest text that the converted model declares.
 - Nothing of the model's own code is run, and `.bin` weights are read as tensors only (`weights_only`).
+- The names of the written weights are compared with those of the model: a missing file would become random numbers.
 - One file of weights at a time, in its own precision: a 7B model needs the memory of its largest file.
 - The folder appears whole or not at all. LLaMA- and Alpaca-Chinese are Llama already and need none of this.
 - `W_pack` (Baichuan) and `c_attn` (Qwen), the names of the joint matrix in other people's configurations, stand for
@@ -14,6 +15,7 @@ and Qwen2; only names differ, and that query, key and value are one matrix. Nota
 
 import base64
 import json
+import pickle
 import re
 import shutil
 import struct
@@ -21,12 +23,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from cbtlib import CbtError
 
 PACKED = dict.fromkeys(("W_pack", "c_attn"), ("q_proj", "k_proj", "v_proj"))
 """Names of joint matrices, and what they are called once they are apart."""
+
+DAMAGED = (SafetensorError, pickle.UnpicklingError, EOFError)
+"""What reading a file of weights raises that ends early, is another kind of file, or holds more than tensors; a damaged
+archive of PyTorch is a RuntimeError."""
+DAMAGE = "a file of weights is damaged or holds more than tensors: fetch it again"
 
 
 def layout(folder: Path) -> str:
@@ -42,7 +50,7 @@ def layout(folder: Path) -> str:
 def convert(folder: Path | str, out: Path | str) -> Path:
     """Write the Baichuan-7B or Qwen-7B checkpoint of `folder` to `out` as Llama or Qwen2: safetensors and tokenizer.
 
-    Raises CbtError when the layout is another one, a file is missing, or `out` exists.
+    Raises CbtError when the layout is another one, a file or weight is missing or damaged, or `out` exists.
     """
     folder, out = Path(folder), Path(out)
     kind = layout(folder)
@@ -60,27 +68,47 @@ def convert(folder: Path | str, out: Path | str) -> Path:
     place = out.with_name(out.name + ".part")
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    settings(published, folder).save_pretrained(place)
+    config = settings(published, folder)
+    config.save_pretrained(place)
     _tokenizer(kind, folder).save_pretrained(place)
-    _weights(files, rename, place)
+    missing = sorted(_names(config) - _weights(files, rename, place))
+    if missing:
+        raise CbtError(
+            f"{folder} lacks {len(missing)} of the model's weights, {missing[0]} first: it holds {len(files)} files of "
+            "them; fetch the others"
+        )
     place.rename(out)
     return out
 
 
-def _weights(files: list[Path], rename: Callable[[str, Tensor], Iterator[tuple[str, Tensor]]], place: Path) -> None:
+def _names(config: Any) -> set[str]:
+    """What the weights of a model are called; nothing is allocated."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return set(AutoModelForCausalLM.from_config(config).state_dict())
+
+
+def _weights(files: list[Path], rename: Callable[[str, Tensor], Iterator[tuple[str, Tensor]]], place: Path) -> set[str]:
+    """Write each file's weights under their new names, and an index; returns the names."""
     import torch
     from safetensors.torch import load_file, save_file
     from tqdm.auto import tqdm
 
     index: dict[str, str] = {}
     for number, path in enumerate(tqdm(files, desc="converting", disable=None), 1):
-        held = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        try:
+            held = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        except (*DAMAGED, RuntimeError) as error:
+            raise CbtError(f"{path}: {DAMAGE} ({type(error).__name__})") from error
         tensors = {to: value.contiguous() for name, old in held.items() for to, value in rename(name, old)}
         to = f"model-{number:05}-of-{len(files):05}.safetensors"
         save_file(tensors, place / to, metadata={"format": "pt"})
         index |= dict.fromkeys(tensors, to)
     text = json.dumps({"metadata": {}, "weight_map": index}, indent=1)
     (place / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+    return set(index)
 
 
 # ------------------------------------------------------------------------------------------- Baichuan-7B

@@ -54,7 +54,8 @@ def load(
 
     `dtype` is "float32", "bfloat16", …; None takes `best_dtype()`. `trimmed=False` gives "embedded" its whole
     262,144-token vocabulary (it takes another 1.1 GB of cache). `four_bit` packs the weights as QLoRA does (NF4;
-    Dettmers et al. 2023, arXiv 2305.14314) and computes in `dtype`. Raises CbtError when there is no such model.
+    Dettmers et al. 2023, arXiv 2305.14314) and computes in `dtype`. Raises CbtError when there is no such model, when
+    a weight is missing (transformers would put random numbers in its place), or when a file of weights is damaged.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
@@ -72,9 +73,17 @@ def load(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=kind
         )
         options = {"quantization_config": packed} if four_bit else {}
-        weights = AutoModelForCausalLM.from_pretrained(source, dtype=kind, **options)
-    except (OSError, ValueError, ImportError, AttributeError) as error:
+        weights, found = AutoModelForCausalLM.from_pretrained(source, dtype=kind, output_loading_info=True, **options)
+    except backbones.DAMAGED as error:
+        raise CbtError(f"cannot load the model '{model}': {backbones.DAMAGE} ({type(error).__name__})") from error
+    except (OSError, ValueError, ImportError, AttributeError, RuntimeError) as error:
         raise CbtError(f"cannot load the model '{model}': {error}") from error
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise CbtError(
+            f"cannot load the model '{model}': its files lack {len(missing)} of its weights, {missing[0]} first: fetch "
+            "all of them again"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return weights, tokenizer

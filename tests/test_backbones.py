@@ -2,11 +2,13 @@
 
 import base64
 import json
+import pickle
 import struct
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load, save_file
 from test_training import CONFIG, DEV, ROWS, TINY
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
@@ -155,6 +157,10 @@ def test_what_cannot_be_converted_is_one_sentence(tmp_path):
     (tmp_path / "early/config.json").write_text(json.dumps(early), "utf-8")
     with pytest.raises(CbtError, match="first days"):
         backbones.convert(tmp_path / "early", tmp_path / "out")
+    published("baichuan", tmp_path / "part")
+    (tmp_path / "part/pytorch_model-00002-of-00002.bin").unlink()
+    with pytest.raises(CbtError, match=r"lacks \d+ of the model's weights, \S+ first: it holds 1 files"):
+        backbones.convert(tmp_path / "part", tmp_path / "out")
     for path in (tmp_path / "theirs").glob("*.bin"):
         path.unlink()
     with pytest.raises(CbtError, match="holds no weights"):
@@ -162,3 +168,64 @@ def test_what_cannot_be_converted_is_one_sentence(tmp_path):
     with pytest.raises(CbtError, match="no Baichuan-7B or Qwen-7B"):
         backbones.convert(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+class Touch:
+    """Unpickled by Python's own rules, it would write a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def damaged(whole, touched):
+    """A file of weights as bytes, ruined: cut short, of another kind, empty, pickled with code in it."""
+    return {
+        "cut": whole[: len(whole) // 2],
+        "text": b"version https://git-lfs.github.com/spec/v1\n",
+        "empty": b"",
+        "code": pickle.dumps({"lm_head.weight": Touch(touched)}),
+    }
+
+
+@pytest.mark.parametrize("how", ["cut", "text", "empty", "code"])
+def test_a_damaged_file_of_weights_is_one_sentence_and_runs_nothing(how, tmp_path):
+    touched = tmp_path / "touched"
+    published("baichuan", tmp_path / "theirs")
+    (bin_file, _) = sorted((tmp_path / "theirs").glob("*.bin"))
+    bin_file.write_bytes(damaged(bin_file.read_bytes(), touched)[how])
+    with pytest.raises(CbtError, match=rf"{bin_file.name}: a file of weights is damaged"):
+        backbones.convert(tmp_path / "theirs", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+    endpoint.load("smoke", "float32")[0].save_pretrained(tmp_path / "whole")
+    endpoint.load("smoke")[1].save_pretrained(tmp_path / "whole")
+    weights = tmp_path / "whole/model.safetensors"
+    whole, tensors = weights.read_bytes(), load(weights.read_bytes())
+    weights.write_bytes(damaged(whole, touched)[how])
+    with pytest.raises(CbtError, match=r"^cannot load the model '.*whole': .*"):
+        endpoint.load(str(tmp_path / "whole"))
+    weights.unlink()
+    torch.save(tensors, tmp_path / "whole/pytorch_model.bin")
+    endpoint.load(str(tmp_path / "whole"))
+    whole = (tmp_path / "whole/pytorch_model.bin").read_bytes()
+    (tmp_path / "whole/pytorch_model.bin").write_bytes(damaged(whole, touched)[how])
+    with pytest.raises(CbtError, match=r"^cannot load the model '.*whole': .*"):
+        endpoint.load(str(tmp_path / "whole"))
+    assert not touched.exists()
+
+
+def test_a_checkpoint_that_lacks_a_weight_is_refused(tmp_path):
+    model, tokenizer = endpoint.load("smoke", "float32")
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    tensors = load((tmp_path / "model.safetensors").read_bytes())
+    assert "lm_head.weight" not in tensors, "tied to the embedding, it is no missing weight"
+    endpoint.load(str(tmp_path))
+    lost = next(name for name in sorted(tensors) if "q_proj" in name)
+    del tensors[lost]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CbtError, match=f"lack 1 of its weights, {lost} first"):
+        endpoint.load(str(tmp_path))
