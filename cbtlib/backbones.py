@@ -269,9 +269,13 @@ def _from_sentencepiece(path: Path) -> Any:
     if text_rules.get(3, [1])[0]:
         steps.append(normalizers.Prepend("▁"))
     tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
+    splits = []
     if symbols:
         either = "|".join("".join(f"\\x{{{ord(char):x}}}" for char in text) for text in symbols)
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(either), "isolated")
+        splits.append(pre_tokenizers.Split(Regex(either), "isolated"))
+    # With `ignore_merges`, which finds the symbols, a part of a text that spells a byte's token would become that byte.
+    splits.append(pre_tokenizers.Split(Regex(r"\A<(?=0x[0-9A-F]{2}>\z)"), "isolated"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )

@@ -132,6 +132,9 @@ def test_baichuans_own_tokenizer_file_is_read(tmp_path):
     words = ["▁我", "很累", "?", "我", "▁▁", "很", "<p>", "<0x0A>", "<0xEF>", "<0xBC>", "<0x9F>"]
     assert tokenizer.tokenize(text) == words
     assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+    for spelled in ("?<0x0A>?", "?<0x0A>", "我<0x0A>?<0xE6>?"):
+        assert tokenizer.decode(tokenizer(spelled)["input_ids"]) == spelled, "a byte's name is text"
+        assert "<0x0A>" not in tokenizer.tokenize(spelled)
     template = templates.adopt("baichuan", tokenizer)
     pair = replace(ROWS[0], post="我很累?", answer_text="我?")
     (row,) = templates.encode([pair], tokenizer, template, 4096)
