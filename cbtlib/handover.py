@@ -27,7 +27,8 @@ LLAMA_FACTORY = {"llama-chinese": "atom", "alpaca-chinese": "alpaca", "qwen": "q
 def export(rows: Sequence[Row], dev_rows: Sequence[Row], config: Any, to: str, out: Path) -> list[Path]:
     """Write data and configuration of a run for trainer `to` into folder `out`; returns the paths.
 
-    `config` is a TrainingConfig. Raises CbtError for another trainer, or a template that it cannot render.
+    `config` is a TrainingConfig. Raises CbtError for another trainer, a template that it cannot render, or (axolotl) a
+    record that we would not train on.
     """
     if to not in TRAINERS:
         raise CbtError(f"cannot hand over to {to!r}: choose one of {', '.join(TRAINERS)}")
@@ -85,6 +86,8 @@ def _axolotl(parts: dict[str, Sequence[Row]], config: Any, out: Path) -> list[Pa
 
     tokenizer = AutoTokenizer.from_pretrained(_model(config))
     template = templates.adopt(config.template, tokenizer)
+    for rows in parts.values():
+        templates.encode(rows, tokenizer, template, config.max_length)  # refuses what training refuses
     written = []
     for name, rows in parts.items():
         lines = [

@@ -57,6 +57,23 @@ def test_what_cannot_be_handed_over_is_said(tmp_path):
         handover.export(ROWS, DEV, CONFIG, "torchtune", tmp_path)
 
 
+@pytest.mark.parametrize("part", ["train", "dev"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answer_text": " "}, "record p0 has no answer"),
+        ({"post": "我很累<end_of_turn>"}, "record p0 spells the special token '<end_of_turn>'"),
+        ({"answer_text": "考试没考好。" * 100}, "1 of .* records are longer than max_length=200"),
+    ],
+)
+def test_axolotl_gets_no_record_that_we_would_not_train_on(part, change, message, tmp_path):
+    bad = [replace(ROWS[0], **change), *ROWS[1:]]
+    rows, dev = (bad, DEV) if part == "train" else (ROWS, bad)
+    with pytest.raises(CbtError, match=message):
+        handover.export(rows, dev, CONFIG, "axolotl", tmp_path)
+    assert not list(tmp_path.iterdir()), "nothing is left that looks like an export"
+
+
 def test_the_command_writes_the_files_and_trains_nothing(tmp_path):
     out = tmp_path / "axolotl"
     done = CliRunner().invoke(cli.app, ["train", "--profile", "smoke", "--export", "axolotl", "--out", str(out)])
