@@ -73,7 +73,8 @@ def load(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=kind
         )
         options = {"quantization_config": packed} if four_bit else {}
-        weights, found = AutoModelForCausalLM.from_pretrained(source, dtype=kind, output_loading_info=True, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(source, dtype=kind, output_loading_info=True, **options)
+        weights, found = loaded
     except backbones.DAMAGED as error:
         raise CbtError(f"cannot load the model '{model}': {backbones.DAMAGE} ({type(error).__name__})") from error
     except (OSError, ValueError, ImportError, AttributeError, RuntimeError) as error:
