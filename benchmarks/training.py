@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 FUSED = ("ours", "sdpa", "plain norm", "returned", "dropout", "untrimmed")
 VARIANTS = ("ours", "peft forward", "sdpa", "plain norm", "returned", "dropout", "untrimmed", "naive", "trl")
-WARM_UP = 4
+WARM_UP = 1
 
 
 def matmul_rate(dtype: Any) -> float:
