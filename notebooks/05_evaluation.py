@@ -410,6 +410,7 @@ for axis, (metric, title) in zip(axes.flat, panels.items(), strict=False):
                 axis.plot(scores[single][metric].value, place - 0.25, "o", mfc="none", mec=color, markersize=4)
     axis.set(title=title, yticks=range(len(shown)), yticklabels=shown)
     axis.set_xlim(left=None if metric == "bertscore" else 0)
+    axis.locator_params(axis="x", nbins=3 if metric == "bertscore" else 5)
 axes[0, 0].set_ylim(len(shown) - 0.5, -0.5)
 figures.headline(figure, told)
 figures.show(
