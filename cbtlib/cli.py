@@ -43,8 +43,8 @@ def run(
 
     given = {}
     for text in parameter or []:
-        name, _, value = text.partition("=")
-        if not name or not value:
+        name, equals, value = text.partition("=")
+        if not equals:
             raise CbtError(f"-p {text}: write name=value")
         given[name] = yaml.safe_load(value)
     print(runner.run(notebook, profile, given, results))

@@ -282,15 +282,22 @@ def _socialcd3k(path: Path) -> Iterator[Item]:
             yield Sample(str(number), number, text, None, chosen)
 
 
-def _cbt_bench(path: Path) -> Iterator[Item]:
-    for number, item in _json_list(path):
-        if isinstance(item, Problem):
-            yield item
-        elif not isinstance(item, dict) or not isinstance(item.get("distortions"), list):
-            yield Problem(number, "distortions", "is missing or no list")
-        else:
-            labels = frozenset(str(label).strip().lower() for label in item["distortions"])
-            yield Sample(str(item.get("id", number)), number, _text(item, "situation", "thoughts"), None, labels)
+def _item_by_item(read: Callable[[int, Any], Item]) -> Callable[[Path], Iterator[Item]]:
+    """What reads a JSON list, made of what reads one item behind its position."""
+
+    def read_all(path: Path) -> Iterator[Item]:
+        for number, item in _json_list(path):
+            yield item if isinstance(item, Problem) else read(number, item)
+
+    return read_all
+
+
+@_item_by_item
+def _cbt_bench(number: int, item: Any) -> Item:
+    if not isinstance(item, dict) or not isinstance(item.get("distortions"), list):
+        return Problem(number, "distortions", "is missing or no list")
+    labels = frozenset(str(label).strip().lower() for label in item["distortions"])
+    return Sample(str(item.get("id", number)), number, _text(item, "situation", "thoughts"), None, labels)
 
 
 _NAMES = {
@@ -434,43 +441,31 @@ def _role_turns(number: int, rows: Any, role: str, content: str) -> list[tuple[s
     return [(ROLES[who], str(row[content])) for who, row in zip(roles, rows, strict=True) if who != "system"]
 
 
-def _emollm(path: Path) -> Iterator[Item]:
-    for number, item in _json_list(path):
-        if isinstance(item, Problem):
-            yield item
-            continue
-        rows = item.get("conversation") if isinstance(item, dict) else None
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            yield Problem(number, "conversation", "is missing or no list")
-            continue
-        pairs = [(("client", row.get("input")), ("counsellor", row.get("output"))) for row in rows]
-        turns = [(role, str(text)) for pair in pairs for role, text in pair if text]
-        yield _dialogue(str(number), number, turns)
+@_item_by_item
+def _emollm(number: int, item: Any) -> Item:
+    rows = item.get("conversation") if isinstance(item, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        return Problem(number, "conversation", "is missing or no list")
+    pairs = [(("client", row.get("input")), ("counsellor", row.get("output"))) for row in rows]
+    return _dialogue(str(number), number, [(role, str(text)) for pair in pairs for role, text in pair if text])
 
 
-def _alpaca(path: Path) -> Iterator[Item]:
-    for number, item in _json_list(path):
-        if isinstance(item, Problem):
-            yield item
-            continue
-        turns = _tuning_turns(item) if isinstance(item, dict) else None
-        if turns is None:
-            yield Problem(number, "output", "is missing or no text, or history is no list of pairs of texts")
-        elif len(turns) == 2:
-            (_, text), (_, answer) = turns
-            yield Sample(str(number), number, text, answer)
-        else:
-            yield _dialogue(str(number), number, turns)
+@_item_by_item
+def _alpaca(number: int, item: Any) -> Item:
+    turns = _tuning_turns(item) if isinstance(item, dict) else None
+    if turns is None:
+        return Problem(number, "output", "is missing or no text, or history is no list of pairs of texts")
+    if len(turns) == 2:
+        (_, text), (_, answer) = turns
+        return Sample(str(number), number, text, answer)
+    return _dialogue(str(number), number, turns)
 
 
-def _sharegpt(path: Path) -> Iterator[Item]:
-    for number, item in _json_list(path):
-        if isinstance(item, Problem):
-            yield item
-            continue
-        item = item if isinstance(item, dict) else {}
-        turns = _role_turns(number, item.get("conversations"), "from", "value")
-        yield turns if isinstance(turns, Problem) else _dialogue(str(item.get("id", number)), number, turns)
+@_item_by_item
+def _sharegpt(number: int, item: Any) -> Item:
+    item = item if isinstance(item, dict) else {}
+    turns = _role_turns(number, item.get("conversations"), "from", "value")
+    return turns if isinstance(turns, Problem) else _dialogue(str(item.get("id", number)), number, turns)
 
 
 FORMATS: dict[str, Callable[[Path], Iterator[Item]]] = {

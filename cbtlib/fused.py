@@ -161,9 +161,9 @@ class RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, eps: float) -> Tensor:
-        inverse = _inverse_rms(x, eps)
+        y, inverse = _scaled(x, scale, eps)
         ctx.save_for_backward(x, scale, inverse)
-        return (x * inverse).mul_(scale).to(x.dtype)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -173,9 +173,11 @@ class RmsNorm(torch.autograd.Function):
         return g.mul_(inverse).sub_(x * dot).to(x.dtype), None, None
 
 
-def _inverse_rms(x: Tensor, eps: float) -> Tensor:
+def _scaled(x: Tensor, scale: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The normed x, and 1 / rms(x)."""
     size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    return size.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    inverse = size.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return (x * inverse).mul_(scale).to(x.dtype), inverse
 
 
 def _norm_forward(self: Any, x: Tensor) -> Tensor:
@@ -209,7 +211,7 @@ def packed(model: nn.Module) -> Iterator[None]:
         if weight is None or weight.device.type != "cpu":
             continue
         if type(layer) is Gemma3RMSNorm:
-            forwards[layer] = partial(_scaled, 1.0 + weight.detach().float(), layer.eps)
+            forwards[layer] = partial(_packed_norm, 1.0 + weight.detach().float(), layer.eps)
         elif type(layer) is nn.Linear and weight.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():
             weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 16)  # for about that many rows
             forwards[layer] = partial(_packed_forward, weight, layer.bias)
@@ -230,8 +232,8 @@ def _packed_forward(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
 
 
-def _scaled(scale: Tensor, eps: float, x: Tensor) -> Tensor:
-    return (x * _inverse_rms(x, eps)).mul_(scale).to(x.dtype)
+def _packed_norm(scale: Tensor, eps: float, x: Tensor) -> Tensor:
+    return _scaled(x, scale, eps)[0]
 
 
 # ------------------------------------------------------------------------------------------- LoRA

@@ -31,6 +31,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from cbtlib import CbtError, agreement
+from cbtlib.answers import json_reply
 from cbtlib.metrics import outcomes
 from cbtlib.resampling import Statistics, bca, bootstrap, intervals
 
@@ -165,13 +166,12 @@ def verdicts(
 def parse(text: str) -> str | None:
     """ "first", "second" or "tie" from a reply that is the JSON asked for (a code fence is allowed), else None."""
     try:
-        # an object as its pairs: a key that stands twice is two verdicts, and so none
-        value = json.loads(re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text), object_pairs_hook=tuple)
-    except (ValueError, RecursionError):
+        value = json_reply(text)  # a key that stands twice is two verdicts, and so none
+    except ValueError:
         return None
-    if not isinstance(value, tuple) or [name for name, _ in value] != ["better"]:
+    if not isinstance(value, dict) or set(value) != {"better"}:
         return None
-    return {"1": "first", "2": "second", "tie": "tie"}.get(str(value[0][1]))
+    return {"1": "first", "2": "second", "tie": "tie"}.get(str(value["better"]))
 
 
 def analyse(given: Sequence[Verdict], resamples: int = 1000, seed: int = 0) -> Analysis:

@@ -13,7 +13,6 @@ Notable choices
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cbtlib import corpus, distortions, generate
+from cbtlib import distortions, generate
+from cbtlib.answers import json_reply
 from cbtlib.prompts import Prompt
 from cbtlib.questions import Question
 
@@ -101,10 +101,9 @@ def label(
 
 def parse(text: str, types: Sequence[str]) -> frozenset[str]:
     """The labels of a reply; ValueError says what is wrong with anything but {"labels": [known labels]}."""
-    text = re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text)
     try:
-        value = json.loads(text, object_pairs_hook=corpus.no_repeats)
-    except (ValueError, RecursionError) as error:
+        value = json_reply(text)
+    except ValueError as error:
         raise ValueError(f"not JSON ({error})") from None
     if not isinstance(value, dict) or set(value) != {"labels"} or not isinstance(value["labels"], list):
         raise ValueError('JSON, but not of the form {"labels": [...]}')
