@@ -1,4 +1,4 @@
-"""A LoRA layer, a norm and causal attention as one autograd step each: same adapter, same numbers, less traffic.
+"""LoRA layers, norms and causal attention as one autograd step each: same adapter, same numbers, less traffic.
 
 On a CPU a training step of a small model waits for memory as long as it computes. Notable choices:
 
@@ -9,21 +9,24 @@ On a CPU a training step of a small model waits for memory as long as it compute
       y = x W^T + s (x A^T) B^T          x (N, in)   W (out, in)   A (r, in)   B (out, r)
       dA = s (g B)^T x    dB = s g^T (x A^T)    dx = g W + s (g B) A          W is frozen: no dW
 
+  Layers that read the same x (query, key, value; gate, up) are one step, and their dx is summed up as it is made.
 - Attention. PyTorch's CPU kernel for causal attention is slow in its backward pass at 16 bits. Here it is matmuls over
   blocks of queries, each with the keys that they may see and no others.
-- RMS norm. Gemma's code in transformers passes over an activation nine times, and autograd twelve times more; here it
-  is three and five.
+- RMS norm, and the rotation of queries and keys by their positions. In transformers each is many small operations,
+  and autograd makes more of them; here both directions are a few.
 - `packed` is for writing, not for training: a matmul of few rows spends much of its time bringing the weights into
   the order that its kernel wants, once for every token. Here they are brought into it once.
 - `keep_memory` lets the C library hand freed activations to the next layer: by default it returns them to the system,
   which hands out the same pages anew, filled with zeros.
 
 `fuse` replaces the forward of plain LoRA layers only; dropout, DoRA, quantised bases and biases keep peft's own.
-Attention and norm are replaced on a CPU only: a GPU has kernels for them.
+Attention and norms are replaced in Gemma models on a CPU only: a GPU has kernels for them.
 """
 
 import contextlib
 import ctypes
+import functools
+import itertools
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -36,31 +39,46 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
-from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
+from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention, Gemma3MLP, Gemma3RMSNorm
 
 
 class LoraMatmul(torch.autograd.Function):
-    """y = x W^T + s (x A^T) B^T for x (..., in); all tensors of one dtype."""
+    """The outputs of LoRA layers that read the same x (..., in), which has the dtype of their frozen weights.
+
+    `matrices` are W, A and B of the first layer, then of the next; `scalings` has one number a layer.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        narrow = flat @ a.t()
-        y = (flat @ weight.t()).addmm_(narrow, b.t(), alpha=scaling)
-        ctx.save_for_backward(flat, weight, a, b, narrow)
-        ctx.scaling = scaling
-        return y.view(*x.shape[:-1], -1)
+    def forward(ctx: Any, x: Tensor, scalings: tuple[float, ...], *matrices: Tensor) -> tuple[Tensor, ...]:
+        flat, outputs = x.reshape(-1, x.shape[-1]), []
+        weights, b = matrices[::3], [one.to(x.dtype) for one in matrices[2::3]]
+        a = torch.cat(matrices[1::3]).to(x.dtype)
+        narrow = a @ flat.t()  # the kernel is faster with the wide matrix on the right
+        ctx.ranks = [one.shape[1] for one in b]
+        for weight, up, part, scaling in zip(weights, b, narrow.split(ctx.ranks), scalings, strict=True):
+            y = (flat @ weight.t()).addmm_(part.t(), up.t(), alpha=scaling)
+            outputs.append(y.view(*x.shape[:-1], -1))
+        ctx.save_for_backward(flat, a, narrow, *weights, *b)
+        ctx.scalings = scalings
+        return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        flat, weight, a, b, narrow = ctx.saved_tensors
-        (gradient,) = gradients
-        g = gradient.reshape(-1, gradient.shape[-1])
-        g_narrow = (g @ b).mul_(ctx.scaling)
+        flat, a, narrow, *rest = ctx.saved_tensors
+        weights, b = rest[: len(gradients)], rest[len(gradients) :]
+        g = [one.reshape(-1, one.shape[-1]) for one in gradients]
+        parts = zip(g, b, ctx.scalings, strict=True)
+        g_narrow = torch.cat([(up.t() @ one.t()).mul_(scaling) for one, up, scaling in parts])
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = (g @ weight).addmm_(g_narrow, a).view(*gradient.shape[:-1], -1)
-        return dx, None, g_narrow.t() @ flat, (narrow.t() @ g).t() * ctx.scaling, None
+            dx = g[0] @ weights[0]
+            for one, weight in zip(g[1:], weights[1:], strict=True):
+                dx.addmm_(one, weight)
+            dx = dx.addmm_(g_narrow.t(), a).view(*gradients[0].shape[:-1], -1)
+        da = (g_narrow @ flat).float().split(ctx.ranks)
+        parts = zip(narrow.split(ctx.ranks), g, ctx.scalings, strict=True)
+        db = [(part @ one).t().float().mul_(scaling) for part, one, scaling in parts]
+        return dx, None, *itertools.chain.from_iterable((None, *both) for both in zip(da, db, strict=True))
 
 
 def fuse(model: nn.Module) -> int:
@@ -70,8 +88,8 @@ def fuse(model: nn.Module) -> int:
         layer.forward = _forward.__get__(layer)  # type: ignore[method-assign]
     if next(model.parameters()).device.type == "cpu":
         for module in model.modules():
-            if type(module) is Gemma3RMSNorm:
-                module.forward = _norm_forward.__get__(module)  # type: ignore[method-assign]
+            if type(module) in GEMMA:
+                module.forward = GEMMA[type(module)].__get__(module)
         base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         if base.config._attn_implementation == "sdpa":
             base.set_attn_implementation(BLOCKS)
@@ -82,47 +100,63 @@ def fuse(model: nn.Module) -> int:
 
 
 class CausalAttention(torch.autograd.Function):
-    """softmax(q k^T s) v for q (batch, heads, T, d), k and v (batch, fewer heads, T, d); `window` keys back at most."""
+    """softmax(q k^T) v for q (batch, T, heads, d), k and v (batch, T, fewer heads, d); `window` keys back at most.
+
+    The heads of one position lie together, as the layers before and after have them, so that a block is one matrix.
+    """
 
     BLOCK = 128  # queries
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scaling: float, window: int) -> Tensor:
-        batch, heads, length, width = q.shape
-        q = q.reshape(batch, k.shape[1], -1, length, width)  # (batch, kv heads, heads of a kv head, T, d)
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
         out, weights = torch.empty_like(q), []
-        for first, low, last in CausalAttention.blocks(length, window):
-            rows = q[..., first:last, :].flatten(2, 3)
-            scores = (rows @ k[..., low:last, :].mT).float().mul_(scaling).view(*q.shape[:3], last - first, last - low)
-            back = torch.arange(first, last)[:, None] - torch.arange(low, last)
-            scores.masked_fill_((back < 0) | (back >= window), -torch.inf)
-            weights.append(scores.softmax(-1).to(q.dtype).flatten(2, 3))
-            out[..., first:last, :] = (weights[-1] @ v[..., low:last, :]).view_as(out[..., first:last, :])
-        ctx.save_for_backward(q, k, v, out, *weights)
-        ctx.scaling, ctx.window = scaling, window
-        return out.view(batch, heads, length, width)
+        for one, group in CausalAttention.heads(q, k):
+            rows, keys, values, place = q[group], k[one], v[one], out[group]
+            for first, low, last in CausalAttention.blocks(q.shape[1], window):
+                scores = rows[first:last].flatten(0, 1) @ keys[low:last].t()
+                scores.masked_fill_(CausalAttention.unseen(first, low, last, window, rows.shape[1]), -torch.inf)
+                weights.append(torch._softmax(scores, -1, False))
+                place[first:last] = (weights[-1] @ values[low:last]).view_as(place[first:last])
+        ctx.save_for_backward(q, k, v, *weights)
+        ctx.window = window
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        q, k, v, out, *weights = ctx.saved_tensors
-        g = gradients[0].reshape(q.shape)
-        dot = (g * out).sum(-1, keepdim=True, dtype=torch.float32)
+        q, k, v, *weights = ctx.saved_tensors
+        (gradient,), following = gradients, iter(weights)
         dq = torch.empty_like(q)
         dk, dv = (torch.zeros(k.shape, dtype=torch.float32) for _ in range(2))
-        for (first, low, last), p in zip(CausalAttention.blocks(q.shape[3], ctx.window), weights, strict=True):
-            g_rows, rows = g[..., first:last, :].flatten(2, 3), q[..., first:last, :].flatten(2, 3)
-            dv[..., low:last, :] += p.mT @ g_rows
-            ds = (g_rows @ v[..., low:last, :].mT).float().sub_(dot[..., first:last, :].flatten(2, 3))
-            ds = ds.mul_(p).mul_(ctx.scaling).to(q.dtype)
-            dq[..., first:last, :] = (ds @ k[..., low:last, :]).view_as(dq[..., first:last, :])
-            dk[..., low:last, :] += ds.mT @ rows
-        return dq.view_as(gradients[0]), dk.to(k.dtype), dv.to(v.dtype), None, None
+        for one, group in CausalAttention.heads(q, k):
+            rows, keys, values, g = q[group], k[one], v[one], gradient[group]
+            d_rows, d_keys, d_values = dq[group], dk[one], dv[one]
+            for first, low, last in CausalAttention.blocks(q.shape[1], ctx.window):
+                p, g_block = next(following), g[first:last].flatten(0, 1)
+                d_values[low:last] += p.t() @ g_block
+                ds = torch._softmax_backward_data(g_block @ values[low:last].t(), p, -1, p.dtype)
+                d_rows[first:last] = (ds @ keys[low:last]).view_as(d_rows[first:last])
+                d_keys[low:last] += ds.t() @ rows[first:last].flatten(0, 1)
+        return dq, dk.to(k.dtype), dv.to(v.dtype), None
+
+    @staticmethod
+    def heads(q: Tensor, k: Tensor) -> Iterator[tuple[Any, Any]]:
+        """Where each key head is, a matrix (T, d), and the query heads that look at it, (T, heads, d)."""
+        size = q.shape[2] // k.shape[2]
+        for row, head in itertools.product(range(k.shape[0]), range(k.shape[2])):
+            yield (row, slice(None), head), (row, slice(None), slice(head * size, (head + 1) * size))
 
     @staticmethod
     def blocks(length: int, window: int) -> list[tuple[int, int, int]]:
         """First and last query of each block, and between them the first key that the first query sees."""
         starts = range(0, length, CausalAttention.BLOCK)
         return [(s, max(0, s - window + 1), min(s + CausalAttention.BLOCK, length)) for s in starts]
+
+    @staticmethod
+    @functools.lru_cache(64)  # every layer asks for the same
+    def unseen(first: int, low: int, last: int, window: int, heads: int) -> Tensor:
+        """Which keys (low to last) each query (first to last, its heads together) may not see."""
+        back = torch.arange(first, last)[:, None] - torch.arange(low, last)
+        return ((back < 0) | (back >= window)).repeat_interleave(heads, 0)
 
 
 BLOCKS = "cbt_blocks"
@@ -136,9 +170,31 @@ def _attention(
     if not plain:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     window = options.get("sliding_window") or query.shape[2]
-    kind = _precision(query)
-    query, key, value = query.to(kind), key.to(kind), value.to(kind)
-    return CausalAttention.apply(query, key, value, options["scaling"], window).transpose(1, 2), None
+    query = query * options["scaling"]
+    query, key, value = (states.transpose(1, 2).to(_precision(query)) for states in (query, key, value))
+    return CausalAttention.apply(query, key, value, window), None
+
+
+def _gemma_forward(
+    self: Any,
+    hidden_states: Tensor,
+    position_embeddings: Any,
+    attention_mask: Any,
+    past_key_values: Any = None,
+    **rest: Any,
+) -> Any:
+    plain = attention_mask is None and past_key_values is None and self.config._attn_implementation == BLOCKS
+    if not plain or (self.training and self.attention_dropout):
+        return Gemma3Attention.forward(
+            self, hidden_states, position_embeddings, attention_mask, past_key_values, **rest
+        )
+    shape = hidden_states.shape[:-1]
+    states = _together(hidden_states, self.q_proj, self.k_proj, self.v_proj)
+    q, k, v = (one.view(*shape, -1, self.head_dim) for one in states)
+    q = RotaryNorm.apply(q, _scale(self.q_norm) * self.scaling, self.q_norm.eps, *position_embeddings)
+    k = RotaryNorm.apply(k, _scale(self.k_norm), self.k_norm.eps, *position_embeddings)
+    out = CausalAttention.apply(q, k, v, self.sliding_window or shape[1])
+    return self.o_proj(out.view(*shape, -1)), None
 
 
 def _mask(batch_size: int, q_length: int, kv_length: int, q_offset: int = 0, **options: Any) -> Tensor | None:
@@ -161,27 +217,64 @@ class RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, eps: float) -> Tensor:
-        y, inverse = _scaled(x, scale, eps)
+        y, inverse = _normed(x, scale, eps)
         ctx.save_for_backward(x, scale, inverse)
-        return y
+        return y.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         x, scale, inverse = ctx.saved_tensors
-        g = gradients[0] * scale
-        dot = (g * x).sum(-1, keepdim=True).mul_(inverse**3 / x.shape[-1])
-        return g.mul_(inverse).sub_(x * dot).to(x.dtype), None, None
+        return _norm_gradient(gradients[0] * scale, x, inverse), None, None
 
 
-def _scaled(x: Tensor, scale: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The normed x, and 1 / rms(x)."""
-    size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    inverse = size.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-    return (x * inverse).mul_(scale).to(x.dtype), inverse
+class RotaryNorm(torch.autograd.Function):
+    """The norm above, then the rotation of rotary positions (Su et al. 2021, arXiv 2104.09864, eq. 34).
+
+    x (batch, T, heads, d); scale (d,); cos and sin (1 or batch, T, d) of the angles, twice, as transformers has them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
+        y, inverse = _normed(x, scale, eps)
+        ctx.save_for_backward(x, scale, inverse, cos, sin)
+        return _turned(y, cos, sin, 1).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        x, scale, inverse, cos, sin = ctx.saved_tensors
+        return _norm_gradient(_turned(gradients[0], cos, sin, -1).mul_(scale), x, inverse), None, None, None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, way: int) -> Tensor:
+    """x (batch, T, heads, d) with its halves turned by the angles, or back (way -1); in fp32."""
+    cos, sin, half = cos.float().unsqueeze(2), sin.unsqueeze(2), x.shape[-1] // 2
+    y = x * cos
+    y[..., :half].addcmul_(x[..., half:], sin[..., half:], value=-way)
+    y[..., half:].addcmul_(x[..., :half], sin[..., :half], value=way)
+    return y
+
+
+def _normed(x: Tensor, scale: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x / rms(x) * scale, and 1 / rms(x), in fp32."""
+    x = x.float()
+    inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return (x * inverse).mul_(scale), inverse
+
+
+def _norm_gradient(g: Tensor, x: Tensor, inverse: Tensor) -> Tensor:
+    """The gradient of x from that of x / rms(x), which is in fp32 and is used up."""
+    wide = x.float()
+    dot = (g * wide).sum(-1, keepdim=True).mul_(inverse**3 / x.shape[-1])
+    return g.mul_(inverse).addcmul_(wide, dot, value=-1).to(x.dtype)
 
 
 def _norm_forward(self: Any, x: Tensor) -> Tensor:
-    return RmsNorm.apply(x, 1.0 + self.weight.detach().float(), self.eps)
+    return RmsNorm.apply(x, _scale(self), self.eps)
+
+
+def _scale(norm: Any) -> Tensor:
+    """What Gemma's norm multiplies by."""
+    return 1.0 + norm.weight.detach().float()
 
 
 def keep_memory() -> None:
@@ -211,7 +304,7 @@ def packed(model: nn.Module) -> Iterator[None]:
         if weight is None or weight.device.type != "cpu":
             continue
         if type(layer) is Gemma3RMSNorm:
-            forwards[layer] = partial(_packed_norm, 1.0 + weight.detach().float(), layer.eps)
+            forwards[layer] = partial(_packed_norm, _scale(layer), layer.eps)
         elif type(layer) is nn.Linear and weight.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():
             weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 16)  # for about that many rows
             forwards[layer] = partial(_packed_forward, weight, layer.bias)
@@ -233,7 +326,7 @@ def _packed_forward(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
 
 
 def _packed_norm(scale: Tensor, eps: float, x: Tensor) -> Tensor:
-    return _scaled(x, scale, eps)[0]
+    return _normed(x, scale, eps)[0].to(x.dtype)
 
 
 # ------------------------------------------------------------------------------------------- LoRA
@@ -251,14 +344,36 @@ def _plain(layer: Any) -> bool:
 
 
 def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    if self.disable_adapters or self.merged or args or kwargs:
+    if args or kwargs or not _is_fused(self):
         return LoraLinear.forward(self, x, *args, **kwargs)
-    kind = _precision(x)
-    a, b, weight = self.lora_A["default"].weight, self.lora_B["default"].weight, self.base_layer.weight
-    # The adapter is kept in fp32 for the optimizer and multiplied in the model's precision.
-    return LoraMatmul.apply(x.to(kind), weight.to(kind), a.to(kind), b.to(kind), self.scaling["default"])
+    return _together(x, self)[0]
+
+
+def _together(x: Tensor, *layers: Any) -> tuple[Tensor, ...]:
+    """What the layers make of x: in one step where all of them are fused."""
+    if not all(_is_fused(one) for one in layers):
+        return tuple(one(x) for one in layers)
+    kind, scalings, matrices = _precision(x), [], []
+    for one in layers:  # the adapter is kept in fp32 for the optimizer and multiplied in the model's precision
+        scalings.append(one.scaling["default"])
+        matrices += [one.base_layer.weight.to(kind), one.lora_A["default"].weight, one.lora_B["default"].weight]
+    return LoraMatmul.apply(x.to(kind), tuple(scalings), *matrices)
+
+
+def _is_fused(layer: Any) -> bool:
+    fused = isinstance(layer, LoraLinear) and "forward" in vars(layer)
+    return fused and not layer.disable_adapters and not layer.merged
+
+
+def _mlp_forward(self: Any, x: Tensor) -> Tensor:
+    gate, up = _together(x, self.gate_proj, self.up_proj)
+    return self.down_proj(self.act_fn(gate) * up)
 
 
 def _precision(x: Tensor) -> torch.dtype:
     """In which an operation that autocast lowers would compute."""
     return torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+
+
+GEMMA = {Gemma3RMSNorm: _norm_forward, Gemma3Attention: _gemma_forward, Gemma3MLP: _mlp_forward}
+"""What is replaced in a Gemma model on a CPU."""

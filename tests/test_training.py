@@ -165,7 +165,7 @@ def test_attention_in_blocks_is_attention(length, window, groups):
     place = torch.arange(length)
     seen = (place[:, None] >= place) & (place[:, None] - place < window)
     whole = torch.nn.functional.scaled_dot_product_attention(q, k, v, seen, scale=0.3, enable_gqa=True)
-    blocks = fused.CausalAttention.apply(q, k, v, 0.3, window)
+    blocks = fused.CausalAttention.apply(*(x.transpose(1, 2) for x in (q * 0.3, k, v)), window).transpose(1, 2)
     weight = torch.randn_like(whole)
     torch.testing.assert_close(blocks, whole, rtol=1e-4, atol=1e-5)
     expected, found = (torch.autograd.grad((out * weight).sum(), (q, k, v)) for out in (whole, blocks))
