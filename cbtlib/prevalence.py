@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 from cbtlib import CbtError, resampling
 from cbtlib.corpus import TYPES
@@ -58,7 +58,7 @@ def wilson(k: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tuple[Floats
     if (n <= 0).any() or (k < 0).any() or (k > n).any():
         raise CbtError("a share needs 0 <= count <= total and a total above 0; there is nothing to divide by")
     resampling.check(confidence=confidence)
-    z = stats.norm.ppf(0.5 + confidence / 2)
+    z = special.ndtri(0.5 + confidence / 2)
     middle = (k + z**2 / 2) / (n + z**2)
     half = z / (n + z**2) * np.sqrt(k * (n - k) / n + z**2 / 4)
     # the ends are exact, so that a count of 0 lies within its own interval in floating point too
@@ -133,7 +133,7 @@ def rogan_gladen(detected: ArrayLike, gold: ArrayLike, gold_detected: ArrayLike,
             f"sensitivity {sensitivity:.2f} + specificity {specificity:.2f} is not above 1: the detector tells "
             "nothing, and Rogan-Gladen is undefined"
         )
-    n, share, z = len(found), found.mean(), stats.norm.ppf(0.5 + confidence / 2)
+    n, share, z = len(found), found.mean(), special.ndtri(0.5 + confidence / 2)
     value = (share + specificity - 1) / (sensitivity + specificity - 1)
     p = (n * share + z**2 / 2) / (n + z**2)
     se = (positives * sensitivity + 1) / (positives + 2)
@@ -259,7 +259,7 @@ def _binary(values: ArrayLike, what: str) -> Bools:
 
 
 def _zero_or_one(values: NDArray, what: str) -> Bools:
-    if not np.isin(values, (0, 1)).all():
+    if not ((values == 0) | (values == 1)).all():
         raise CbtError(f"{what} must be 0 or 1, and a missing one left out; there is {_first_other(values)}")
     return values.astype(bool)
 

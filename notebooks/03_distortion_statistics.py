@@ -69,7 +69,7 @@ results: str = "results"  # where products go
 model: str = "embedded"  # whose hidden states the probe reads
 layer: int = 9  # the layer it reads
 resamples: int = 1000  # bootstrap resamples
-simulations: int = 400  # repetitions of the coverage simulation
+simulations: int = 4000  # repetitions of the coverage simulation
 seed: int = 0  # of folds, resamples and simulations
 
 # %% [markdown]
