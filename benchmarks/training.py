@@ -9,9 +9,9 @@ the fp32 or bf16 matmul rate measured in the same process right before the steps
 with answer-only logits cannot do without, for every variant; a variant that computes more reaches a smaller share.
 
     ours          cbtlib.training as the chapter uses it
-    peft forward  without the fused LoRA step, attention in blocks, and the fused norm
-    sdpa          with PyTorch's attention kernel
-    plain norm    with transformers' norm
+    peft forward  with nothing of `cbtlib.fused`
+    sdpa          with PyTorch's attention kernel, queries and keys turned by transformers' code
+    plain norm    with transformers' norm around attention and MLP
     returned      with freed memory returned to the system after every use
     dropout       with LoRA dropout 0.1 (which rules out the fused LoRA step)
     untrimmed     the whole 262,144-token vocabulary
