@@ -2,7 +2,7 @@
 
     python benchmarks/corpus.py [--quick] [--json OUT]
 
-Synthetic records are written by a character bigram model of the book's own corpus, with 1 % near copies put in: their
+Synthetic records are written by a character bigram model of the book's own corpus, with 1% near copies put in: their
 n-grams repeat as real ones do, which is what a search for copies has to cope with. Each size runs in a process of its
 own, so that its peak memory is its own. The peer sees the same posts: 128 permutations, LSH at the same threshold,
 and finds candidates only; ours measures each pair exactly.
@@ -25,7 +25,7 @@ from cbtlib import corpus, gates
 
 
 def write_records(path: Path, count: int) -> None:
-    """`count` records of the size of the book's, 1 % of them near copies of the one before."""
+    """`count` records of the size of the book's, 1% of them near copies of the one before."""
     rng = random.Random(0)
     book = [record for split in ("train", "dev", "test") for record in corpus.load_split(split)]
     follow: dict[str, list[str]] = defaultdict(list)

@@ -12,9 +12,9 @@ ideal is N x latency / concurrency.
   With `--distilabel` and the Python of an environment that has distilabel[openai], its pipeline too, on fewer requests
   in batches of 64; its sending has the start of its processes in it. (bespokelabs-curator fetches a tokenizer from the
   network before it starts, so it cannot be measured on a loopback.)
-- *faults*: 5 % 429, 3 % 500, 2 % hangs, 2 % cut replies, 1 % resets and, in the full run, 10 kills with SIGKILL at
+- *faults*: 5% 429, 3% 500, 2% hangs, 2% cut replies, 1% resets and, in the full run, 10 kills with SIGKILL at
   random instants. Answers, duplicates, errors in the data, and whether the ledger brackets the server's own count.
-- *resume*: a million rows of which 99.9 % are in the journal: seconds and memory until the rest could be sent.
+- *resume*: a million rows of which 99.9% are in the journal: seconds and memory until the rest could be sent.
 - *triage*: posts a second by the rules alone, which the three above use, and with the classifier, which `cbt generate`
   adds: it runs once for each new post, and its findings are kept in the journal.
 """
@@ -62,7 +62,7 @@ class Posts:
 
 
 def plan_of(seed: int):
-    """Faults by share, on first attempts: 5 % 429, 3 % 500, 2 % hang, 2 % cut, 1 % reset."""
+    """Faults by share, on first attempts: 5% 429, 3% 500, 2% hang, 2% cut, 1% reset."""
     kinds = ["rate_limit"] * 5 + ["server_error"] * 3 + ["hang"] * 2 + ["cut"] * 2 + ["reset"] + ["ok"] * 87
 
     def plan(key: str, attempt: int) -> str:

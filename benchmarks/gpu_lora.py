@@ -3,7 +3,7 @@
     python benchmarks/gpu_lora.py [--quick] [--json OUT] [--sequence 2048 4096] [--batch 1] [--checkpointing]
 
 Random weights in the shape of Baichuan-7B (Llama layout, vocabulary 64,000), bf16, LoRA r=8 on all linear layers, no
-dropout, 70 % of the tokens with loss, full sequences without padding. Each measurement is a process of its own, so that
+dropout, 70% of the tokens with loss, full sequences without padding. Each measurement is a process of its own, so that
 its peak memory is its own. FLOPs are counted without recomputation: 4 for each frozen weight and token (forward, and
 the gradient of the input), 6 s d for causal attention a layer, 4 for the output layer on tokens with loss. The
 share is of the bf16 matmul rate measured in the same process. `--quick` takes a tiny shape, and runs on a CPU.

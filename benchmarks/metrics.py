@@ -144,7 +144,7 @@ def bertscore(pairs: int) -> dict[str, float]:
 
 
 def coverage(trials: int, first: int | None = None, items: int = 100) -> dict[str, float]:
-    """Share of 95 % intervals from `items` items that hold the value of the population they were drawn from.
+    """Share of 95% intervals from `items` items that hold the value of the population they were drawn from.
 
     Three populations: the test letters against the second letter to the same post, as a good system would stand to its
     reference; all letters against another post's, where 4-grams that match are rare and BLEU has its hardest case; and
@@ -169,7 +169,7 @@ def coverage(trials: int, first: int | None = None, items: int = 100) -> dict[st
         if kind == "pooled sentences":
             many = _held(population, trials // 4, 1600)
             found |= {f"{name}, {kind}, 1,600 at once": share for name, share in many.items()}
-        tails |= {f"variance in the first 1 % of pairs, {name}, {kind}": _tail(s) for name, s in population.items()}
+        tails |= {f"variance in the first 1% of pairs, {name}, {kind}": _tail(s) for name, s in population.items()}
     described = [name for name, one in metrics.METRICS.items() if one.needs != "references" and "distinct" not in name]
     population = {
         name: s for name, (s, _) in metrics.measure(own, sources=[r.post for r in records], metrics=described).items()

@@ -122,7 +122,7 @@ def _forecast(out: Path, total: int, model: str, price_file: Path) -> None:
         ]
     found = prices.forecast(usages, total, price)
     rows = [("prompt tokens", found.prompt_tokens), ("completion tokens", found.completion_tokens)]
-    print(f"all {total} questions, from {found.sample} answers (95 % interval):")
+    print(f"all {total} questions, from {found.sample} answers (95% interval):")
     for name, (expected, low, high) in rows:
         print(f"  {name:18} {expected:15,.0f}  [{low:,.0f}, {high:,.0f}]")
     money = "unpriced" if price is None else " ".join(prices.dollars(round(micro)) for micro in found.cost_micro or ())
@@ -206,6 +206,6 @@ def benchmark(
         if without is not None:
             print(without[["f1", "low", "high"]].round(3).T.to_string(na_rep="-"))
     if len(found.differences):
-        print("\nF1 of one detector minus another's on the same posts, 95 % intervals")
+        print("\nF1 of one detector minus another's on the same posts, 95% intervals")
         print(found.differences.round(3).to_string(index=False))
     print(f"\n{out}")

@@ -8,7 +8,7 @@ Notable choices
 - Near duplicates are pairs with a Jaccard similarity of character 5-grams (letters and digits only) of at least 0.3.
   Candidates come from a shared sample of n-gram hashes (FracMinHash, Irber et al. 2022): 1 in `rate`, chosen so that
   even short texts keep about 16 n-grams each. Each candidate is then measured exactly, so no pair reported is a
-  false one; a pair at the threshold is overlooked with a chance of about exp(-shared n-grams / rate), under 1 %.
+  false one; a pair at the threshold is overlooked with a chance of about exp(-shared n-grams / rate), under 1%.
 - An n-gram in more than 64 texts links only neighbours: a flood of copies is found as a chain, in linear time.
 """
 

@@ -193,7 +193,7 @@ def shares(labelled: Labelled, language: str = "both") -> Drawn:
     first, last = (label.replace("\n", " ") for label in (labels[0], labels[-1]))
     alt = f"Bars of shares with intervals, from {first} {rows['share'].iloc[0]:.0%} to {last} "
     alt += f"{rows['share'].iloc[-1]:.0%}."
-    caption = f"Share of {len(labelled.labels):,} {labelled.what} with each label, 95 % intervals. {share} have any."
+    caption = f"Share of {len(labelled.labels):,} {labelled.what} with each label, 95% intervals. {share} have any."
     return Drawn(figure, alt, caption, table)
 
 
@@ -269,7 +269,7 @@ def topics(labelled: Labelled) -> Drawn:
     axis.set_title(f"{'Topics differ' if p < 0.05 else 'No difference between topics shows'} ({said})")
     alt = f"Share with a label for {len(table)} topics, with intervals: {table['share'].min():.0%} to "
     alt += f"{table['share'].max():.0%}."
-    caption = f"Share with a label by topic, 95 % intervals; all topics alike: {said} (chi-squared)."
+    caption = f"Share with a label by topic, 95% intervals; all topics alike: {said} (chi-squared)."
     return Drawn(figure, alt, caption, table)
 
 
@@ -340,7 +340,7 @@ def order(labelled: Labelled, language: str = "both") -> Drawn:
     alt = f"Mean position of the first mention of {len(table)} labels with intervals: {early} "
     alt += f"{table['position'].iloc[0]:.2f} to {late} {table['position'].iloc[-1]:.2f}."
     caption = (
-        f"Mean position of each label's first mention, 95 % intervals; {len(several):,} {labelled.what} hold several."
+        f"Mean position of each label's first mention, 95% intervals; {len(several):,} {labelled.what} hold several."
     )
     return Drawn(figure, alt, caption, table)
 

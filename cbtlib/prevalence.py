@@ -1,6 +1,6 @@
 """How often a label occurs: shares with intervals, which labels meet, and shares corrected for detector errors.
 
-A detector with sensitivity 0.8 and specificity 0.9 reports 24 % where the truth is 20 %, and no sample size mends that.
+A detector with sensitivity 0.8 and specificity 0.9 reports 24% where the truth is 20%, and no sample size mends that.
 Two corrections need a sample with gold labels drawn from the same population:
 
     Rogan-Gladen   (p + sp - 1) / (se + sp - 1), interval of Lang and Reiczigel (2014): gold sample only for se and sp
@@ -11,8 +11,8 @@ Two corrections need a sample with gold labels drawn from the same population:
 
 Notable choices
 - The interval of PPI++ is Wilson's, with as many rows as a plain sample of that variance would have. For many gold
-  rows it is the published value +- z se; for a rare type the published one holds the truth 89 % of the time, and this
-  one 95 % (`coverage`: share 0.02, 200 gold rows).
+  rows it is the published value +- z se; for a rare type the published one holds the truth 89% of the time, and this
+  one 95% (`coverage`: share 0.02, 200 gold rows).
 - Rows resample through their patterns: a bootstrap of n rows of 11 labels is one multinomial draw over the patterns
   that occur (at most 2,048), which is the same distribution and takes the same time for a thousand rows or a million.
 - Where a correction is undefined (se + sp <= 1, no gold row, no gold positive or negative) there is a CbtError, never a
@@ -210,7 +210,7 @@ def coverage(
     simulations: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How often each method's 95 % interval holds a known share, over simulated detectors and gold samples.
+    """How often each method's 95% interval holds a known share, over simulated detectors and gold samples.
 
     One row a method: `held` of `defined` simulations, their ratio `coverage` with Wilson's low and high, the mean
     `width`. A simulation in which a method is undefined is no miss and no hit: it is not in `defined`.

@@ -10,8 +10,8 @@ Notable choices
 - Means and differences speak of other items *and* other raters: a hundred items rated by two people say little about a
   third person. With one rater only items can vary, and a note says so.
 - A mean has a t interval from its two-way clustered variance (Cameron, Gelbach and Miller 2011) with Satterthwaite's
-  degrees of freedom. Bootstrapping two or three raters covers far too little (74 and 83 % in our simulation, against 90
-  and 92 %); for a difference, in which severity cancels, the pigeonhole bootstrap (Owen 2007) covers 97 % and is kept.
+  degrees of freedom. Bootstrapping two or three raters covers far too little (74 and 83% in our simulation, against 90
+  and 92%); for a difference, in which severity cancels, the pigeonhole bootstrap (Owen 2007) covers 97% and is kept.
 - Agreement and rater bias resample items; all replies to one post stay together in a resample.
 - A missing rating is missing: a difference uses the posts that the same rater scored for both systems.
 - Criteria are analysed apart. A sum of relevance and structure measures nothing.
@@ -126,11 +126,11 @@ def power(
     items: Sequence[int] = ITEMS,
     raters: Sequence[int] = RATERS,
 ) -> pd.DataFrame:
-    """Power of a two-sided 5 % test of `system` against `base`, were the spread as in these ratings.
+    """Power of a two-sided 5% test of `system` against `base`, were the spread as in these ratings.
 
     The difference on a post is a post's own part plus a rating's noise; more raters average the noise away, only more
-    posts the rest. Columns difference, raters, one for each number of items, and `80 %`: the number of items at which
-    the power is 80 %. Normal approximation.
+    posts the rest. Columns difference, raters, one for each number of items, and `80%`: the number of items at which
+    the power is 80%. Normal approximation.
     """
     rows = _checked(ratings)
     cube = _cube(rows[rows["criterion"] == criterion])
@@ -151,7 +151,7 @@ def _power_rows(
             reached = norm.sf(norm.ppf(0.975) - shift) + norm.cdf(-norm.ppf(0.975) - shift)
             needed = max(2, int(np.ceil(variance * (norm.ppf(0.975) + norm.ppf(0.8)) ** 2 / size**2)))
             row = dict(zip(map(str, items), reached, strict=True))
-            table.append({"difference": size, "raters": count, **row, "80 %": needed})
+            table.append({"difference": size, "raters": count, **row, "80%": needed})
     return table
 
 

@@ -319,7 +319,7 @@ def reproduce(profile: str, results: str = "results") -> pd.DataFrame:
 def publish(profile: str, results: str = "results") -> Path:
     """Replace results/reference/<profile>.json by this run's numbers, on purpose; returns its path.
 
-    A number's tolerance is half its interval, or 5 % of its value where it has none: sampled letters differ between
+    A number's tolerance is half its interval, or 5% of its value where it has none: sampled letters differ between
     processors, because a sum of floating-point numbers does. Refused when the pages ran from uncommitted sources.
     """
     made = manifest(profile, results)

@@ -197,7 +197,7 @@ def caption(profile: str = "embedded") -> str:
     return (
         "*Chapter 5 on the embedded model. Likeness to the reference (chrF): {zero_shot:.1f} for the base,\n"
         "{tuned:.1f} after tuning, {shuffled:.1f} for a letter written to somebody else,\n"
-        "{ceiling:.1f} for a second good letter. Bars are 95 % intervals over {posts:.0f} posts at most;\n"
+        "{ceiling:.1f} for a second good letter. Bars are 95% intervals over {posts:.0f} posts at most;\n"
         "a reply that was cut off is counted and never scored.*"
     ).format(**{kind: numbers[name] for kind, name in names.items()}, posts=numbers["05_evaluation::posts"])
 

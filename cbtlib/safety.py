@@ -218,7 +218,7 @@ def _start(text: str, match: re.Match[str], marks: str) -> int:
 
 
 def evaluate(found: Sequence[Triage], crisis: Sequence[bool]) -> "pd.DataFrame":
-    """Recall and precision of an alarm on posts with these triages and labels, with Wilson 95 % intervals.
+    """Recall and precision of an alarm on posts with these triages and labels, with Wilson 95% intervals.
 
     Two rows: an alarm is `crisis`, and an alarm is `concern or crisis`. `false_calm` counts crisis posts without an
     alarm, `false_alarm` the reverse. A share of nothing is NaN, never 0 or 1.

@@ -65,7 +65,7 @@ def spans(records: list[Record], second: dict[str, tuple[Label, ...]]) -> pd.Dat
 
 
 def compare(records: list[Record], second: dict[str, tuple[Label, ...]], resamples: int = 1000) -> pd.DataFrame:
-    """Agreement per type and for `any`: counts, Cohen's kappa and Krippendorff's alpha with 95 % intervals, F1.
+    """Agreement per type and for `any`: counts, Cohen's kappa and Krippendorff's alpha with 95% intervals, F1.
 
     F1 takes the first pass as gold: the second pass scored as if it were a detector. A type that
     neither labeller used has no agreement to speak of: NaN.

@@ -98,7 +98,7 @@ def sentences(text: str) -> list[str]:
 
 
 def gain(pairs: Sequence[tuple[str, str, str]]) -> tuple[float, float, float] | None:
-    """Parts that second answers cover more than first ones: (value, low, high), 95 %; None for fewer than five posts.
+    """Parts that second answers cover more than first ones: (value, low, high), 95%; None for fewer than five posts.
 
     A pair is (post, one answer, another answer to it). Pairs of one post are averaged, and posts are resampled.
     """

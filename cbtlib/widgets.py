@@ -97,7 +97,7 @@ def prevalence(
             cells = f"<td colspan='2'>{markup.escape(str(error))}</td>"
         rows.append(f"<tr><th scope='row'>{reported:.0%}</th>{cells}</tr>")
     caption = f"Sensitivity {sensitivity:.0%}, specificity {specificity:.0%}, {n:,} texts counted"
-    head = "<tr><th>reported share</th><th>corrected share</th><th>95 % interval</th></tr>"
+    head = "<tr><th>reported share</th><th>corrected share</th><th>95% interval</th></tr>"
     body = f"<caption>{caption}</caption><thead>{head}</thead><tbody>{''.join(rows)}</tbody>"
     start = {"share": round(share, 2), "sensitivity": round(sensitivity, 2), "specificity": round(specificity, 2)}
     start |= {"n": n, "positives": positives, "negatives": negatives}

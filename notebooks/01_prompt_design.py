@@ -223,7 +223,7 @@ for (name, labelled), short in zip(gold.items(), ("gold", "model"), strict=True)
         page.number(f"structure_{short}_{key}", value, low=low, high=high, what=f"{measure} of {name}", n=len(labelled))
         rows[name, measure] = {"value": value, "low": low, "high": high, "answers": len(labelled)}
 accuracy = pd.DataFrame(rows).T.astype({"answers": int}).rename_axis(["texts", "measure"])
-caption = "Reading of parts: F1 of sentences over the labels, and agreement on which parts an answer has (95 %)."
+caption = "Reading of parts: F1 of sentences over the labels, and agreement on which parts an answer has (95%)."
 page.table("structure_accuracy", accuracy, caption=caption)
 
 # %% [markdown]
@@ -270,7 +270,7 @@ if gain:
     value, low, high = gain
     what = "parts an answer: structured prompt minus no structure"
     page.number("structure_gain", value, low=low, high=high, what=what, n=posts_in_both)
-    verdict = f"Asking for structure: {value:+.2f} of 5 parts, 95 % interval {low:+.2f} to {high:+.2f}, "
+    verdict = f"Asking for structure: {value:+.2f} of 5 parts, 95% interval {low:+.2f} to {high:+.2f}, "
     seen = "a gain" if low > 0 else "a loss" if high < 0 else "the interval holds zero, so they cannot tell"
     verdict += f"{posts_in_both} posts; {seen}."
 else:

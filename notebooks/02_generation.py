@@ -123,7 +123,7 @@ for name, (texts, labels) in sets.items():
     if classifier:
         tables[name, "rules and classifier"] = safety.evaluate(classifier.look(texts, rules), labels)
 triage = pd.concat(tables, names=["posts of", "read by"]).droplevel(2).set_index("alarm", append=True)
-page.table("triage", triage, caption="Triage, with Wilson 95 % intervals. A dash: a share of nothing.")
+page.table("triage", triage, caption="Triage, with Wilson 95% intervals. A dash: a share of nothing.")
 
 # %% [markdown]
 # Read the rows from the bottom. The rules were extended after they had missed half of the corpus's crisis split, so
@@ -283,7 +283,7 @@ page.number("million_prompt_tokens", tokens.prompt_tokens[0] / 1e6, what="millio
 page.number("million_completion_tokens", tokens.completion_tokens[0] / 1e6, what="million completion tokens, expected")
 
 # %% [markdown]
-# Each price is a list price on the day in its row. The interval is a 95 % prediction interval for the total,
+# Each price is a list price on the day in its row. The interval is a 95% prediction interval for the total,
 # from the scatter between posts alone. It knows nothing of retries, of other tokenizers, or of a model that
 # thinks aloud at your expense. That is why `cbt generate --dry-run` asks a sample of *your* questions first.
 
@@ -298,7 +298,7 @@ cost = pd.DataFrame(costs, columns=columns).set_index("model").sort_values("US$"
 page.number("cheapest", float(cost["US$"].min()), what="US$ for all questions, cheapest model of the price file")
 page.number("dearest", float(cost["US$"].max()), what="US$ for all questions, dearest model of the price file")
 page.table(
-    "cost", cost, caption=f"What {questions:,} five-part answers would cost at list prices (forecast, 95 % interval)."
+    "cost", cost, caption=f"What {questions:,} five-part answers would cost at list prices (forecast, 95% interval)."
 )
 
 # %% [markdown]
@@ -324,7 +324,7 @@ right.plot(hours.index, hours, "o-")
 right.set(xscale="log", yscale="log", xlabel="requests in flight", ylabel="hours")
 right.set_title(f"{hours[1]:.0f} hours one by one, {hours[256]:.1f} with 256 in flight")
 right.set_xticks(flights, flights)
-caption = f"{told} (lines: 95 % interval); hours, were each answer to come at {speed:.0f} tokens a second."
+caption = f"{told} (lines: 95% interval); hours, were each answer to come at {speed:.0f} tokens a second."
 alt = (
     f"Above, bars of cost: {told}. Below, hours fall from {hours[1]:.0f} with one request in flight to "
     f"{hours[256]:.1f} with 256."
@@ -602,8 +602,8 @@ assert pairs([]) == [], "an empty log has no pairs"
 # %% [markdown]
 # ### Exercise 5 (compute): How many crisis posts make a claim?
 #
-# A triage missed none of the *n* crisis posts it was tried on. How large must *n* be before you may say, with 95 %
-# confidence, that it misses fewer than 5 %? Write `needed(miss_rate, confidence)`.
+# A triage missed none of the *n* crisis posts it was tried on. How large must *n* be before you may say, with 95%
+# confidence, that it misses fewer than 5%? Write `needed(miss_rate, confidence)`.
 
 # %% [raw] tags=["blank"]
 # def needed(miss_rate: float, confidence: float) -> int:

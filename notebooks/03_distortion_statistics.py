@@ -102,7 +102,7 @@ page.table("taxonomy", table, caption="The eleven types, with an example and a c
 # %% [markdown]
 # ## How often does each occur?
 #
-# The share of posts with a label, each with Wilson's 95 % interval {cite:p}`wilson1927`. A post can carry several. The
+# The share of posts with a label, each with Wilson's 95% interval {cite:p}`wilson1927`. A post can carry several. The
 # interval speaks about posts *written to this corpus's brief*: it asked for each type a fixed number of times, so these
 # shares say nothing about how people think. They say what the detectors below have to find.
 #
@@ -127,7 +127,7 @@ figures.show(drawn.figure, page, "gold_shares", alt=drawn.alt, caption=drawn.cap
 # ### Which come together?
 #
 # For each pair: how many posts hold both, against how many would if the two were independent. There are 55 pairs, and
-# at 5 % two or three of them would look remarkable by chance alone, so the p values are corrected for false discoveries
+# at 5% two or three of them would look remarkable by chance alone, so the p values are corrected for false discoveries
 # (Benjamini and Hochberg) {cite:p}`benjamini1995`. The figure shows log [odds ratios](../glossary.md), above 0 for
 # types that come together, below 0 for types that keep apart, and marks what survives.
 
@@ -291,7 +291,7 @@ for row in ("any", "micro", "macro"):
     page.number(f"f1_{row}", score["f1"], low=low, high=high, n=n, what=f"F1 of the probe on the test posts, {row}")
     page.number(f"ceiling_{row}", result["second pass"].table.loc[row, "f1"], n=len(rows), what=f"second pass, {row}")
 page.number("ece", result["probe"].ece.drop("any").mean(), n=n, what="calibration error, mean over types")
-caption = f"The probe on {tested.sum()} test posts; low and high bound F1 (95 %, bootstrap); ECE is its miscalibration."
+caption = f"The probe on {tested.sum()} test posts; low and high bound F1 (95%, bootstrap); ECE is its miscalibration."
 page.table("detector", best.assign(ece=result["probe"].ece), caption=caption)
 
 # %% [markdown]
@@ -326,7 +326,7 @@ figures.show(
     "detector_f1",
     data=shown,
     alt=f"F1 of eleven distortions with intervals, from {told[1]} to {told[0]}.",
-    caption=f"F1 of each type on {tested.sum()} test posts with 95 % intervals; mean {best.loc['macro', 'f1']:.2f}.",
+    caption=f"F1 of each type on {tested.sum()} test posts with 95% intervals; mean {best.loc['macro', 'f1']:.2f}.",
 )
 
 # %% [markdown]
@@ -340,7 +340,7 @@ for row in difference.itertuples():
     what = f"F1 of the probe minus that of characters, {row.Index}"
     low, high = min(row.low, row.difference), max(row.high, row.difference)
     page.number(f"gain_{row.Index}", row.difference, low=low, high=high, n=int(tested.sum()), what=what)
-page.table("difference", difference, caption="F1 of the probe minus F1 of characters alone, 95 % paired intervals.")
+page.table("difference", difference, caption="F1 of the probe minus F1 of characters alone, 95% paired intervals.")
 
 # %% [markdown]
 # Over the types, the model adds {glue:text}`gain_macro:+.3f` to F1 ({glue:text}`gain_macro_low:+.3f` to
@@ -408,7 +408,7 @@ page.number("home_macro", home["macro f1"], low=home["macro low"], high=home["ma
             what="macro-F1 of characters at home")  # fmt: skip
 page.number("away_macro", away["macro f1"], low=away["macro low"], high=away["macro high"], n=int(away["posts"]),
             what="macro-F1 of characters on SocialCD-3K")  # fmt: skip
-page.table("domain_shift", table, caption=f"A detector ({shift['detector']}) at home and away; F1 with 95 % intervals.")
+page.table("domain_shift", table, caption=f"A detector ({shift['detector']}) at home and away; F1 with 95% intervals.")
 
 # %% [markdown]
 # At home the mean over the types is {glue:text}`home_macro:.2f`; on posts from elsewhere it is
@@ -464,7 +464,7 @@ figures.show(
     "naive_corrected",
     data=corrected,
     alt=f"Shares with intervals, two sources of labels and three methods; {told}.",
-    caption=f"One share, three methods, two sources of labels; 95 % intervals. Dashed: the truth. {told}.",
+    caption=f"One share, three methods, two sources of labels; 95% intervals. Dashed: the truth. {told}.",
 )
 
 # %% [markdown]
@@ -490,7 +490,7 @@ hits, alarms = flagged[dev][truth[dev]], flagged[dev][~truth[dev]]
 widgets.prevalence(flagged[tested].mean(), hits.mean(), 1 - alarms.mean(), positives=len(hits), negatives=len(alarms))
 
 # %% [markdown]
-# ### Does a 95 % interval hold 95 % of the time?
+# ### Does a 95% interval hold 95% of the time?
 #
 # One corpus shows one draw. A simulation repeats it: posts with a known share, a detector with a known sensitivity
 # and specificity, 200 gold posts, 2,000 others. First one draw in the open, then many.
@@ -536,7 +536,7 @@ alt = f"Coverage of three methods in {len(settings)} settings. {told}."
 figures.show(figure, page, "coverage", data=cover, alt=alt, caption=f"{told}. {simulations} simulations a setting.")
 
 # %% [markdown]
-# At a share of 20 %, {glue:text}`cover_naive:.0%` of the naive intervals hold the truth, of Rogan-Gladen's
+# At a share of 20%, {glue:text}`cover_naive:.0%` of the naive intervals hold the truth, of Rogan-Gladen's
 # {glue:text}`cover_rogan_gladen:.0%`, of PPI++'s {glue:text}`cover_ppi:.0%`. In the last setting misses and
 # false alarms are equally many, so that the naive share is right by luck. Which to use:
 #
@@ -565,7 +565,7 @@ page.save()
 #   {glue:text}`f1_macro_high:.2f`) over the types at home. One of characters goes from {glue:text}`home_macro:.2f` at
 #   home to {glue:text}`away_macro:.2f` on posts from elsewhere.
 # - A count of labels can be believed as far as there are gold labels to correct it. Where the truth was known,
-#   {glue:text}`cover_naive:.0%` of the naive 95 % intervals held it, and {glue:text}`cover_ppi:.0%` of those of PPI++.
+#   {glue:text}`cover_naive:.0%` of the naive 95% intervals held it, and {glue:text}`cover_ppi:.0%` of those of PPI++.
 #
 # *Further reading.* Prevalence from an imperfect test {cite:p}`rogan1978` and its interval {cite:p}`lang2014`; a few
 # gold labels with many predicted ones {cite:p}`angelopoulos2023ppi`.
@@ -609,7 +609,7 @@ assert not distorted & {"a", "c"}, "a bad event, counted or regretted, is no err
 # %% [markdown]
 # ### Exercise 2 (compute): From a reported share to the share
 #
-# A detector has a sensitivity of 0.6 and a specificity of 0.95. It reports 17 % of 22,327 answers. Write Rogan and
+# A detector has a sensitivity of 0.6 and a specificity of 0.95. It reports 17% of 22,327 answers. Write Rogan and
 # Gladen's correction `corrected(reported, sensitivity, specificity)`. It stays between 0 and 1, and is `None` for a
 # detector that is no better than a coin (sensitivity + specificity ≤ 1).
 

@@ -312,7 +312,7 @@ Markdown("BLEURT: " + ("run on `" + bleurt_checkpoint + "`." if bleurt_checkpoin
 # %% [markdown]
 # Now every system, on the posts it answered. The tuned model has a row for each seed, and one for all of them: there,
 # the replies to one post are averaged first, because three replies to a post are still one post. Intervals are a
-# bootstrap over posts: draw as many posts again, with replacement, many times over, and keep the middle 95 % of the
+# bootstrap over posts: draw as many posts again, with replacement, many times over, and keep the middle 95% of the
 # scores, corrected for bias and skewness (BCa) {cite:p}`efron1987` and widened where posts are few
 # {cite:p}`hesterberg2015`.
 #
@@ -416,7 +416,7 @@ figures.headline(figure, told)
 figures.show(
     figure, page, "forest", data=data,
     alt=f"Dot and interval of {len(panels)} measures for {len(shown)} systems. {told}.",
-    caption=f"Floors, base, tuned model and ceiling on {len(posts)} test posts, 95 % bootstrap intervals. {told}.",
+    caption=f"Floors, base, tuned model and ceiling on {len(posts)} test posts, 95% bootstrap intervals. {told}.",
 )  # fmt: skip
 
 # %% [markdown]
@@ -524,7 +524,7 @@ figures.headline(figure, told)
 figures.show(
     figure, page, "gains", data=table,
     alt=f"LoRA-tuned minus {len(rivals)} rivals, dot and interval, in {len(tested)} panels. {told}.",
-    caption=f"LoRA-tuned minus each rival, 95 % paired intervals. Blue: floors. Filled: p (Holm) < 0.05. {told}.",
+    caption=f"LoRA-tuned minus each rival, 95% paired intervals. Blue: floors. Filled: p (Holm) < 0.05. {told}.",
 )  # fmt: skip
 
 # %% [markdown]
@@ -606,16 +606,16 @@ for size in (10, 20, 40, 80, 100, 200, 400):
     drawn_posts = [statistics.rows[generator.integers(0, len(test), size)] for _ in range(8)]
     eight = [resampling.Statistics(rows, statistics.formula) for rows in drawn_posts]
     widths[size] = np.mean([(high - low) / 2 for low, high in resampling.intervals(eight, resamples, seed=seed)])
-page.number("half_width_80", widths[80], what="half the width of a 95 % interval of chrF at 80 posts")
+page.number("half_width_80", widths[80], what="half the width of a 95% interval of chrF at 80 posts")
 figure, axis = plt.subplots()
 axis.plot(list(widths), list(widths.values()), "o-")
-axis.set(xscale="log", yscale="log", xlabel="posts", ylabel="± chrF (95 %)")
+axis.set(xscale="log", yscale="log", xlabel="posts", ylabel="± chrF (95%)")
 axis.yaxis.set_minor_locator(plt.LogLocator(subs=(2, 5)))  # so few that their labels stand apart
 axis.set_title(f"±{widths[10]:.1f} chrF at 10 posts, ±{widths[100]:.1f} at 100, ±{widths[400]:.1f} at 400")
 figures.show(
     figure, page, "widths", data=pd.DataFrame({"half width": widths}).rename_axis("posts"),
     alt=f"The half width of the interval falls from {widths[10]:.1f} chrF at 10 posts to {widths[400]:.1f} at 400.",
-    caption=f"Half the width of the 95 % interval of chrF, mean of eight draws: {widths[10]:.2f} at 10 posts, "
+    caption=f"Half the width of the 95% interval of chrF, mean of eight draws: {widths[10]:.2f} at 10 posts, "
     f"{widths[400]:.2f} at 400.",
 )  # fmt: skip
 
@@ -640,7 +640,7 @@ page.save()
 # {cite:p}`koehn2004,riezler2005`; what the bootstrap can and cannot do with few items {cite:p}`hesterberg2015`.
 
 # %% [markdown]
-# Did tuning help? What this run knows, with 95 % intervals, of likeness to one reference and of parts, and of nothing
+# Did tuning help? What this run knows, with 95% intervals, of likeness to one reference and of parts, and of nothing
 # that a reader would feel:
 
 # %%
@@ -850,7 +850,7 @@ assert mean_score([("ok", "好")], len) == (1.0, 0), "nothing to leave out"
 # asking against lecturing, a safe step against a careless one, and pairs with equal content in other words as
 # controls. Several people write them, others say blindly which is better, and only pairs on which they agree enter. A
 # metric passes when it prefers the better letter more often than chance with the lower end of its interval, *in each
-# property*, and does not prefer wording on the controls; fifty pairs a property tell 70 % from 50 % most of the time.
+# property*, and does not prefer wording on the controls; fifty pairs a property tell 70% from 50% most of the time.
 # Overlap metrics will fail the reversals. The set then says what a score may be used for, and that is worth more than
 # one further metric.
 

@@ -179,8 +179,8 @@ span = f"{means['mean'].min():.1f} to {means['mean'].max():.1f} of 2 points"
 figures.headline(figure, f"Simulated raters, nobody's opinion: {span}")
 figures.show(
     figure, page, "means_figure", data=means,
-    alt=f"Mean simulated {criterion} of {len(means)} systems with 95 % intervals: {span}.",
-    caption=f"Means of SIMULATED {criterion} scores, {span}; 95 % intervals over posts and raters.",
+    alt=f"Mean simulated {criterion} of {len(means)} systems with 95% intervals: {span}.",
+    caption=f"Means of SIMULATED {criterion} scores, {span}; 95% intervals over posts and raters.",
 )  # fmt: skip
 
 # %% [markdown]
@@ -268,7 +268,7 @@ page.table("differences", differences.set_index("system"), caption=f"Differences
 #
 # Before anybody is paid, ask what the study could show. The spread of these (simulated) ratings has two parts: posts on
 # which one system really is better than on others, and the noise of a single rating. More raters average out the second
-# only. The table gives the chance to find a true difference with a 5 % test.
+# only. The table gives the chance to find a true difference with a 5% test.
 
 # %%
 seen = table[table["criterion"] == criterion].groupby("system")["item"].agg(set)
@@ -281,7 +281,7 @@ page.table(
 )
 
 # %% [markdown]
-# The last column is the number of posts at which the chance is 80 %. A hundred posts and one rater, as is often done,
+# The last column is the number of posts at which the chance is 80%. A hundred posts and one rater, as is often done,
 # can miss a difference of 0.1 more often than find it. Look at the row before you trust an absence.
 
 # %% [markdown]

@@ -42,7 +42,7 @@ results: str = "results"  # where products go
 # guessed. The row also names the number of this run that speaks to the claim, and the rule that compares them:
 #
 # - *reproduced*: the paper's value lies within this run's interval (or the row's tolerance);
-# - *direction holds*: the paper says that something goes up, and our whole 95 % interval lies above zero;
+# - *direction holds*: the paper says that something goes up, and our whole 95% interval lies above zero;
 # - *undecided*: the interval holds zero, so this run cannot tell; more posts might;
 # - *differs*: our whole interval lies below zero, or the paper's value lies outside it and the row's tolerance;
 # - *not comparable*: other data, another model or a blank, so that no comparison would mean anything;
@@ -56,7 +56,7 @@ judged = ~claims["verdict"].isin(["not comparable", "not run"])
 found = claims[judged].assign(paper=claims["paper"] + ", " + claims["status"])
 found = found[["claim", "paper", "rerun", "verdict", "why"]]
 found = found.rename(columns={"paper": "the paper", "rerun": "this run"})
-page.table("judged", found, caption="Claims with a verdict (95 % intervals; n: posts)")
+page.table("judged", found, caption="Claims with a verdict (95% intervals; n: posts)")
 
 # %% [markdown]
 # The other claims have no verdict. For each, the closed table says where the claim stands, whether its value was

@@ -252,7 +252,7 @@ page.number("spans_equal", (spans["jaccard"] == 1).mean(), what="share of those 
 figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 4.6), sharey=True)
 around = [kappa["kappa"] - kappa["kappa_low"], kappa["kappa_high"] - kappa["kappa"]]
 left.errorbar(kappa["kappa"], range(len(kappa)), xerr=around, fmt="o", capsize=3)
-left.set(xlabel="kappa, 95 % interval", xlim=(0, 1.03))
+left.set(xlabel="kappa, 95% interval", xlim=(0, 1.03))
 left.set_yticks(range(len(kappa)), [names[kind] for kind in kappa.index])
 for place, kind in enumerate(kappa.index):
     values = jaccard.get_group(kind)

@@ -144,7 +144,7 @@ listed = ", ".join(f"{part.replace('_', ' ')} {value:+.0%}" for part, value in f
 figures.show(
     figure, page, "parts", data=forest,
     alt=f"Paired differences of {len(forest)} parts over {len(shared)} questions, with intervals: {listed}.",
-    caption=f"CBT model minus baseline on the {len(shared)} questions both answered: {listed}. Lines: 95 % intervals.",
+    caption=f"CBT model minus baseline on the {len(shared)} questions both answered: {listed}. Lines: 95% intervals.",
 )  # fmt: skip
 
 # %% [markdown]

@@ -108,7 +108,7 @@ page.table("outcomes", counts, caption="Outcomes; only ok is read on")
 #
 # `cbtlib.structure` reads each sentence by its words and says which part it serves, or none. The hollow marks are the
 # corpus's letters of the test split, which a large language model wrote to a brief that asks for all five parts. The
-# same reader reads them: where they lie below 100 %, it may be the reader that misses something. Compare your
+# same reader reads them: where they lie below 100%, it may be the reader that misses something. Compare your
 # answers with them, not with perfection.
 
 # %%
@@ -124,7 +124,7 @@ for part, row in shares.iterrows():
 rarest = shares["answers"].idxmin()
 
 # %% [markdown]
-# Each line is a 95 % interval: what fifty answers can say about the next fifty thousand.
+# Each line is a 95% interval: what fifty answers can say about the next fifty thousand.
 
 # %%
 figure, axis = plt.subplots(figsize=(6.4, 3.4))
@@ -141,7 +141,7 @@ figures.show(
     figure, page, "parts", data=shares,
     alt=f"Share of {len(parts)} answers that have each part, with intervals: {listed}. Of the corpus's letters, "
     f"{written.mean().min():.0%} or more have each part.",
-    caption=f"The five parts in {len(parts)} answers: {listed}. Lines are 95 % intervals (Wilson).",
+    caption=f"The five parts in {len(parts)} answers: {listed}. Lines are 95% intervals (Wilson).",
 )  # fmt: skip
 
 # %% [markdown]
@@ -187,7 +187,7 @@ for one in scores["your answers"].values():
     bound = {"low": min(one.low, one.value), "high": max(one.high, one.value)} if np.isfinite(one.low) else {}
     page.number(one.name, one.value, n=one.n, what=f"{naming.shown(one.name)} of the answers", **bound)
 text = {s: {n: f"{o.value:.3g} [{o.low:.3g}, {o.high:.3g}]" for n, o in of.items()} for s, of in scores.items()}
-page.table("measures", pd.DataFrame(text), caption="Means with 95 % intervals; names a distortion: share that does")
+page.table("measures", pd.DataFrame(text), caption="Means with 95% intervals; names a distortion: share that does")
 
 # %% [markdown]
 # ## Gates: read these answers first
@@ -223,7 +223,7 @@ few.style.format(precision=2, escape="html")
 #   the model wrote {glue:text}`crisis_answered:.0f` letters.
 # - An answer has {glue:text}`parts:.1f` of the five parts on average, {glue:text}`length:.0f` characters,
 #   {glue:text}`requests:.1f` sentences that ask and {glue:text}`suggestions:.1f` that suggest.
-# - Having a part is not doing it well. A share of 100 % says that the sentences look like the part; whether they are
+# - Having a part is not doing it well. A share of 100% says that the sentences look like the part; whether they are
 #   kind, true and fitting, people have to say: the next recipe makes their rating sheet.
 #
 # ## Next

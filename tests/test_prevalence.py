@@ -71,7 +71,7 @@ def gold_rows(tp: int, fn: int, fp: int, tn: int) -> tuple[np.ndarray, np.ndarra
 
 
 def test_rogan_gladen_undoes_the_errors_exactly():
-    gold, seen = gold_rows(80, 20, 10, 90)  # se 0.8, sp 0.9: 24 % seen where 20 % are
+    gold, seen = gold_rows(80, 20, 10, 90)  # se 0.8, sp 0.9: 24% seen where 20% are
     estimate = pv.rogan_gladen(counts(240, 1000), gold, seen)
     assert estimate.value == pytest.approx((0.24 + 0.9 - 1) / (0.8 + 0.9 - 1)) == pytest.approx(0.2)
     assert estimate.low < 0.2 < estimate.high

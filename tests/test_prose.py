@@ -73,11 +73,19 @@ def test_every_table_of_profiles_names_the_profiles_that_exist():
 
 def test_results_reach_the_prose_through_glue_only():
     """A decimal or a percentage typed into a prose page is a result from somewhere else; these few are none."""
-    said = {"paper": {"54.4 %"}, "reading": {"95 %", "3.11", "0.5"}, "safety": {"10 %", "67 %"}, "reproducing": set()}
+    said = {"paper": {"54.4%"}, "reading": {"95%", "3.11", "0.5"}, "safety": {"10%", "67%"}, "reproducing": set()}
     for path in PROSE:
         text = re.sub(r"\{[\w:]+\}`[^`]*`|```.*?```|`[^`]*`|\]\([^)]*\)", "", path.read_text("utf-8"), flags=re.S)
-        typed = set(re.findall(r"\b\d+(?:\.\d+)? %|\b\d+\.\d+\b", text))
+        typed = set(re.findall(r"\b\d+(?:\.\d+)?%|\b\d+\.\d+\b", text))
         assert typed <= said.get(path.stem, set()), path.name
+
+
+def test_a_percentage_is_written_one_way():
+    """`95%`, as Python's own format writes it, in all that a page, a chart or the command line shows."""
+    sources = [*ROOT.glob("*.md"), *PAGES, ROOT / "book/_static/widgets.js"]
+    sources += [*(ROOT / "notebooks").glob("*.py"), *(ROOT / "cbtlib").rglob("*.py")]
+    texts = {path: path.read_text("utf-8") for path in sources}
+    assert not [path for path, text in texts.items() if re.search(r"[\d}`]\s%(?!%)", text)]
 
 
 def test_the_citation_file_follows_its_schema_and_prefers_the_paper():

@@ -376,7 +376,7 @@ def test_power_grows_with_items_raters_and_difference():
     assert (table["400"] >= table["25"]).all()
     by = table.set_index(["difference", "raters"])["25"]
     assert by[0.3, 5] > by[0.3, 1] > by[0.1, 1]
-    needed = table["80 %"].iloc[0]
+    needed = table["80%"].iloc[0]
     there = ratings.power(simulated(), "tuned", "base", "helpfulness", differences=(0.1,), items=(needed - 1, needed))
     assert there.iloc[0][str(needed - 1)] < 0.8 <= there.iloc[0][str(needed)]
 
@@ -426,7 +426,7 @@ def test_the_commands_make_forms_and_analyse_what_comes_back(tmp_path):
     found = json.loads(out.read_text("utf-8"))
     assert {row["system"] for row in found["means"]} == {"base", "tuned"}
     assert {row["criterion"] for row in found["differences"]} == {criterion.id for criterion in forms.CRITERIA}
-    assert len(found["power"]) == 3 * 12 and "80 %" in done.output
+    assert len(found["power"]) == 3 * 12 and "80%" in done.output
     assert all(row["posts"] == 5 for row in found["differences"]), "a truncated reply has no rating to compare"
 
 

@@ -115,7 +115,7 @@
   globalThis.cbtPrevalence = corrected;
 
   function prevalence(widget) {
-    const percent = x => `${(100 * x).toFixed(1)} %`;
+    const percent = x => `${(100 * x).toFixed(1)}%`;
     const state = Object.fromEntries(Object.entries(widget.dataset).filter(([key]) => key !== "widget").map(([key, value]) => [key, +value]));
     const panel = status();
     const grid = make("div", { className: "sliders" });
@@ -133,7 +133,7 @@
       svg.append(draw("line", { x1: scale(0), x2: scale(1), y1: 66, y2: 66, stroke: "currentColor" }));
       for (const tick of [0, 0.25, 0.5, 0.75, 1]) svg.append(
         draw("line", { x1: scale(tick), x2: scale(tick), y1: 62, y2: 70, stroke: "currentColor" }),
-        draw("text", { x: scale(tick), y: 86, "text-anchor": "middle" }, `${100 * tick} %`));
+        draw("text", { x: scale(tick), y: 86, "text-anchor": "middle" }, `${100 * tick}%`));
       svg.append(draw("path", { d: `M${scale(state.share)} 62l-6 -10h12z`, fill: "var(--part-2)", stroke: "currentColor" }));
       if (found) svg.append(
         draw("line", { x1: scale(found.low), x2: scale(found.high), y1: 30, y2: 30, stroke: "var(--part-1)", "stroke-width": 4 }),
@@ -141,7 +141,7 @@
         draw("text", { x: Math.min(490, Math.max(110, scale(found.value))), y: 14, "text-anchor": "middle" }, `corrected ${percent(found.value)}`));
       picture.replaceChildren(svg);
       panel.textContent = found
-        ? `Reported ${percent(state.share)}, corrected ${percent(found.value)}, 95 % interval ${percent(found.low)} to ${percent(found.high)}.`
+        ? `Reported ${percent(state.share)}, corrected ${percent(found.value)}, 95% interval ${percent(found.low)} to ${percent(found.high)}.`
           + (found.cut ? " The formula left the range from 0 to 1 and was cut: such a report does not fit such a detector." : "")
         : "Undefined: sensitivity plus specificity is not above 1, so the detector tells nothing, and no share can be had from it.";
     };
