@@ -56,6 +56,13 @@ def test_every_chapter_shows_a_computed_figure_with_a_caption(smoke_book):
         assert captions and all(caption and caption.get_text(strip=True) for caption in captions), page
 
 
+def test_what_a_page_teaches_stands_in_a_box(smoke_book):
+    for page in (page for page in PAGES if "executed/" in page):
+        soup = BeautifulSoup((smoke_book.html / f"{page}.html").read_text("utf-8"), "html.parser")
+        (box,) = soup.select("article h1 ~ .goals")
+        assert box.p.get_text() == "You will learn" and len(box.select("li")) >= 3, page
+
+
 def test_nothing_is_loaded_from_outside(smoke_book, pages):
     wanted = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src"}
     for path, soup in pages.items():

@@ -74,8 +74,11 @@ for (const name of pages) {
     const views = [{ colorScheme: "light" }, { colorScheme: "dark" }, { viewport: { width: 390, height: 844 } }];
     for (const view of views) {
       const { page, close } = await open(name, { ...view, reducedMotion: "reduce" });
-      if (view.viewport) assert.ok((await sideways(page)) <= 0, `${await sideways(page)} px too wide`);
       assert.deepEqual(await serious(page), [], JSON.stringify(view));
+      for (const width of view.viewport ? [390, 320] : []) {
+        await page.setViewportSize({ width, height: 844 });
+        assert.ok((await sideways(page)) <= 0, `${await sideways(page)} px too wide at ${width}`);
+      }
       await close();
     }
   });
@@ -112,6 +115,42 @@ test("dark mode: the page is dark, figures stay as they were printed", async () 
     getComputedStyle(document.querySelector("figure img"))].map(one => one.backgroundColor ? [one.backgroundColor, one.filter] : one));
   assert.match(body, /rgb\((\d|[1-4]\d), /);
   assert.deepEqual(image, ["rgb(255, 255, 255)", "none"]);
+  await close();
+});
+
+test("dark mode: dark from the first paint, before any script file has run, and as the reader chose", async () => {
+  const ground = page => page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
+  for (const [colorScheme, mode, dark] of [["dark", null, true], ["dark", "light", false], ["light", "dark", true], ["light", "auto", false]]) {
+    const context = await browser.newContext({ colorScheme });
+    const page = await context.newPage();
+    await page.goto(`${site.url}/${chapter(4)}`);
+    if (mode) await page.evaluate(mode => { // as the theme's button leaves it, on a day when the system was the other way
+      localStorage.setItem("mode", mode);
+      localStorage.setItem("theme", mode === "auto" ? "dark" : mode);
+    }, mode);
+    else await page.evaluate(() => localStorage.clear());
+    await page.route(/\.js\b/, route => route.abort());
+    await page.reload();
+    assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), dark ? "dark" : "light", `${colorScheme}, ${mode}`);
+    const early = await ground(page);
+    assert.equal(early === "rgb(18, 18, 18)", dark, `${colorScheme}, ${mode}: ${early}`);
+    assert.equal(await page.evaluate(() => getComputedStyle(document.body).backgroundColor), dark ? early : "rgb(255, 255, 255)");
+    await context.close();
+  }
+});
+
+test("a table or formula that scrolls on a phone fades where there is more, and the keyboard reaches it", async () => {
+  const { page, close } = await open(chapter(4), { viewport: { width: 390, height: 844 } });
+  await page.waitForSelector(".more-after");
+  const hints = () => page.evaluate(() => [...document.querySelectorAll("article *")]
+    .filter(one => getComputedStyle(one).overflowX === "auto" && one.clientWidth && one.scrollWidth > one.clientWidth + 1)
+    .map(one => [one.tabIndex, one.className, getComputedStyle(one).maskImage !== "none"]));
+  const found = await hints();
+  assert.ok(found.length > 1);
+  for (const [stop, name, fades] of found) assert.ok(stop === 0 && name.includes("more-after") && fades, name);
+  const box = page.locator(".more-after").first();
+  await box.evaluate(one => { one.id = "watched"; one.scrollLeft = one.scrollWidth; });
+  await page.waitForSelector("#watched.more-before:not(.more-after)");
   await close();
 });
 
