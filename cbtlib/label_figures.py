@@ -155,7 +155,8 @@ def draw(labelled: Labelled, language: str = "both") -> Iterator[tuple[str, Draw
         yield "topics", topics(labelled)
     if len(np.unique(labelled.lengths)) > 1 and len(np.unique(labelled.labels.sum(1))) > 1:
         yield "lengths", lengths(labelled)
-    if sum(len(row) >= 2 for row in labelled.places) >= LEAST:
+    counts = Counter(kind for row in labelled.places for kind, _ in row)
+    if sum(len(row) >= 2 for row in labelled.places) >= LEAST <= max(counts.values()):
         yield "order", order(labelled, language)
 
 
@@ -315,22 +316,26 @@ def spearman_draws(one: ArrayLike, two: ArrayLike, resamples: int = 1000, seed: 
 
 
 def order(labelled: Labelled, language: str = "both") -> Drawn:
-    """Where in the text each label first stands, from 0 to 1, and how often it is the first of several."""
-    several = [row for row in labelled.places if len(row) >= 2]
-    rows = []
-    for kind in labelled.types:
-        places = [place for row in labelled.places for name, place in row if name == kind]
-        if len(places) < LEAST:
-            continue
-        mean = resampling.Statistics.mean(places)
-        ((low, high),) = resampling.intervals([mean])
-        held = [row for row in several if any(name == kind for name, _ in row)]
-        rows.append((kind, len(places), mean.value, low, high, sum(row[0][0] == kind for row in held), len(held)))
-    table = pd.DataFrame(rows, columns=["type", "n", "position", "low", "high", "first", "of"]).set_index("type")
-    table = table.sort_values("position")
+    """Where in the text each label first stands, from 0 to 1, and how often it is the first of several.
+
+    A mean has a closed interval, Student's: no resampling, which would take a minute for 300,000 texts.
+    """
+    places = pd.DataFrame(
+        [(kind, place, k == 0, len(row) >= 2) for row in labelled.places for k, (kind, place) in enumerate(row)],
+        columns=["type", "position", "first", "of"],
+    )
+    places["first"] &= places["of"]
+    found = places.groupby("type").agg({"position": ["size", "mean", "sem"], "first": "sum", "of": "sum"})
+    found.columns = ["n", "position", "error", "first", "of"]
+    found = found.loc[[kind for kind in labelled.types if kind in found.index]]
+    found = found[found["n"] >= LEAST]
+    half = stats.t.ppf(0.975, found["n"] - 1) * found["error"]
+    ends = {"low": (found["position"] - half).clip(0), "high": (found["position"] + half).clip(upper=1)}
+    table = found.assign(**ends)[["n", "position", "low", "high", "first", "of"]]
+    table = table.sort_values("position", kind="stable")
     figure, axis = plt.subplots(figsize=(figures.WIDTH, 1.4 + room(len(table), language)))
     axis.tick_params(axis="y", labelsize=SIZE)
-    error = np.nan_to_num([table["position"] - table["low"], table["high"] - table["position"]]).clip(0)
+    error = [table["position"] - table["low"], table["high"] - table["position"]]
     axis.errorbar(table["position"], names(list(table.index), language), xerr=error, fmt="o", capsize=3)
     axis.set(xlabel="position in the text (0 beginning, 1 end)", xlim=(0, 1))
     axis.invert_yaxis()
@@ -339,9 +344,8 @@ def order(labelled: Labelled, language: str = "both") -> Drawn:
     early, late = names([table.index[0], table.index[-1]], "en")
     alt = f"Mean position of the first mention of {len(table)} labels with intervals: {early} "
     alt += f"{table['position'].iloc[0]:.2f} to {late} {table['position'].iloc[-1]:.2f}."
-    caption = (
-        f"Mean position of each label's first mention, 95% intervals; {len(several):,} {labelled.what} hold several."
-    )
+    several = sum(len(row) >= 2 for row in labelled.places)
+    caption = f"Mean position of each label's first mention, 95% intervals; {several:,} {labelled.what} hold several."
     return Drawn(figure, alt, caption, table)
 
 

@@ -7,6 +7,8 @@ from itertools import pairwise
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from cbtlib import CbtError, corpus, generate, label_figures
@@ -53,6 +55,48 @@ def test_order_is_the_place_of_the_first_mention():
     plt.close("all")
     assert table.loc["labelling", "position"] == 0 and table.loc["labelling", "first"] == 4
     assert table.loc["mind_reading", "position"] == 0.5 and table.loc["mind_reading", "first"] == 0
+
+
+def plain_order(found):
+    """The table of `order`, label by label and text by text."""
+    rows = {}
+    for kind in found.types:
+        places = [place for row in found.places for name, place in row if name == kind]
+        if len(places) < label_figures.LEAST:
+            continue
+        several = [[name for name, _ in row] for row in found.places if len(row) >= 2]
+        held = [names for names in several if kind in names]
+        mean = float(np.mean(places))
+        low, high = stats.ttest_1samp(places, 0).confidence_interval() if len(set(places)) > 1 else (mean, mean)
+        first = sum(names[0] == kind for names in held)
+        rows[kind] = (len(places), mean, max(low, 0), min(high, 1), first, len(held))
+    return rows
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_order_is_that_of_a_plain_loop(data):
+    place = st.tuples(st.sampled_from("abcd"), st.integers(0, 99).map(lambda k: k / 100))
+    texts = st.lists(place, max_size=4, unique_by=lambda one: one[0])
+    rows = [sorted(row, key=lambda one: one[1]) for row in data.draw(st.lists(texts, min_size=6, max_size=40))]
+    labels = np.array([[kind in dict(row) for kind in "abcd"] for row in rows])
+    n = len(rows)
+    found = label_figures.Labelled("texts", tuple("abcd"), labels, np.ones(n, int), [""] * n, rows, {"ok": n})
+    wanted = plain_order(found)
+    assume(wanted)
+    table = label_figures.order(found).data
+    plt.close("all")
+    assert table["position"].is_monotonic_increasing and set(table.index) == set(wanted)
+    for kind, row in wanted.items():
+        assert tuple(table.loc[kind, ["n", "position", "low", "high", "first", "of"]]) == pytest.approx(row)
+
+
+def test_no_order_is_drawn_where_each_label_stands_in_too_few_texts():
+    rows = [[("a", 0.1), ("b", 0.2)], [("c", 0.3), ("d", 0.4)], [("e", 0.5), ("f", 0.6)]]
+    labels = np.array([[kind in dict(row) for kind in "abcdef"] for row in rows])
+    found = label_figures.Labelled("texts", tuple("abcdef"), labels, np.ones(3, int), [""] * 3, rows, {"ok": 3})
+    assert "order" not in dict(label_figures.draw(found))
+    plt.close("all")
 
 
 def test_resamples_of_pairs_have_the_correlations_of_resampled_rows():
