@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
+from sklearn.datasets import load_breast_cancer
 from statsmodels.stats.proportion import proportion_confint
 
 from cbtlib import CbtError
@@ -109,6 +110,61 @@ def test_ppi_is_the_published_formula_for_many_gold_rows():
     assert (estimate.low, estimate.high) == pytest.approx(bounds, abs=3e-5)
 
 
+def tumours() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every fifth tumour of the Wisconsin set has a gold label (malignant); the detector says a mean radius above 15.
+
+    Returns detections without gold labels, gold labels, and detections beside those.
+    """
+    data = load_breast_cancer()
+    gold, seen = data.target == 0, data.data[:, 0] > 15
+    rows = np.arange(len(gold)) % 5 == 0
+    return seen[~rows].astype(float), gold[rows].astype(float), seen[rows].astype(float)
+
+
+def test_ppi_agrees_with_the_authors_package_on_a_public_data_set():
+    """ppi-python 0.2.3, ppi_mean_ci(Y, Yhat, Yhat_unlabeled, alpha=0.05) says 0.38545 (0.31701, 0.45389).
+
+    It divides by m where we divide by m - 1 (114 rows here), and its interval is not Wilson's.
+    """
+    estimate = pv.ppi(*tumours())
+    assert estimate.value == pytest.approx(0.38545, abs=4e-4)
+    assert (estimate.low, estimate.high) == pytest.approx((0.31701, 0.45389), abs=4e-3)
+    assert estimate.high - estimate.low == pytest.approx(0.45389 - 0.31701, rel=0.01)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.integers(20, 200), st.integers(20, 400), st.floats(0.55, 0.95))
+def test_ppi_is_the_regression_estimator_of_least_variance(seed, m, n, accuracy):
+    """Its closed form from two other sides: the regression estimator of two-phase sampling (Cochran 1977, section
+    12.6), a line through the gold rows read at the mean of all rows; and the minimum of the variance over lambda."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random(m + n) < 0.4
+    seen = np.where(rng.random(m + n) < accuracy, truth, ~truth).astype(float)
+    gold, on_gold, rest = truth[:m].astype(float), seen[:m], seen[m:]
+    assume(0 < gold.mean() < 1 and seen.std() > 0)
+    covariance, spread = ((gold - gold.mean()) * on_gold).sum() / (m - 1), seen.var(ddof=1)
+    line = np.poly1d([covariance / spread, gold.mean() - covariance / spread * on_gold.mean()])
+    assume(covariance >= 0 and covariance / spread / (1 + m / n) <= 1)
+    estimate = pv.ppi(rest, gold, on_gold)
+    assert estimate.value == pytest.approx(np.clip(line(seen.mean()), estimate.low, estimate.high))
+
+    def variance(weight):
+        return (gold.var(ddof=1) - 2 * weight * covariance + weight**2 * spread) / m + weight**2 * spread / n
+
+    least = optimize.minimize_scalar(variance, bounds=(0, 1), method="bounded", options={"xatol": 1e-9}).x
+    assert estimate.value == pytest.approx(gold.mean() + least * (rest.mean() - on_gold.mean()), abs=1e-4)
+
+
+def test_ppi_at_its_two_ends_is_the_classical_and_the_pooled_interval():
+    gold, against = np.tile([1, 0, 0], 100), np.tile([0, 1, 1], 100)
+    ends = pv.ppi(against[:150], gold, against)  # a detector that is always wrong has lambda 0
+    low, high = pv.wilson(299 / 3, 299)  # the variance divides by m - 1, so the rows are one fewer
+    assert (ends.value, ends.low, ends.high) == pytest.approx((1 / 3, float(low), float(high)))
+    ends = pv.ppi(np.tile([1, 0, 0], 400), gold, gold)  # and one that is always right turns all rows into gold rows
+    low, high = pv.wilson(500, 1500)
+    assert (ends.value, ends.low, ends.high) == pytest.approx((1 / 3, float(low), float(high)), abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("k", "n", "low", "high"),
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
@@ -122,6 +178,35 @@ def test_rogan_gladen_gives_the_worked_example_of_a_herd():
     """23 of 150 cows positive, sensitivity 0.96, specificity 0.89: 5.1 in 100 have brucellosis (epiR, epi.prev)."""
     gold, seen = gold_rows(960, 40, 110, 890)
     assert pv.rogan_gladen(counts(23, 150), gold, seen).value == pytest.approx(0.051, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("positive", "tested", "true_positive", "diseased", "true_negative", "healthy", "low", "high"),
+    [
+        (4060, 11284, 178, 179, 358, 359, 0.349, 0.372),
+        (51, 2971, 32, 33, 20, 20, 0, 0.053),
+        (712, 11862, 8, 10, 12, 12, 0, 0.147),
+        (259, 509, 84, 127, 96, 109, 0.58, 0.87),
+        (51, 509, 23, 41, 187, 195, 0.037, 0.195),
+    ],
+)
+def test_rogan_gladen_gives_the_published_examples_of_lang_and_reiczigel(
+    positive, tested, true_positive, diseased, true_negative, healthy, low, high
+):
+    """Lang and Reiczigel 2014 (Preventive Veterinary Medicine 113, 13), examples 1 to 4, as R's asht::prevSeSp quotes
+    them: the test on animals or people of unknown state, on diseased ones, and on healthy ones."""
+    rows = gold_rows(true_positive, diseased - true_positive, healthy - true_negative, true_negative)
+    estimate = pv.rogan_gladen(counts(positive, tested), *rows)
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=0.005 if low == 0.58 else 5e-4)
+    assert estimate.low <= estimate.value <= estimate.high
+
+
+def test_rogan_gladen_with_a_known_test_gives_the_documented_example():
+    """20 of 120 positive, sensitivity 0.9, specificity 0.99 known: 0.17603 (0.1130 to 0.2623) by Wilson's interval in
+    R's RSurveillance::tp. Ours is Agresti and Coull's with as many gold rows as here, a little wider."""
+    estimate = pv.rogan_gladen(counts(20, 120), *gold_rows(90_000, 10_000, 1_000, 99_000))
+    assert estimate.value == pytest.approx(0.17603, abs=5e-6)
+    assert (estimate.low, estimate.high) == pytest.approx((0.1129887, 0.2623065), abs=1e-3)
 
 
 def test_rogan_gladen_has_the_interval_of_lang_and_reiczigel():
