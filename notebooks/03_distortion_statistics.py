@@ -396,19 +396,20 @@ page.table("errors", errors, shown=6, caption=caption, named=["missed", "called 
 # %% [markdown]
 # ### How far it travels
 #
-# Everything so far was written to one brief. The table shows what is left elsewhere: a detector of characters taught by
-# this book's posts and tested on two public sets of short posts from social media, and the other way round. The sets
-# are their owners'; only the figures are here (`benchmarks/domain_shift.py` makes them from files that you supply).
+# Everything so far was written to one brief. The table shows what is left elsewhere: a detector taught by this book's
+# posts and tested on two public sets of short posts from social media, and the other way round. The caption says of
+# which kind the detector is. The sets are their owners'; only the figures are here (`benchmarks/domain_shift.py` makes
+# them from files that you supply).
 
 # %%
 shift = json.loads((ROOT / "data/domain_shift.json").read_text("utf-8"))
 table = pd.DataFrame(shift["rows"]).set_index("taught by")
-home, away = table.iloc[0], table.iloc[1]
+home, away, kind = table.iloc[0], table.iloc[1], shift["detector"]
 page.number("home_macro", home["macro f1"], low=home["macro low"], high=home["macro high"], n=int(home["posts"]),
-            what="macro-F1 of characters at home")  # fmt: skip
+            what=f"macro-F1 of {kind} at home")  # fmt: skip
 page.number("away_macro", away["macro f1"], low=away["macro low"], high=away["macro high"], n=int(away["posts"]),
-            what="macro-F1 of characters on SocialCD-3K")  # fmt: skip
-page.table("domain_shift", table, caption=f"A detector ({shift['detector']}) at home and away; F1 with 95% intervals.")
+            what=f"macro-F1 of {kind} on SocialCD-3K")  # fmt: skip
+page.table("domain_shift", table, caption=f"A detector ({kind}) at home and away; F1 with 95% intervals.")
 
 # %% [markdown]
 # At home the mean over the types is {glue:text}`home_macro:.2f`; on posts from elsewhere it is
@@ -562,8 +563,8 @@ page.save()
 #   off answers is a statement about the answers.
 # - A detector taught by spans reaches F1 {glue:text}`f1_any:.2f` ({glue:text}`f1_any_low:.2f` to
 #   {glue:text}`f1_any_high:.2f`) for *any* and {glue:text}`f1_macro:.2f` ({glue:text}`f1_macro_low:.2f` to
-#   {glue:text}`f1_macro_high:.2f`) over the types at home. One of characters goes from {glue:text}`home_macro:.2f` at
-#   home to {glue:text}`away_macro:.2f` on posts from elsewhere.
+#   {glue:text}`f1_macro_high:.2f`) over the types at home. Taken to posts from elsewhere, a detector goes
+#   from {glue:text}`home_macro:.2f` to {glue:text}`away_macro:.2f`.
 # - A count of labels can be believed as far as there are gold labels to correct it. Where the truth was known,
 #   {glue:text}`cover_naive:.0%` of the naive 95% intervals held it, and {glue:text}`cover_ppi:.0%` of those of PPI++.
 #
