@@ -63,7 +63,8 @@ class Encoder:
         special = set(self.tokenizer.all_special_ids)
         new = [text for text in dict.fromkeys(texts) if text not in self.states]
         ids = {text: self.tokenizer(text)["input_ids"] for text in new}
-        pieces = [(text, piece) for text in new for piece in _windows(ids[text], special, self.window)]
+        # a tokenizer that drops what it does not know can leave nothing of a text
+        pieces = [(text, piece) for text in new if ids[text] for piece in _windows(ids[text], special, self.window)]
         self.windowed |= {text for text in new if len(ids[text]) > self.window}
         found: dict[str, list[tuple[int, Tensor]]] = {text: [] for text in new}
         for batch in _batches(sorted(pieces, key=lambda one: len(one[1].ids)), lambda one: len(one[1].ids)):
@@ -76,7 +77,8 @@ class Encoder:
             for (text, piece), state in zip(batch, self._forward(padded, mask), strict=True):
                 found[text].append((piece.start, state[piece.kept].float()))
         for text in new:
-            states = torch.cat([state for _, state in sorted(found[text], key=lambda one: one[0])])
+            parts = [state for _, state in sorted(found[text], key=lambda one: one[0])]
+            states = torch.cat(parts) if parts else torch.zeros(0, self.body.config.hidden_size)
             counted = torch.tensor([token not in special for token in ids[text]], dtype=torch.bool)
             if not self.bidirectional:
                 states, counted = states[counted], counted[counted]

@@ -4,6 +4,7 @@ Notable choices
 - A checkpoint is a download of gigabytes that no package registry holds, and Google's `bleurt` needs TensorFlow. Both
   stay outside: a Python that has them is started with a list of pairs and gives back a list of scores.
 - Without a checkpoint there is no number. `NOT_RUN` says what is missing and how to get it, in the place of the score.
+- The signature names the versions of the two packages that computed the scores, as that other Python knows them.
 - Anything but one finite score for each pair is an error with the last line that the other Python printed.
 - Each distinct pair is scored once; the best reference counts; an empty text scores 0, as everywhere.
 """
@@ -13,6 +14,7 @@ import math
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cbtlib import CbtError
@@ -27,14 +29,16 @@ NOT_RUN = (
 
 # What the other Python runs. Scores go to a file, because TensorFlow writes to standard output as it likes.
 _WORKER = """
-import json, sys
+import importlib.metadata, json, sys
 from bleurt import score
 with open(sys.argv[2], encoding="utf-8") as file:
     pairs = json.load(file)
 scorer = score.BleurtScorer(sys.argv[1])
 scores = scorer.score(references=[r for _, r in pairs], candidates=[h for h, _ in pairs], batch_size=16)
 with open(sys.argv[3], "w", encoding="utf-8") as file:
-    json.dump([float(one) for one in scores], file)
+    bleurt = next((one.version for one in importlib.metadata.distributions(name="bleurt")), "unknown")
+    versions = {"bleurt": bleurt, "tensorflow": getattr(sys.modules.get("tensorflow"), "__version__", "unknown")}
+    json.dump({"scores": [float(one) for one in scores], "versions": versions}, file)
 """
 
 
@@ -53,11 +57,14 @@ def bleurt(texts: Texts, checkpoint: Path, python: Path | str) -> Statistics:
         for item, hypothesis in enumerate(texts.hypotheses)
     ]
     pairs = list(dict.fromkeys(pair for item in wanted for pair in item))
-    scores = dict(zip(pairs, _run(pairs, checkpoint, python), strict=True)) if pairs else {}
-    return Statistics.mean([max((scores[pair] for pair in item), default=0.0) for item in wanted])
+    given, note = _run(pairs, checkpoint, python) if pairs else ([], "bleurt:not-asked")
+    scores = dict(zip(pairs, given, strict=True))
+    values = [max((scores[pair] for pair in item), default=0.0) for item in wanted]
+    return replace(Statistics.mean(values), note=note)
 
 
-def _run(pairs: Sequence[tuple[str, str | None]], checkpoint: Path, python: Path | str) -> list[float]:
+def _run(pairs: Sequence[tuple[str, str | None]], checkpoint: Path, python: Path | str) -> tuple[list[float], str]:
+    """A score for each pair, and what the signature must say of the packages that gave them."""
     with tempfile.TemporaryDirectory() as folder:
         given, taken = Path(folder, "pairs.json"), Path(folder, "scores.json")
         given.write_text(json.dumps(pairs), "utf-8")
@@ -69,7 +76,8 @@ def _run(pairs: Sequence[tuple[str, str | None]], checkpoint: Path, python: Path
         if done.returncode or not taken.exists():
             last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise CbtError(f"BLEURT failed in {python} with checkpoint {checkpoint}: {last}")
-        scores = json.loads(taken.read_text("utf-8"))
+        found = json.loads(taken.read_text("utf-8"))
+    scores, versions = found["scores"], found["versions"]
     if len(scores) != len(pairs) or not all(math.isfinite(score) for score in scores):
         raise CbtError(f"BLEURT gave {len(scores)} scores for {len(pairs)} pairs, or one that is no number")
-    return scores
+    return scores, "|".join(f"{name}:{version}" for name, version in versions.items())

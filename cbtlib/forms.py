@@ -18,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -173,9 +174,7 @@ def read(files: Sequence[Path], key: Mapping[str, Any]) -> pd.DataFrame:
     for path in files:
         for number, row in enumerate(_rows(path), 1):
             where = f"{path}, row {number}"
-            rater, code = str(row.get("rater") or row.get("annotator") or "").strip(), str(row.get("code", "")).strip()
-            if not rater:
-                raise CbtError(f"{where}: there is no rater; give the row a field rater")
+            rater, code = _rater(row, where), str(row.get("code", "")).strip()
             if str(row.get("sheet", "")) != key["sheet"]:
                 raise CbtError(f"{where}: belongs to sheet {row.get('sheet')!r}, and this key to {key['sheet']!r}")
             if code not in key["codes"]:
@@ -202,11 +201,27 @@ def read_key(path: Path) -> dict[str, Any]:
     try:
         key = json.loads(path.read_text("utf-8"))
         assert {"sheet", "raters", "codes", "outcomes"} <= set(key)
+        assert all(isinstance(rater, str) for rater in key["raters"])
     except FileNotFoundError:
         raise CbtError(f"{path} does not exist; it is the key.json that `cbt ratings sheet` wrote") from None
     except (ValueError, RecursionError, AssertionError, TypeError, OSError):
         raise CbtError(f"{path} is not a key: it is the key.json that `cbt ratings sheet` wrote") from None
     return key
+
+
+def _rater(row: Mapping[str, Any], where: str) -> str:
+    """Who rated: the field rater, or Label Studio's annotator."""
+    rater = row.get("rater") or row.get("annotator")
+    if rater is not None and not is_name(rater):
+        raise CbtError(f"{where}: the rater is {rater!r:.40}; give a name or a whole number")
+    if rater is None or not (name := str(rater).strip()):
+        raise CbtError(f"{where}: there is no rater; give the row a field rater")
+    return name
+
+
+def is_name(value: Any) -> bool:
+    """Whether a value can name a rater or an item: text, or a whole number."""
+    return isinstance(value, str | Integral) and not isinstance(value, bool)
 
 
 def _score(value: Any, where: str) -> int | None:
@@ -226,7 +241,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         rows = json.loads(text) if path.suffix == ".json" else _table(text, path)
     except FileNotFoundError:
         raise CbtError(f"{path} does not exist; name the files that raters sent back") from None
-    except (ValueError, RecursionError, OSError) as error:
+    except (ValueError, RecursionError, OSError, csv.Error) as error:
         raise CbtError(f"{path} cannot be read as UTF-8 {path.suffix or 'CSV'}: {error}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise CbtError(f"{path} does not hold a list of ratings; send the file that the form's Save button writes")
@@ -239,14 +254,25 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _table(text: str, path: Path) -> list[dict[str, Any]]:
-    """Rows of a CSV; a column that is not there is an error, or a whole criterion would be missing unseen."""
-    table = csv.DictReader(io.StringIO(text))
+    """Rows of a CSV; a column that is not there is an error, or a whole criterion would be missing unseen.
+
+    So is a row with more cells than columns: a comma too many moves scores under another criterion. One with fewer ends
+    in blanks, as a spreadsheet writes it when the last columns are empty for a while.
+    """
+    table = csv.DictReader(io.StringIO(text, newline=""))
     columns = table.fieldnames or ()
     for name in ("sheet", "code", *(criterion.id for criterion in CRITERIA)):
         if name not in columns:
             shown = ", ".join(columns)[:80]
             raise CbtError(f"{path} has no column {name!r}, only {shown!r}; keep the form's own names, with commas")
-    return list(table)
+    rows = list(table)
+    for number, row in enumerate(rows, 1):
+        if None in row:
+            raise CbtError(
+                f"{path}, row {number}: has {len(columns) + len(row[None])} cells under a header of {len(columns)}; "
+                "put a text that holds a comma into quotation marks"
+            )
+    return rows
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -99,6 +99,9 @@ def score(
     paths = [hypotheses, *bases]
     if len({path.resolve() for path in paths}) < len(paths):
         raise CbtError("a file cannot be compared with itself: give --hyp and each --base a file of its own")
+    resolved = [path.resolve() for path in references]
+    if twice := [path for number, path in enumerate(references) if resolved[number] in resolved[:number]]:
+        raise CbtError(f"{twice[0]} is given twice as --ref; several references are several files")
     systems = {str(path): read(path) for path in paths}
     golds = [read(path) for path in references]
     for side in [*systems.values(), *golds[1:]]:
@@ -222,7 +225,7 @@ def _answers(path: Path) -> Side:
         if lacking := [name for name in ("id", "text") if name not in row]:
             raise CbtError(f"{where} is no answer with id, outcome and text: it has no {lacking[0]}")
         item, outcome, text = row["id"], row.get("outcome", "ok"), row["text"]
-        if isinstance(item, bool) or not isinstance(item, str | int) or item == "":
+        if isinstance(item, bool) or not isinstance(item, str | int) or not str(item).strip():
             raise CbtError(f"{where}, field id: {item!r} names nothing; give each item a text or a whole number")
         if outcome not in OUTCOMES:
             raise CbtError(f"{where}, field outcome: {outcome!r} is none of {', '.join(OUTCOMES)}")

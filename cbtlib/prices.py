@@ -62,6 +62,8 @@ def load(path: Path | str = DEFAULT) -> dict[str, Price]:
     for line, row in enumerate(rows, 2):
         if missing := [column for column in COLUMNS if row.get(column) is None]:
             raise CbtError(f"{path}, line {line}: no column {missing[0]}; the columns are {', '.join(COLUMNS)}")
+        if None in row:
+            raise CbtError(f"{path}, line {line}: more cells than the header has; put a text with a comma into quotes")
         if row["model"] in prices:
             raise CbtError(f"{path}, line {line}: a second price for {row['model']}; keep one of the two")
         prices[row["model"]] = Price(

@@ -27,7 +27,7 @@ import pandas as pd
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from cbtlib import CbtError, agreement
+from cbtlib import CbtError, agreement, forms
 from cbtlib.resampling import Floats, Statistics, check, holm, interval, intervals, randomisation
 
 COLUMNS = ("rater", "item", "system", "criterion", "score")
@@ -159,17 +159,25 @@ def _checked(ratings: pd.DataFrame) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in ratings.columns]
     if missing:
         raise CbtError(f"the ratings have no column {missing[0]!r}; they need {', '.join(COLUMNS)}")
-    rows = ratings.dropna(subset=["score"])
-    if rows.empty:
+    if ratings["score"].isna().all():
         raise CbtError("there is not one rating; a sheet without scores has nothing to analyse")
-    if (blank := ratings[list(COLUMNS[:-1])].isna()).any(axis=None):
+    names = ratings[list(COLUMNS[:-1])]
+    if (blank := names.isna() | names.map(lambda one: isinstance(one, str) and not one.strip())).any(axis=None):
         name = blank.any().idxmax()
         raise CbtError(f"a rating in row {blank[name].idxmax()} has no {name}; fill it in, or take the row out")
-    wrong = rows[~rows["score"].isin(range(CATEGORIES))]
+    if (odd := ~names.map(forms.is_name)).any(axis=None):
+        name = odd.any().idxmax()
+        row = odd[name].idxmax()
+        raise CbtError(f"row {row}: the {name} is {ratings.loc[row, name]!r:.40}; give a name or a whole number")
+    ratings = ratings.assign(**names.map(str))
+    rows = ratings.dropna(subset=["score"])
+    truths = rows["score"].map(lambda one: isinstance(one, bool | np.bool_))  # True is 1 to Python, and no score
+    wrong = rows[~rows["score"].isin(range(CATEGORIES)) | truths]
     if len(wrong):
         one = wrong.iloc[0]
+        score = repr(one["score"]) if isinstance(one["score"], str) else one["score"]
         raise CbtError(
-            f"{one['rater']} gave {one['item']} of {one['system']} {one['score']} for {one['criterion']}, not 0, 1 or 2"
+            f"{one['rater']} gave {one['item']} of {one['system']} {score} for {one['criterion']}, not 0, 1 or 2"
         )
     twice = rows[rows.duplicated(["rater", "item", "system", "criterion"])]
     if len(twice):

@@ -167,9 +167,12 @@ def _table(path: Path, text: str) -> tuple[list[tuple[int, dict[str, Any]]], lis
     if twice := [name for name in names if list(names).count(name) > 1]:
         raise CbtError(f"{path}, line 1: the column {twice[0]!r} stands twice; rename one of the two")
     rows, problems = [], []
-    for row in reader:
-        if None in row or None in row.values():
-            problems.append(f"line {reader.line_num}: has another number of cells than the header's {len(names)}")
-        else:
-            rows.append((reader.line_num, row))
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                problems.append(f"line {reader.line_num}: has another number of cells than the header's {len(names)}")
+            else:
+                rows.append((reader.line_num, row))
+    except csv.Error as error:
+        problems.append(f"line {reader.reader.line_num}: is no table row: {error}")
     return rows, problems

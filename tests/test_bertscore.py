@@ -186,5 +186,18 @@ def test_an_encoder_in_a_folder_is_loaded_as_one(tmp_path):
         bertscore.encoder(str(tmp_path / "nowhere"), 2)
 
 
+def test_a_text_without_a_token_matches_nothing():
+    class Words(Characters):
+        """A tokenizer that drops what it does not know, and adds no special token."""
+
+        all_special_ids = ()
+
+        def __call__(self, text):
+            return {"input_ids": [2 + ord(character) % 90 for character in text if character.isalpha()]}
+
+    encoder = Encoder(list(models())[1], Words(), 2, "tiny")
+    assert bertscore.bertscore(Texts(["，。", LETTERS[0]], [[LETTERS[0], "？"]]), encoder).items.tolist() == [0, 0]
+
+
 def test_nothing_matches_nothing():
     assert match(torch.zeros(0, 4), torch.ones(1, 4), (torch.zeros(0), torch.ones(1))) == 0

@@ -17,6 +17,9 @@ def elsewhere(tmp_path, monkeypatch):
     package = tmp_path / "site/bleurt"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
+    info = tmp_path / "site/BLEURT-0.0.9.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: BLEURT\nVersion: 0.0.9\n")
     (package / "score.py").write_text(
         "import os, sys\n"
         "class BleurtScorer:\n"
@@ -55,6 +58,12 @@ def test_scores_that_are_none_are_refused(elsewhere, monkeypatch, how, message):
         bleurt.bleurt(Texts(["好"], [["好"]]), elsewhere, sys.executable)
 
 
+def test_blank_hypotheses_score_zero_and_start_no_other_python(elsewhere, tmp_path, registry):
+    metrics.METRICS["bleurt"] = bleurt.metric(elsewhere, tmp_path / "no python is here")
+    (score,) = metrics.score(["", "\u3000\n"], [["好", "好"]], metrics=["bleurt"])
+    assert score.value == 0 and "|bleurt:not-asked|" in score.signature and "|empties:2|" in score.signature
+
+
 def test_what_is_missing_is_named(elsewhere, tmp_path, monkeypatch):
     with pytest.raises(CbtError, match="no BLEURT checkpoint"):
         bleurt.metric(tmp_path / "nowhere", sys.executable)
@@ -83,4 +92,5 @@ def test_the_command_says_that_it_was_not_run_or_prints_it_with_its_checkpoint(e
     (rows,) = found["scores"].values()
     (row,) = [row for row in rows if row["name"] == "bleurt"]
     assert row["value"] == pytest.approx(5 / 6) and "bleurt|checkpoint:BLEURT-tiny|" in row["signature"]
+    assert "|bleurt:0.0.9|tensorflow:unknown|" in row["signature"]
     assert "bleurt" not in found["not_run"]

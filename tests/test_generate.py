@@ -324,7 +324,9 @@ def test_the_price_file_is_dated_sourced_and_strict(tmp_path):
     assert len(rows) >= 5 and all(row.as_of >= "2026" and row.source for row in rows.values())
     assert prices.find("openai/gpt-4o-mini", rows) is rows["gpt-4o-mini"]
     assert prices.find("gpt-4o-mini-2", rows) is None
-    for text, message in [("m,p,abc,,1,,d,s,\n", "input"), (ROW + ROW, "second price"), ("m,p,-1,,1,,d,s,\n", "input")]:
+    short = [("m,p,abc,,1,,d,s,\n", "input"), (ROW + ROW, "second price"), ("m,p,-1,,1,,d,s,\n", "input")]
+    more = (f"{ROW.rstrip()},or,more\n", "line 2: more cells than the header has")
+    for text, message in [*short, more]:
         path = tmp_path / "bad.csv"
         path.write_text(",".join(prices.COLUMNS) + "\n" + text, encoding="utf-8")
         with pytest.raises(CbtError, match=message):

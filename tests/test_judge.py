@@ -58,7 +58,23 @@ def test_the_judge_sees_no_system():
 
 
 @pytest.mark.parametrize(
-    "text", ["3", "both are good", '{"better": 3}', '{"score": 1}', "", '{"better": "1", "why": "x"}', "[1]"]
+    "text",
+    [
+        "3",
+        "2",
+        '"2"',
+        "both are good",
+        '{"better": 3}',
+        '{"better": "2 "}',
+        '{"better": "２"}',
+        '{"better": true}',
+        '{"better": 2.0}',
+        '{"better": ["2"]}',
+        '{"score": "2"}',
+        "",
+        '{"better": "1", "why": "x"}',
+        "[1]",
+    ],
 )
 def test_an_answer_that_is_no_verdict_is_missing(text):
     given = run(lambda messages, schema: text)

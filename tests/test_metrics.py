@@ -18,7 +18,20 @@ from nltk.translate.meteor_score import single_meteor_score
 from sacrebleu.metrics import BLEU, CHRF
 from typer.testing import CliRunner
 
-from cbtlib import ROOT, CbtError, corpus, exports, metrics, overlap, pairing, prevalence, ratings, resampling, surface
+from cbtlib import (
+    ROOT,
+    CbtError,
+    bertscore,
+    corpus,
+    exports,
+    metrics,
+    overlap,
+    pairing,
+    prevalence,
+    ratings,
+    resampling,
+    surface,
+)
 from cbtlib.cli import app
 from cbtlib.resampling import Statistics
 from cbtlib.surface import Texts
@@ -176,6 +189,17 @@ def test_an_empty_hypothesis_scores_zero_everywhere_and_is_counted():
     for one, two in zip(full, half, strict=True):
         assert two.value < one.value and "empties:0" in one.signature and "empties:1" in two.signature
     assert [score.value for score in metrics.score(["", ""], [["好", "好"]])] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("blank", [" ", "\n\t", "\u3000", "\u2028 \xa0"])
+def test_a_blank_hypothesis_is_an_empty_one_in_every_metric(blank, monkeypatch):
+    monkeypatch.setattr(metrics, "METRICS", dict(metrics.METRICS))
+    metrics.METRICS["bertscore"] = bertscore.metric(bertscore.encoder("smoke"))
+    letter = "我总是搞砸事情，你能帮帮我吗？试着写下一件做成的事。"
+    given = {"references": [[letter, letter]], "sources": [letter, letter], "metrics": list(metrics.METRICS)}
+    for two, one in zip(metrics.score([letter, blank], **given), metrics.score([letter, ""], **given), strict=True):
+        assert replace(two, low=0, high=0) == replace(one, low=0, high=0) and "|empties:1|" in two.signature
+        assert (two.low, two.high) == pytest.approx((one.low, one.high), nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -587,6 +611,8 @@ def test_files_that_do_not_fit_are_named(files, rows, message):
         ('{"id": "x", "text": ' + "[" * 20_000, "bad.jsonl:1 is no JSON object"),
         ('{"id": "x", "text": "好", "text": "坏"}', "bad.jsonl:1 .* the key 'text' stands twice"),
         ('{"id": null, "text": "好"}', "bad.jsonl:1, field id: None names nothing"),
+        ('{"id": " ", "text": "好"}', "bad.jsonl:1, field id: ' ' names nothing"),
+        ('{"id": {"a": 1}, "text": "好"}', "bad.jsonl:1, field id: {'a': 1} names nothing"),
         ('{"id": "x", "outcome": "failed"}', "bad.jsonl:1 is no answer with id, outcome and text: it has no text"),
     ],
 )
@@ -595,6 +621,21 @@ def test_a_line_that_is_no_answer_is_named(files, line, message):
     (folder / "bad.jsonl").write_text(line + "\n", "utf-8")
     with pytest.raises(CbtError, match=message):
         pairing.score(folder / "bad.jsonl", [gold])
+
+
+def test_a_base_with_other_items_is_named_and_a_repeat_among_references_too(files):
+    records, gold, good, folder = files
+    rows = [(r.id, "ok", r.answer_text) for r in records]
+    for changed in (rows[1:], [*rows[1:], ("stranger", "ok", "好")]):
+        base = write_answers(folder / "base.jsonl", changed)
+        with pytest.raises(CbtError, match=rf"1 of 6 items of .*gold.jsonl are not in .*base.jsonl .*{records[0].id}"):
+            pairing.score(good, [gold], bases=[base])
+    twice = write_answers(folder / "twice.jsonl", [*rows, rows[2]])
+    for place in ({"bases": [twice]}, {"references": [gold, twice]}, {"hypotheses": twice}):
+        with pytest.raises(CbtError, match=r"twice.jsonl:7, field id: .* stands here twice"):
+            pairing.score(**{"hypotheses": good, "references": [gold]} | place)
+    with pytest.raises(CbtError, match=r"gold.jsonl is given twice as --ref"):
+        pairing.score(good, [gold, folder / ".." / folder.name / gold.name])
 
 
 def test_a_training_file_without_text_is_no_proof_that_nothing_leaked(files):

@@ -166,11 +166,75 @@ def test_a_blank_sheet_is_missing_and_its_rater_is_named(sheet, sent):
         ratings.analyse(forms.read([filled(folder, "ann", lambda row: "")], key))
 
 
-@pytest.mark.parametrize(("score", "message"), [("3", "'3' is not one of 0, 1, 2"), ("good", "'good' is not one of")])
-def test_a_score_that_is_none_is_an_error_with_its_row(sheet, score, message):
+@pytest.mark.parametrize("score", ["3", "1.5", "-1", "good", "２", "True", "1e0", "nan"])
+def test_a_score_that_is_none_is_an_error_with_its_row(sheet, score):
     key, folder = sheet
-    with pytest.raises(CbtError, match=rf"back_ann.csv, row 1, field relevance: {message}"):
+    with pytest.raises(CbtError, match=rf"back_ann.csv, row 1, field relevance: '{score}' is not one of 0, 1, 2"):
         forms.read([filled(folder, "ann", lambda row: score)], key)
+
+
+def test_blanks_around_a_score_are_no_part_of_it(sheet):
+    key, folder = sheet
+    assert set(forms.read([filled(folder, "ann", lambda row: " 2 ")], key)["score"].dropna()) == {2}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda line: f"{line},1", lambda line: line.replace("慢慢来", "慢慢来,再说").replace("你说", "你说,再说")],
+)
+def test_a_row_with_more_cells_than_columns_is_an_error_and_no_score(sheet, change):
+    key, folder = sheet
+    back = filled(folder, "ann", lambda row: 1)
+    head, first, second, *rest = back.read_text("utf-8").splitlines()
+    back.write_text("\n".join([head, first, change(second), *rest]) + "\n", "utf-8")
+    with pytest.raises(CbtError, match=r"back_ann.csv, row 2: has 10 cells under a header of 9; put a text"):
+        forms.read([back], key)
+
+
+def test_a_row_that_a_spreadsheet_cut_at_its_last_blanks_has_missing_scores(sheet):
+    key, folder = sheet
+    back = filled(folder, "ann", lambda row: 1)
+    head, first, *rest = back.read_text("utf-8").splitlines()
+    back.write_text("\n".join([head, first.rsplit(",", 2)[0], *rest]) + "\n", "utf-8")
+    table = forms.read([back], key)
+    assert table[table["rater"] == "ann"].groupby("criterion")["score"].count().to_dict() == {
+        "helpfulness": 10, "relevance": 11, "structure": 11,
+    }  # fmt: skip
+
+
+def test_a_table_that_is_no_csv_is_an_error_in_a_sentence(sheet):
+    key, folder = sheet
+    back = filled(folder, "ann", lambda row: 1)
+    back.write_text(back.read_text("utf-8") + "x" * 200_000 + "\n", "utf-8")
+    with pytest.raises(CbtError, match=r"back_ann.csv cannot be read as UTF-8 \.csv: field larger"):
+        forms.read([back], key)
+
+
+@pytest.mark.parametrize("rater", [{"id": 3, "email": "ann@example.org"}, ["ann"], True, 1.5])
+def test_a_rater_that_is_no_name_is_an_error(sheet, rater):
+    key, folder = sheet
+    code = next(iter(key["codes"]))
+    (folder / "back.json").write_text(json.dumps([{"sheet": key["sheet"], "rater": rater, "code": code}]), "utf-8")
+    with pytest.raises(CbtError, match=r"back.json, row 1: the rater is .*; give a name or a whole number"):
+        forms.read([folder / "back.json"], key)
+    with pytest.raises(CbtError, match=r"row 1: the rater is .*; give a name or a whole number"):
+        table = simulated(items=2, raters=1)
+        ratings.analyse(table.assign(rater=["r0", rater, *table["rater"][2:]]))
+    (folder / "key.json").write_text(json.dumps(key | {"raters": [rater]}), "utf-8")
+    with pytest.raises(CbtError, match="is not a key"):
+        forms.read_key(folder / "key.json")
+
+
+def test_raters_and_posts_with_numbers_for_names_are_those_names():
+    table = simulated(items=4, raters=3)
+    numbers = table.assign(rater=table["rater"].str[1:].astype(int), item=table["item"].str[1:].astype(int))
+    analysis = ratings.analyse(numbers, resamples=50)
+    assert analysis.raters["rater"].tolist() == ["0", "1", "2"]
+    assert analysis.differences["posts"].tolist() == [4]
+    mixed = numbers.astype({"rater": object})
+    mixed.loc[mixed["rater"] == 1, "rater"] = "0"
+    with pytest.raises(CbtError, match="0 rated 0 of base twice"):
+        ratings.analyse(mixed)
 
 
 @pytest.mark.parametrize(
@@ -343,6 +407,16 @@ def test_a_harsh_rater_is_seen_as_harsh():
     assert bias["r2"] < -0.3 and bias["r2"] == bias.min()
 
 
+def test_ratings_that_are_all_the_same_have_means_no_alpha_and_no_difference():
+    analysis = ratings.analyse(simulated().assign(score=1), resamples=50)
+    assert (analysis.means[["mean", "low", "high"]] == 1).all(axis=None)
+    values = analysis.agreement.set_index("coefficient")["value"]
+    assert values["Gwet's AC2 (quadratic)"] == 1 and values.drop("Gwet's AC2 (quadratic)").isna().all()
+    (row,) = analysis.differences.to_dict("records")
+    assert (row["value"], row["low"], row["high"], row["p_holm"]) == (0, 0, 0, 1)
+    assert any("the scores never vary" in note for note in analysis.notes)
+
+
 def test_one_rater_has_means_but_no_agreement_and_the_notes_say_so():
     analysis = ratings.analyse(simulated(raters=1), resamples=200)
     assert analysis.means[["low", "high"]].notna().all(axis=None)
@@ -360,6 +434,12 @@ def test_ratings_that_agree_by_chance_come_with_a_warning():
     ("change", "message"),
     [
         (lambda table: table.assign(score=7), "7 for helpfulness, not 0, 1 or 2"),
+        (lambda table: table.assign(score=1.5), "1.5 for helpfulness, not 0, 1 or 2"),
+        (lambda table: table.assign(score="2 "), "'2 ' for helpfulness, not 0, 1 or 2"),
+        (lambda table: table.assign(score="２"), "'２' for helpfulness, not 0, 1 or 2"),
+        (lambda table: table.assign(score=True), "True for helpfulness, not 0, 1 or 2"),
+        (lambda table: table.assign(score=np.inf), "inf for helpfulness, not 0, 1 or 2"),
+        (lambda table: table.assign(item=" "), "row 0 has no item"),
         (lambda table: pd.concat([table, table.head(1)]), "twice for helpfulness"),
         (lambda table: table.drop(columns="rater"), "no column 'rater'"),
         (lambda table: table.assign(score=np.nan), "not one rating"),

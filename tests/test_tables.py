@@ -65,6 +65,8 @@ def test_what_others_call_a_column_is_suggested_and_never_taken(tmp_path):
         ("", "holds no rows"),
         ("question,answer\n", "holds no rows"),
         ("question,answer\na,b\nc\n", "line 3: has another number of cells than the header's 2"),
+        ("question,answer\na,b,c\n", "line 2: has another number of cells than the header's 2"),
+        ("question,answer\na," + "b" * 5_000_000 + "\n", "line 2: is no table row: field larger"),
         ("question,question\na,b\n", "'question' stands twice"),
         ("question,answer\n,b\n", "line 2, column question: is empty"),
         ("id,question,answer\n7,a,b\n7,c,d\n", "line 3, column id: '7' stands on line 2 already"),
