@@ -17,7 +17,6 @@ import base64
 import json
 import pickle
 import re
-import shutil
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
-from cbtlib import CbtError
+from cbtlib import CbtError, cache
 
 PACKED = dict.fromkeys(("W_pack", "c_attn"), ("q_proj", "k_proj", "v_proj"))
 """Names of joint matrices, and what they are called once they are apart."""
@@ -58,26 +57,21 @@ def convert(folder: Path | str, out: Path | str) -> Path:
         raise CbtError(
             f"{folder} is no Baichuan-7B or Qwen-7B in its own layout: if transformers loads it, train on it"
         )
-    if out.exists():
-        raise CbtError(f"{out} exists: take another folder, or remove that one")
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
         raise CbtError(f"the model folder {folder} holds no weights (*.safetensors, pytorch_model*.bin)")
     published = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     settings, rename = {"baichuan": (_llama, _from_baichuan), "qwen": (_qwen2, _from_qwen)}[kind]
-    place = out.with_name(out.name + ".part")
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    config = settings(published, folder)
-    config.save_pretrained(place)
-    _tokenizer(kind, folder).save_pretrained(place)
-    missing = sorted(_names(config) - _weights(files, rename, place))
-    if missing:
-        raise CbtError(
-            f"{folder} lacks {len(missing)} of the model's weights, {missing[0]} first: it holds {len(files)} files of "
-            "them; fetch the others"
-        )
-    place.rename(out)
+    with cache.folder(out) as place:
+        config = settings(published, folder)
+        config.save_pretrained(place)
+        _tokenizer(kind, folder).save_pretrained(place)
+        missing = sorted(_names(config) - _weights(files, rename, place))
+        if missing:
+            raise CbtError(
+                f"{folder} lacks {len(missing)} of the model's weights, {missing[0]} first: it holds {len(files)} "
+                "files of them; fetch the others"
+            )
     return out
 
 
@@ -264,8 +258,8 @@ def _from_sentencepiece(path: Path) -> Any:
 
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, fuse_unk=True, byte_fallback=True, ignore_merges=True))
     steps: list[Any] = [normalizers.Precompiled(text_rules[2][0])] if text_rules.get(2, [b""])[0] else []
-    if text_rules.get(4, [1])[0]:  # extra whitespace goes
-        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+    if text_rules.get(4, [1])[0]:  # extra spaces go; a line break is none
+        steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if text_rules.get(3, [1])[0]:
         steps.append(normalizers.Prepend("▁"))
     tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])

@@ -1,4 +1,4 @@
-"""A folder that is made once: the cache for what takes long to build and must never be half there.
+"""A folder that is made once: the cache for what takes long to build, and other folders that must never be half there.
 
 Notable choices:
 - An entry is built in a temporary folder beside its place, given a manifest (written last), synced, and renamed: a kill
@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import platformdirs
@@ -50,6 +50,43 @@ def entry(name: str, build: Callable[[Path], None], megabytes: int) -> Path:
             raise CbtError(f"cannot make {place} ({error}): set CBT_CACHE to a folder that can be written") from error
         raise
     return place
+
+
+@contextlib.contextmanager
+def folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` to fill: it becomes `out` when the block ends, and goes when the block fails.
+
+    Raises CbtError when `out` exists or another process is making it.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with alone(out.with_name(out.name + ".lock"), f"another process is writing {out}: wait for it"):
+        if out.exists():
+            raise CbtError(f"{out} exists: take another folder, or remove that one")
+        place = out.with_name(out.name + ".part")
+        shutil.rmtree(place, ignore_errors=True)  # of a killed process
+        try:
+            place.mkdir()
+            yield place
+            place.rename(out)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def alone(lock: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock file while the block runs, or raise CbtError with the sentence `refusal` when another holds it.
+
+    The operating system frees it when its holder dies.
+    """
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        raise CbtError(refusal) from None
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def damage(place: Path) -> str:

@@ -348,10 +348,14 @@ def train(
         print(*handover.export(rows, dev_rows, config, export, out), sep="\n")
         return
     result = training.train(rows, dev_rows, config, out)
+    if not runs.first_process():
+        return
     first, last = result.dev_losses[0], result.dev_losses[-1]
     print(f"{result.adapter}: dev loss {first:.3f} -> {last:.3f} in {result.seconds / 60:.1f} minutes")
+    if merge and not (out / "merged").exists():  # it is there whole or not at all
+        runs.merge(result.adapter, out / "merged")
     if merge:
-        print(runs.merge(result.adapter, out / "merged"))
+        print(out / "merged")
 
 
 @app.command()

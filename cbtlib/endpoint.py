@@ -1,7 +1,8 @@
 """An OpenAI-compatible endpoint (a remote one, or a local model served on loopback) and the model itself for training.
 
 Notable choices:
-- `load` gives a transformers model and tokenizer, in bf16 only where the processor computes in it natively.
+- `load` gives a transformers model and tokenizer, in bf16 only where the processor computes in it natively; `tokenizer`
+  and `weights` give one of them, so that records can be checked before a long load.
 - `serve` runs llama.cpp's server in a child process: a crash in native code cannot take the notebook down. The child
   takes a free port by itself, so none can be snatched in between, and reports it.
 - The child lives as long as the pipe to its standard input: it ends when the parent does, however the parent ends.
@@ -57,37 +58,64 @@ def load(
     Dettmers et al. 2023, arXiv 2305.14314) and computes in `dtype`. Raises CbtError when there is no such model, when
     a weight is missing (transformers would put random numbers in its place), or when a file of weights is damaged.
     """
+    words = tokenizer(model, trimmed)
+    return weights(model, dtype, trimmed, four_bit), words
+
+
+def tokenizer(model: str = "embedded", trimmed: bool = True) -> Any:
+    """The tokenizer of `load` alone: seconds, where the weights of a large model take minutes."""
+    from transformers import AutoTokenizer
+
+    with _named(model):
+        found = AutoTokenizer.from_pretrained(_source(model, trimmed))
+    if found.pad_token_id is None:
+        found.pad_token = found.eos_token
+    return found
+
+
+def weights(model: str = "embedded", dtype: str | None = None, trimmed: bool = True, four_bit: bool = False) -> Any:
+    """The model of `load` alone."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # it would stand on every page of the book
-    source = str(embedded.model_dir(model, trimmed)) if model in embedded.NAMES else model
-    own = backbones.layout(Path(source))
-    if own:
-        raise CbtError(f"{model} is in {own.title()}'s own layout: `cbt convert {model} OUT` makes a folder that loads")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+    source = _source(model, trimmed)
+    with _named(model):
         kind = getattr(torch, dtype or best_dtype())
         packed = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=kind
         )
         options = {"quantization_config": packed} if four_bit else {}
         loaded: Any = AutoModelForCausalLM.from_pretrained(source, dtype=kind, output_loading_info=True, **options)
-        weights, found = loaded
-    except backbones.DAMAGED as error:
-        raise CbtError(f"cannot load the model '{model}': {backbones.DAMAGE} ({type(error).__name__})") from error
-    except (OSError, ValueError, ImportError, AttributeError, RuntimeError) as error:
-        raise CbtError(f"cannot load the model '{model}': {error}") from error
-    missing = sorted(found["missing_keys"])
+    found, facts = loaded
+    missing = sorted(facts["missing_keys"])
     if missing:
         raise CbtError(
             f"cannot load the model '{model}': its files lack {len(missing)} of its weights, {missing[0]} first: fetch "
             "all of them again"
         )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return weights, tokenizer
+    return found
+
+
+def _source(model: str, trimmed: bool) -> str:
+    """The folder or hub id that transformers loads, or CbtError for a layout that it does not know."""
+    source = str(embedded.model_dir(model, trimmed)) if model in embedded.NAMES else model
+    own = backbones.layout(Path(source))
+    if own:
+        raise CbtError(f"{model} is in {own.title()}'s own layout: `cbt convert {model} OUT` makes a folder that loads")
+    return source
+
+
+@contextlib.contextmanager
+def _named(model: str) -> Iterator[None]:
+    """Turn what loading raises into a CbtError that names the model."""
+    try:
+        yield
+    except backbones.DAMAGED as error:
+        raise CbtError(f"cannot load the model '{model}': {backbones.DAMAGE} ({type(error).__name__})") from error
+    except (OSError, ValueError, ImportError, AttributeError, RuntimeError) as error:
+        raise CbtError(f"cannot load the model '{model}': {error}") from error
 
 
 def best_dtype() -> str:

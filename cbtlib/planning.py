@@ -1,7 +1,8 @@
 """What a training run will take, before it starts: parameters, memory, tokens, minutes, and whether it can fit.
 
 Notable choices:
-- The model is built on PyTorch's meta device: shapes without weights, so a 7B plan takes seconds and no memory.
+- The model is built on PyTorch's meta device: shapes without weights, so a 7B plan takes seconds and no memory, and a
+  model of the hub is planned by its configuration before it is fetched.
 - Each figure has its formula or source in the table; a rate that was not measured here is called an assumption.
 - Minutes on this machine come from three steps of the real model on records of middling length, after one to warm up.
   Minutes on other machines come from a datasheet and SHARE, an assumption.
@@ -17,9 +18,10 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from huggingface_hub import try_to_load_from_cache
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from cbtlib import CbtError, embedded, endpoint, fused, templates, training
+from cbtlib import CbtError, embedded, endpoint, fused, runs, templates, training
 from cbtlib.templates import IGNORED, Row
 
 SHARE = 0.4
@@ -74,23 +76,31 @@ def memory_gb(
 
 
 def plan(rows: Sequence[Row], dev_rows: Sequence[Row], config: training.TrainingConfig) -> str:
-    """The plan as text. Raises CbtError when the run cannot fit into this machine's memory."""
+    """The plan as text. Raises CbtError for records that training refuses, and when a model that is on this machine
+    cannot be trained in its memory."""
     training.check(rows, dev_rows, config)
-    if config.model in embedded.NAMES or Path(config.model).is_dir():
-        first = here(rows, config)
+    try:
+        tokenizer, shape = endpoint.tokenizer(config.model), _shape(config.model)
+    except CbtError as error:
+        if _is_here(config.model):
+            raise
+        why = str(error).splitlines()[0]
+        first = (
+            f"{config.model} is not on this machine and its configuration cannot be had ({why}): its own figures need "
+            "that; those of a 7B are below"
+        )
     else:
-        first = f"{config.model} is not on this machine: its own figures need the weights; those of a 7B are below"
+        template = templates.adopt(config.template, tokenizer)
+        data = templates.encode(rows, tokenizer, template, config.max_length)
+        templates.encode(dev_rows, tokenizer, template, config.max_length)
+        first = own(data, *shape, config)
     return f"{first}\n\n{backbones(rows, config)}"
 
 
-def here(rows: Sequence[Row], config: training.TrainingConfig) -> str:
-    """Parameters, memory and minutes of a model that is on this machine."""
-    folder = str(embedded.model_dir(config.model)) if config.model in embedded.NAMES else config.model
-    shape, settings = _shape(folder)
+def own(data: Sequence[dict[str, list[int]]], shape: Any, settings: Any, config: training.TrainingConfig) -> str:
+    """Parameters, memory and minutes of the model itself, on encoded rows; `shape` holds no weights."""
     frozen = sum(p.numel() for p in shape.parameters())
     trainable = sum(p.numel() for p in training.add_lora(shape, config).parameters() if p.requires_grad)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    data = templates.encode(rows, tokenizer, templates.adopt(config.template, tokenizer), config.max_length)
     tokens = sum(len(row["input_ids"]) for row in data)
     learned = sum(label != IGNORED for row in data for label in row["labels"])
     kind = endpoint.best_dtype() if config.precision == "auto" else config.precision
@@ -101,28 +111,37 @@ def here(rows: Sequence[Row], config: training.TrainingConfig) -> str:
     )  # fmt: skip
     on_gpu = torch.cuda.is_available() and config.device != "cpu"
     have = (torch.cuda.mem_get_info()[1] if on_gpu else psutil.virtual_memory().total) / 1e9
-    if need > have:
-        raise CbtError(
-            f"the run needs about {need:.1f} GB and this machine has {have:.1f} GB: take a smaller batch_size"
-        )
+    too_much = f"the run needs about {need:.1f} GB and this machine has {have:.1f} GB"
     a_step = config.batch_size * config.accumulation
     steps = config.max_steps or math.ceil(len(data) / a_step) * config.epochs
     epochs = steps * a_step / len(data)
-    rate = probe(data, config, "cuda" if on_gpu else "cpu")
+    if not _is_here(config.model):
+        held = "" if need <= have else f"; {too_much}"
+        time = "not measured: the weights are not on this machine"
+    elif need > have:
+        raise CbtError(f"{too_much}: take a smaller batch_size, gradient_checkpointing=true or a smaller model")
+    else:
+        with training.memory(config):
+            rate, peak = probe(data, config, "cuda" if on_gpu else "cpu")
+        held = f"; {peak:.1f} GB were really held in the three steps below" + ("" if on_gpu else ", Python among them")
+        time = (
+            f"about {tokens * epochs / rate / 60:.1f} minutes here: {rate:.0f} tokens/s, measured just now on three "
+            f"steps in {kind}; without dev losses and sampling"
+        )
     lines = [
         f"model              {config.model}: {frozen:,} parameters, frozen",
         f"trainable          {trainable:,} ({trainable / frozen:.2%}): rank x (inputs + outputs), over the layers",
         f"data               {len(data)} records, {tokens:,} tokens an epoch, {learned:,} of them with loss",
         f"steps              {steps:g} of {a_step} records = {epochs:.2f} epochs",
-        f"memory             {need:.1f} GB of {have:.1f}: weights + 16 B a trainable parameter + activations",
-        f"time               about {tokens * epochs / rate / 60:.1f} minutes here: {rate:.0f} tokens/s, measured just "
-        f"now on three steps in {kind}; without dev losses and sampling",
+        f"memory             {need:.1f} GB of {have:.1f}: weights + 16 B a trainable parameter + activations{held}",
+        f"time               {time}",
     ]
     return "\n".join(lines)
 
 
-def probe(data: Sequence[dict[str, list[int]]], config: training.TrainingConfig, device: str) -> float:
-    """Tokens a second of training on encoded rows: the median of three micro-batches of middling length."""
+def probe(data: Sequence[dict[str, list[int]]], config: training.TrainingConfig, device: str) -> tuple[float, float]:
+    """Tokens a second of training on encoded rows, the median of three micro-batches of middling length, and the
+    memory that it took: GB of the GPU, or of this process."""
     kind = endpoint.best_dtype() if config.precision == "auto" else config.precision
     model, tokenizer = endpoint.load(config.model, kind, four_bit=config.four_bit)
     fused.keep_memory()
@@ -142,13 +161,15 @@ def probe(data: Sequence[dict[str, list[int]]], config: training.TrainingConfig,
         if device == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
-    return ids.numel() / statistics.median(seconds[1:])
+    peak = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else runs.peak_gb()
+    return ids.numel() / statistics.median(seconds[1:]), peak
 
 
 def backbones(rows: Sequence[Row], config: training.TrainingConfig) -> str:
     """The four 7B backbones on three kinds of GPU, one GPU each, as a table with its assumptions below."""
     characters = sum(len(row.post) + len(row.answer_text) for row in rows)
     batch_tokens, checkpointing = config.batch_size * config.max_length, config.gradient_checkpointing
+    room = False
     lines = [f"{'backbone':18} {'parameters':>10} {'GPU':9} {'memory':>8} {'fits':>5} {'minutes an epoch':>17}"]
     for name, (width, inner, layers, vocabulary) in BACKBONES.items():
         body = layers * (4 * width**2 + 3 * width * inner)
@@ -158,8 +179,15 @@ def backbones(rows: Sequence[Row], config: training.TrainingConfig) -> str:
             need = memory_gb(weights, trainable, batch_tokens, width, layers, vocabulary, 2, checkpointing)
             work = (6 if checkpointing else 4) * body + 4 * vocabulary * width
             minutes = work * characters / (gpu.tflops * 1e12 * SHARE) / 60
-            fits = "yes" if need < gpu.memory * 0.95 else "no"
-            lines.append(f"{name:18} {weights / 1e9:8.1f} B {gpu.name:9} {need:5.0f} GB {fits:>5} {minutes:17.1f}")
+            fits = need < gpu.memory * 0.95
+            room = room or fits
+            word = "yes" if fits else "no"
+            lines.append(f"{name:18} {weights / 1e9:8.1f} B {gpu.name:9} {need:5.0f} GB {word:>5} {minutes:17.1f}")
+    if not room:
+        lines.append(
+            "None of them fits on one of these GPUs: take a smaller batch_size, gradient_checkpointing=true, or shard "
+            "the weights over several GPUs (workflow/accelerate)"
+        )
     lines += [
         f"assumed: one GPU, {config.batch_size} x {config.max_length} tokens at once, one token a character "
         f"({characters:,} characters in {len(rows)} records), {SHARE:.0%} of the datasheet rate",
@@ -170,7 +198,19 @@ def backbones(rows: Sequence[Row], config: training.TrainingConfig) -> str:
     return "\n".join(lines)
 
 
-def _shape(folder: Any) -> tuple[Any, Any]:
-    settings = AutoConfig.from_pretrained(folder)
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(settings), settings
+def _is_here(model: str) -> bool:
+    """Whether a model's weights are on this machine: our own, a folder, or in the hub's cache."""
+    names = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+    local = model in embedded.NAMES or Path(model).is_dir()
+    return local or any(isinstance(try_to_load_from_cache(model, name), str) for name in names)
+
+
+def _shape(model: str) -> tuple[Any, Any]:
+    """The model on the meta device, and its configuration."""
+    folder = str(embedded.model_dir(model)) if model in embedded.NAMES else model
+    try:
+        settings = AutoConfig.from_pretrained(folder)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(settings), settings
+    except (OSError, ValueError) as error:
+        raise CbtError(f"cannot load the model '{model}': {error}") from error

@@ -3,13 +3,14 @@
     training.json    configuration, hashes of the data, and the hash of all that: the run's identity
     log.jsonl        the curve, an entry a step or dev loss
     checkpoints/     adapter, optimizer and random state; each with seal.json, written last: the SHA-256 of its files,
-                     and the seconds of training up to it
+                     and what the run has cost up to it
     adapter/         PEFT's format, tokenizer, model card
+    run.lock         held by the process that trains
     result.json      written when all else is there; timing.json holds its clocks
 
 Notable choices: files appear whole (written beside, then renamed), so a kill leaves a state that can be continued. An
 older checkpoint goes only when the newer one is sealed. A folder never changes hands: another configuration or other
-data are refused.
+data are refused, and so is a second process while one is training.
 """
 
 import contextlib
@@ -29,13 +30,29 @@ from typing import Any
 
 from accelerate import PartialState
 from peft import PeftModel
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from cbtlib import CbtError, endpoint, fused
+from cbtlib import CbtError, cache, endpoint, fused
 from cbtlib.embedded import NAMES, NOTICE
 from cbtlib.templates import Row
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What training has taken over all starts of a run: seconds without loading, and the memory of its process."""
+
+    seconds: float = 0.0
+    peak_gb: float = 0.0
+
+    @classmethod
+    def read(cls, path: Path) -> "Cost":
+        """From a seal or timing.json; a checkpoint of an earlier version holds no `peak_gb`."""
+        held = _read(path, "seconds")
+        return cls(held["seconds"], held.get("peak_gb", 0.0))
 
 
 @dataclass(frozen=True)
@@ -47,7 +64,7 @@ class TrainingResult:
     trainable: int  # parameters
     tokens: int  # read in training, without padding
     seconds: float  # of the training that those tokens took, without loading
-    peak_gb: float  # memory of the process
+    peak_gb: float  # memory of the process, the largest of all starts
 
     @property
     def dev_losses(self) -> list[float]:
@@ -68,22 +85,40 @@ def identity(rows: list[Row], dev_rows: list[Row], config: Any) -> dict[str, Any
     return run | {"hash": hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()}
 
 
-def claim(out: Path, run: dict[str, Any]) -> None:
-    """Make `out` this run's folder, or refuse when it is another run's."""
+def first_process() -> bool:
+    """Whether this is the only process of a run, or the first of those that `accelerate launch` has started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextlib.contextmanager
+def claim(out: Path, run: dict[str, Any]) -> Iterator[None]:
+    """Hold `out` as this run's folder, or refuse when it is another run's or another process is training there.
+
+    A finished run is only read, so nobody holds it. Of the processes of one run, the first one holds it for all.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    place = out / "training.json"
-    if place.exists() or (out / "result.json").exists():
-        there = _read(place, "hash", "config", "data")
-        if there["hash"] != run["hash"]:
-            old, new = there["config"] | there["data"], run["config"] | run["data"]
-            changed = [f"{key} {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
-            raise CbtError(f"{out} holds another run ({'; '.join(changed)}): take another folder, or remove that one")
-    elif int(os.environ.get("RANK", "0")) == 0:
-        _write(place, json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+    first, finished = first_process(), (out / "result.json").exists()
+    busy = f"another process is training in {out}: wait for it, or take another folder"
+    with cache.alone(out / "run.lock", busy) if first and not finished else contextlib.nullcontext():
+        place = out / "training.json"
+        if place.exists() or finished:
+            there = _read(place, "hash", "config", "data")
+            if there["hash"] != run["hash"]:
+                old, new = there["config"] | there["data"], run["config"] | run["data"]
+                changed = [f"{key} {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
+                raise CbtError(
+                    f"{out} holds another run ({'; '.join(changed)}): take another folder, or remove that one"
+                )
+        yield
 
 
-def last_checkpoint(out: Path, run_hash: str) -> tuple[str | None, float]:
-    """The newest whole checkpoint and the seconds of training behind it, or (None, 0.0).
+def sign(out: Path, run: dict[str, Any]) -> None:
+    """Make `out` this run's own, once it is about to train: what failed before may come back with other settings."""
+    _write(out / "training.json", json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+
+
+def last_checkpoint(out: Path, run_hash: str) -> tuple[str | None, Cost]:
+    """The newest whole checkpoint and what training up to it has cost, or (None, nothing).
 
     One that a kill left without a seal is removed, a damaged or foreign one is refused (CbtError).
     """
@@ -93,35 +128,37 @@ def last_checkpoint(out: Path, run_hash: str) -> tuple[str | None, float]:
             print(f"cbt: {folder} was being written when its run ended; going on from the one before", file=sys.stderr)
             shutil.rmtree(folder, ignore_errors=True)
             continue
-        seal = _read(folder / "seal.json", "hash", "files", "seconds")
+        seal = _read(folder / "seal.json", "hash", "files")
         if seal["hash"] != run_hash:
             raise CbtError(f"{folder} belongs to another run: remove it, or take another folder")
         damaged = [name for name, digest in seal["files"].items() if _sha256(folder / name) != digest]
         if damaged:
             raise CbtError(f"{folder} is damaged ({', '.join(damaged)}): remove it to go on from the one before")
-        return str(folder), seal["seconds"]
-    return None, 0.0
+        return str(folder), Cost.read(folder / "seal.json")
+    return None, Cost()
 
 
 class Journal(TrainerCallback):
-    """Writes the curve after every step, seals checkpoints and keeps the last `keep`, shows progress, keeps the time
-    (`earlier` seconds are behind the checkpoint it goes on from), stops on a loss that is no number."""
+    """Writes the curve after every step, seals checkpoints and keeps the last `keep`, shows progress, keeps account
+    (`earlier` is the cost of the checkpoint it goes on from), stops on a loss that is no number."""
 
-    def __init__(self, out: Path, run_hash: str, keep: int, earlier: float):
+    def __init__(self, out: Path, run_hash: str, keep: int, earlier: Cost):
         self.out, self.hash, self.keep, self.earlier = out, run_hash, keep, earlier
         self.began = time.perf_counter()
         self.bar: Any = None
 
     @property
-    def seconds(self) -> float:
+    def cost(self) -> Cost:
         """Of training up to now, over all starts of the run; work after the last checkpoint of a killed one is lost."""
-        return self.earlier + time.perf_counter() - self.began
+        seconds = self.earlier.seconds + time.perf_counter() - self.began
+        return Cost(round(seconds, 3), max(self.earlier.peak_gb, round(peak_gb(), 2)))
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.began = time.perf_counter()
         # A run that was killed after its last checkpoint has no step left to take.
         control.should_training_stop = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", disable=None)
+        quiet = None if first_process() else True  # None: only where a terminal shows it
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", disable=quiet)
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(1)
@@ -134,14 +171,14 @@ class Journal(TrainerCallback):
                 + (", or take bfloat16 or float32 instead of float16" if args.fp16 else "")
             )
         if state.is_world_process_zero:
-            _write(self.out / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in curve(state.log_history)))
+            write_curve(self.out, state.log_history)
 
     def on_save(self, args, state, control, **kwargs):
         PartialState().wait_for_everyone()  # each process writes its own random state
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
-            seal = {"hash": self.hash, "files": files, "seconds": round(self.seconds, 3)}
+            seal = {"hash": self.hash, "files": files} | asdict(self.cost)
             _write(folder / "seal.json", json.dumps(seal, indent=1))
             rotate_checkpoints(args.output_dir, self.keep, state.best_model_checkpoint)
 
@@ -160,31 +197,52 @@ def curve(history: list[dict[str, float]]) -> list[dict[str, float]]:
     return entries
 
 
+def write_curve(out: Path, history: list[dict[str, float]]) -> None:
+    _write(out / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in curve(history)))
+
+
+def peak_gb() -> float:
+    """The most memory that this process has held so far, in GB."""
+    unit = 1024 if sys.platform != "darwin" else 1  # ru_maxrss is in KiB, on macOS in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
 def read_result(out: Path | str) -> TrainingResult:
     """The result of a finished run in `out`."""
     out = Path(out)
     if not (out / "result.json").exists():
         raise CbtError(f"{out} holds no finished run (no result.json): run `cbt train --out {out}` again to finish it")
     facts = _read(out / "result.json", "trainable", "tokens")
-    clocks = _read(out / "timing.json", "seconds", "peak_gb")
-    history = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    return TrainingResult(out / "adapter", history, **facts, **clocks)
+    cost = Cost.read(out / "timing.json")
+    try:
+        history = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        raise CbtError(f"{out / 'log.jsonl'} is damaged or missing: put the file back, or remove {out}") from None
+    return TrainingResult(out / "adapter", history, **facts, **asdict(cost))
 
 
-def finish(model: Any, tokenizer: Any, state: Any, run: dict[str, Any], out: Path, seconds: float) -> None:
-    """Write adapter, tokenizer, card and result of a trained peft model; `state` is the Trainer's."""
+def gathered(model: Any) -> dict[str, Tensor]:
+    """The adapter's weights, whole on every process. FSDP leaves each a shard, so all of them must call this."""
+    held = {name: value for name, value in model.state_dict().items() if "lora_" in name}
+    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in held.items()}
+
+
+def finish(
+    model: Any, adapter: dict[str, Tensor], tokenizer: Any, state: Any, run: dict[str, Any], out: Path, cost: Cost
+) -> None:
+    """Write adapter, tokenizer, card, curve and result of a trained peft model; `state` is the Trainer's."""
     place = out / "adapter.part"
     shutil.rmtree(place, ignore_errors=True)
-    model.save_pretrained(place, save_embedding_layers=False)
+    model.save_pretrained(place, save_embedding_layers=False, state_dict=adapter)
     tokenizer.save_pretrained(place)
     (place / "README.md").write_text(model_card(run, curve(state.log_history)), encoding="utf-8")
     shutil.copyfile(out / "training.json", place / "training.json")
     shutil.rmtree(out / "adapter", ignore_errors=True)
     place.rename(out / "adapter")
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    unit = 2**20 if sys.platform != "darwin" else 2**30  # ru_maxrss is in KiB, on macOS in bytes
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    _write(out / "timing.json", json.dumps({"seconds": round(seconds, 1), "peak_gb": round(peak, 2)}))
+    # A run that took no step since it was killed has logged nothing; its curve may be cut.
+    write_curve(out, state.log_history)
+    _write(out / "timing.json", json.dumps(asdict(cost)))
     _write(out / "result.json", json.dumps({"trainable": trainable, "tokens": int(state.num_input_tokens_seen)}))
 
 
@@ -205,18 +263,13 @@ def load_adapter(folder: Path | str, model: str | None = None) -> tuple[PeftMode
 def merge(adapter: Path | str, out: Path | str) -> Path:
     """Write the base model with the adapter added into its weights to `out`, with tokenizer and the adapter's card."""
     adapter, out = Path(adapter), Path(out)
-    if out.exists():
-        raise CbtError(f"{out} exists: take another folder, or remove that one")
-    place = out.with_name(out.name + ".part")
-    shutil.rmtree(place, ignore_errors=True)
-    tuned, tokenizer = load_adapter(adapter)
-    whole: Any = tuned.merge_and_unload()  # type: ignore[operator]
-    with room(out):
+    with room(out), cache.folder(out) as place:
+        tuned, tokenizer = load_adapter(adapter)
+        whole: Any = tuned.merge_and_unload()  # type: ignore[operator]
         whole.save_pretrained(place)
         tokenizer.save_pretrained(place)
         if (adapter / "README.md").exists():
             shutil.copyfile(adapter / "README.md", place / "README.md")
-    place.rename(out)
     return out
 
 

@@ -9,7 +9,7 @@ peft on `transformers.Trainer`; `accelerate launch` scales it out. Notable choic
   without a mask takes the fast kernel. Batches hold rows of similar length.
 - Finished work is kept: a killed run continues from its last whole checkpoint, a finished one returns at once, and
   another configuration never overwrites (`cbtlib.runs`).
-- What cannot work is said before the model is loaded, what went wrong (NaN, memory) as a sentence with a remedy.
+- What cannot work is said before the weights are loaded, what went wrong (NaN, memory) as a sentence with a remedy.
 - The paper names the cosine schedule, accumulation over 4 batches and 16-bit precision; all else is ours
   (LLaMA-Factory's defaults of the time), or measured (the embedded profile).
 """
@@ -116,21 +116,25 @@ def train(rows: Iterable[Row], dev_rows: Iterable[Row], config: TrainingConfig, 
     rows, dev_rows, out = list(rows), list(dev_rows), Path(out)
     check(rows, dev_rows, config)
     identity = runs.identity(rows, dev_rows, config)
-    with runs.room(out):
-        runs.claim(out, identity)
-    if (out / "result.json").exists():
-        return runs.read_result(out)
+    with runs.room(out), runs.claim(out, identity):
+        if not (out / "result.json").exists():
+            _run(rows, dev_rows, config, out, identity)
+    return runs.read_result(out)
 
+
+def _run(rows: list[Row], dev_rows: list[Row], config: TrainingConfig, out: Path, identity: dict[str, Any]) -> None:
+    """Train in a folder that is ours, from its last checkpoint if it has one."""
     fused.keep_memory()
     set_seed(config.seed)
-    precision = None if config.precision == "auto" else config.precision
-    model, tokenizer = endpoint.load(config.model, precision, four_bit=config.four_bit)
+    tokenizer = endpoint.tokenizer(config.model)
     template = templates.adopt(config.template, tokenizer)
     data = templates.encode(rows, tokenizer, template, config.max_length)
     dev = templates.encode(dev_rows, tokenizer, template, config.max_length)
     checkpoint, earlier = runs.last_checkpoint(out, identity["hash"])
     journal = runs.Journal(out, identity["hash"], config.keep, earlier)
-    with memory(config), runs.room(out):
+    precision = None if config.precision == "auto" else config.precision
+    model = endpoint.weights(config.model, precision, four_bit=config.four_bit)
+    with memory(config):
         trainer = AnswerTrainer(
             model=add_lora(model, config),
             args=arguments(config, out / "checkpoints", len(data), resuming=checkpoint is not None),
@@ -146,14 +150,16 @@ def train(rows: Iterable[Row], dev_rows: Iterable[Row], config: TrainingConfig, 
             trainer.add_callback(EarlyStoppingCallback(config.patience))
         if not trainer.is_fsdp_enabled:  # sharded weights are only whole inside their own module's forward
             fused.fuse(trainer.model)  # type: ignore[arg-type]
+        if trainer.is_world_process_zero():
+            runs.sign(out, identity)
         trainer.train(resume_from_checkpoint=checkpoint)
-        seconds = journal.seconds
+        cost = journal.cost
+        tuned = extract_model_from_parallel(trainer.model)
+        adapter = runs.gathered(tuned)
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
-            model = extract_model_from_parallel(trainer.model)
-            runs.finish(model, tokenizer, trainer.state, identity, out, seconds)
+            runs.finish(tuned, adapter, tokenizer, trainer.state, identity, out, cost)
         trainer.accelerator.wait_for_everyone()
-    return runs.read_result(out)
 
 
 @contextlib.contextmanager
@@ -198,11 +204,14 @@ def add_lora(model: nn.Module, config: TrainingConfig) -> PeftModel:
         return get_peft_model(model, settings)  # type: ignore[arg-type]
 
 
+def evaluation_steps(config: TrainingConfig, records: int, processes: int = 1) -> int:
+    """Optimizer steps between dev losses and checkpoints."""
+    return config.evaluate_every or math.ceil(records / (config.batch_size * config.accumulation * processes))
+
+
 def arguments(config: TrainingConfig, folder: Path, records: int, resuming: bool = False) -> TrainingArguments:
     """The Trainer's arguments for a configuration."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    an_epoch = math.ceil(records / (config.batch_size * config.accumulation * processes))
-    every = config.evaluate_every or an_epoch
+    every = evaluation_steps(config, records, int(os.environ.get("WORLD_SIZE", "1")))
     precision = endpoint.best_dtype() if config.precision == "auto" else config.precision
     return TrainingArguments(
         output_dir=str(folder),
@@ -254,6 +263,12 @@ class AnswerTrainer(Trainer):
         """The Trainer would take a step before it sees that the run was over at its last checkpoint."""
         if not self.control.should_training_stop:
             super()._run_epoch(*args, **kwargs)
+
+    def _track_num_input_tokens(self, inputs):
+        """Count tokens without padding; the Trainer would not count an end mark that pads too. A row ends learning."""
+        place = torch.arange(1, inputs["labels"].shape[1] + 1, device=inputs["labels"].device)
+        lengths = (place * (inputs["labels"] != IGNORED)).amax(1, keepdim=True)
+        super()._track_num_input_tokens({**inputs, "attention_mask": place <= lengths})
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Sum over this micro-batch / answer tokens of the step; times processes, since DDP averages gradients."""

@@ -1,6 +1,7 @@
 """Backbones in layouts of their own: converted, they compute what they computed, and go the whole way."""
 
 import base64
+import errno
 import json
 import pickle
 import struct
@@ -140,6 +141,13 @@ def test_baichuans_own_tokenizer_file_is_read(tmp_path):
     (row,) = templates.encode([pair], tokenizer, template, 4096)
     turns = ["<reserved_102>", "▁我", "很累", "?", "<reserved_103>", "▁我", "?", "</s>"]
     assert tokenizer.convert_ids_to_tokens(row["input_ids"]) == turns
+    # Where further spaces go, as SentencePiece's default has it, line breaks stay: at the end of a turn, too.
+    rules = field(1, b"identity") + field(3, 1) + field(4, 1)
+    (tmp_path / "theirs/tokenizer.model").write_bytes(b"".join(parts) + field(3, rules))
+    backbones.convert(tmp_path / "theirs", tmp_path / "narrow")
+    _, tokenizer = endpoint.load(str(tmp_path / "narrow"))
+    assert tokenizer.tokenize("  我  很\n累\n ") == ["▁我", "▁", "很", "<0x0A>", "累", "<0x0A>"]
+    assert tokenizer.decode(tokenizer("\n我\n\n很累\n")["input_ids"]) == "\n我\n\n很累\n"
     (tmp_path / "theirs/tokenizer.model").write_bytes(b"".join(parts)[:-3])
     with pytest.raises(CbtError, match=r"tokenizer\.model there, and whole"):
         backbones.convert(tmp_path / "theirs", tmp_path / "again")
@@ -171,6 +179,29 @@ def test_what_cannot_be_converted_is_one_sentence(tmp_path):
     with pytest.raises(CbtError, match="no Baichuan-7B or Qwen-7B"):
         backbones.convert(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_of_two_conversions_to_one_folder_one_is_refused_and_a_broken_one_leaves_nothing(tmp_path, monkeypatch):
+    published("baichuan", tmp_path / "theirs")
+    out, usual = tmp_path / "ours", backbones._weights
+    (tmp_path / "ours.part").mkdir()  # of a killed one
+    (tmp_path / "ours.part/model-00009-of-00009.safetensors").write_text("half")
+
+    def second(*given):
+        with pytest.raises(CbtError, match=f"another process is writing {out}: wait for it"):
+            backbones.convert(tmp_path / "theirs", out)
+        return usual(*given)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(backbones, "_weights", full)
+    with pytest.raises(OSError, match="No space left"):
+        backbones.convert(tmp_path / "theirs", out)
+    assert {path.name for path in tmp_path.iterdir()} <= {"theirs", "ours.lock"}
+    monkeypatch.setattr(backbones, "_weights", second)
+    backbones.convert(tmp_path / "theirs", out)
+    assert {path.name for path in tmp_path.iterdir()} <= {"theirs", "ours", "ours.lock"}
 
 
 class Touch:

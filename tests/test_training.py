@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from accelerate import FullyShardedDataParallelPlugin
@@ -84,9 +85,19 @@ def stopped(tmp_path_factory):
 chinese = st.text(st.sampled_from("我你不想考试累了。，？\n 12ab…“”"), min_size=1, max_size=40).filter(str.strip)
 
 
+@pytest.fixture(scope="session")
+def polyglot():
+    """A tokenizer that has the marks of every template."""
+    own = endpoint.tokenizer("smoke")
+    marks = sorted({mark for template in templates.TEMPLATES.values() for mark in template.special})
+    own.add_special_tokens({"additional_special_tokens": marks})
+    return own
+
+
 @settings(deadline=None, max_examples=25)
-@given(post=chinese, answer=chinese, name=st.sampled_from(PROMPTABLE))
-def test_loss_falls_on_the_answer_and_its_end_and_nowhere_else(tokenizer, post, answer, name):
+@given(post=chinese, answer=chinese, name=st.sampled_from(sorted(templates.TEMPLATES)))
+def test_loss_falls_on_the_answer_and_its_end_and_nowhere_else(polyglot, post, answer, name):
+    tokenizer = polyglot
     template = templates.adopt(name, tokenizer)
     (row,) = templates.encode([Pair("x", post, answer)], tokenizer, template, 4096)
     learned = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
@@ -94,6 +105,36 @@ def test_loss_falls_on_the_answer_and_its_end_and_nowhere_else(tokenizer, post, 
     assert tokenizer.decode(row["input_ids"]) == templates.render(post, template) + answer.strip() + template.end
     assert learned[-1] in templates.stop_ids(template, tokenizer)
     assert row["labels"].index(learned[0]) == len(row["labels"]) - len(learned), "one border, prompt before answer"
+
+
+LEARNED = {
+    "gemma": ("<bos>来访者：睡不着\n\n认知行为咨询师：", "我听见你。\n先别看钟。<eos>"),
+    "llama-chinese": ("<bos>Human: 睡不着\n<eos><bos>Assistant:", "我听见你。\n先别看钟。\n<eos>"),
+    "alpaca-chinese": (
+        "<bos>Below is an instruction that describes a task. Write a response that appropriately completes the "
+        "request.\n\n### Instruction:\n睡不着\n\n### Response:\n",
+        "我听见你。\n先别看钟。<eos>",
+    ),
+    "qwen": (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n睡不着<|im_end|>\n<|im_start|>assistant\n",
+        "我听见你。\n先别看钟。<|im_end|>",
+    ),
+    "baichuan": ("<reserved_102>睡不着<reserved_103>", "我听见你。\n先别看钟。<eos>"),
+    "chat": ("<bos>问：睡不着\n答：", "我听见你。\n先别看钟。\n\n<eos>"),
+}
+"""What the model reads and what it learns of one record, with a line break in its answer, template by template."""
+
+
+@pytest.mark.parametrize("name", sorted(templates.TEMPLATES))
+def test_the_very_tokens_that_carry_loss(name, polyglot):
+    template = templates.adopt(name, polyglot)
+    (row,) = templates.encode([Pair("x", "睡不着", "我听见你。\n先别看钟。")], polyglot, template, 4096)
+    sides: dict[bool, list[int]] = {False: [], True: []}
+    for token, label in zip(row["input_ids"], row["labels"], strict=True):
+        assert label in (IGNORED, token)
+        sides[label != IGNORED].append(token)
+    assert (polyglot.decode(sides[False]), polyglot.decode(sides[True])) == LEARNED[name]
 
 
 def test_the_chat_template_of_a_tokenizer_is_taken_apart_exactly(tokenizer):
@@ -253,6 +294,7 @@ def test_a_merged_model_computes_what_base_and_adapter_compute(finished, tokeniz
     assert (whole - apart).abs().max() < change / 10, "merged in 16 bits, where the machine has them"
     with pytest.raises(CbtError, match="exists"):
         runs.merge(result.adapter, tmp_path / "merged")
+    assert [path.name for path in tmp_path.iterdir() if path.name != "merged.lock"] == ["merged"]
 
 
 def test_the_card_names_data_settings_losses_and_limits(finished):
@@ -266,7 +308,7 @@ def test_the_card_names_data_settings_losses_and_limits(finished):
 
 def test_a_finished_run_returns_at_once_and_another_configuration_is_refused(finished, monkeypatch):
     out, result = finished
-    monkeypatch.setattr(endpoint, "load", lambda *_: pytest.fail("a finished run loads no model"))
+    monkeypatch.setattr(endpoint, "weights", lambda *_: pytest.fail("a finished run loads no model"))
     assert training.train(ROWS, DEV, CONFIG, out) == result
     with pytest.raises(CbtError, match=r"holds another run \(rank 8 -> 4\)"):
         training.train(ROWS, DEV, replace(CONFIG, rank=4), out)
@@ -348,6 +390,49 @@ def test_a_run_that_went_on_counts_the_seconds_of_all_its_starts(tmp_path, monke
     assert training.train(ROWS, DEV, CONFIG, tmp_path).seconds > 1000
 
 
+def test_a_run_that_went_on_keeps_the_largest_peak_of_its_starts_and_reads_an_older_checkpoint(tmp_path, monkeypatch):
+    kill(monkeypatch, "on_step_begin", 3, CONFIG, tmp_path)
+    place = tmp_path / "checkpoints" / "checkpoint-2" / "seal.json"
+    seal = json.loads(place.read_text("utf-8"))
+    assert 0 < seal["peak_gb"] < 1000
+    for name, peak in (("larger", {"peak_gb": 1000.0}), ("older", {})):
+        shutil.copytree(tmp_path / "checkpoints", tmp_path / name / "checkpoints")
+        shutil.copy(tmp_path / "training.json", tmp_path / name)
+        held = {key: value for key, value in seal.items() if key != "peak_gb"} | peak
+        (tmp_path / name / "checkpoints" / "checkpoint-2" / "seal.json").write_text(json.dumps(held), "utf-8")
+        result = training.train(ROWS, DEV, CONFIG, tmp_path / name)
+        assert (result.peak_gb == 1000.0) == bool(peak) and result.peak_gb > 0
+
+
+def test_two_processes_in_one_folder_are_one_too_many(tmp_path, monkeypatch):
+    refused = []
+
+    def second(self, args, state, control, **kwargs):
+        for config in (CONFIG, replace(CONFIG, rank=4)):
+            with pytest.raises(CbtError) as error:
+                training.train(ROWS, DEV, config, tmp_path)
+            refused.append(str(error.value))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Journal, "on_step_begin", second)
+        first = training.train(ROWS, DEV, replace(CONFIG, max_steps=1), tmp_path)
+    assert refused == [f"another process is training in {tmp_path}: wait for it, or take another folder"] * 2
+    assert first.adapter.exists() and not list(tmp_path.rglob("*.part"))
+
+
+def test_a_curve_that_a_kill_cut_is_written_anew(finished, tmp_path):
+    """A run that died behind its last checkpoint has no step left that would write its curve."""
+    out, whole = finished
+    shutil.copytree(out, tmp_path, dirs_exist_ok=True)
+    log = tmp_path / "log.jsonl"
+    log.write_text(log.read_text("utf-8")[:-20], "utf-8")
+    with pytest.raises(CbtError, match=r"log\.jsonl is damaged or missing"):
+        training.train(ROWS, DEV, CONFIG, tmp_path)
+    for name in ("result.json", "timing.json"):
+        (tmp_path / name).unlink()
+    assert training.train(ROWS, DEV, CONFIG, tmp_path).history == whole.history
+
+
 def test_an_older_checkpoint_goes_only_when_the_newer_one_is_sealed(tmp_path, monkeypatch):
     config = replace(CONFIG, keep=1)
     kill(monkeypatch, "on_save", 4, config, tmp_path)  # written, not yet sealed
@@ -426,9 +511,34 @@ BAD_ROWS = [
 
 
 @pytest.mark.parametrize(("rows", "dev", "message"), BAD_ROWS)
-def test_rows_that_must_not_be_trained_on_are_named(rows, dev, message, tmp_path):
-    with pytest.raises(CbtError, match=re.escape(message)):
-        training.train(rows, dev, CONFIG, tmp_path)
+def test_rows_that_must_not_be_trained_on_are_named_before_the_weights_are_loaded(
+    rows, dev, message, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(endpoint, "weights", lambda *_, **__: pytest.fail("the rows come first"))
+    for act in (training.train, lambda *given: planning.plan(*given[:3])):
+        with pytest.raises(CbtError, match=re.escape(message)):
+            act(rows, dev, CONFIG, tmp_path)
+
+
+def test_rows_that_are_mended_are_trained_in_the_same_folder(tmp_path):
+    with pytest.raises(CbtError, match="record empty has no answer"):
+        training.train([*ROWS, Pair("empty", "我很累", "  ")], DEV, CONFIG, tmp_path)
+    assert training.train(ROWS, DEV, replace(CONFIG, max_steps=1), tmp_path).adapter.exists()
+
+
+def test_an_end_mark_that_pads_too_is_learned_and_counted_and_padding_is_not(tmp_path):
+    base, own = tmp_path / "base", endpoint.tokenizer("smoke")
+    own.pad_token = own.eos_token
+    endpoint.weights("smoke", "float32").save_pretrained(base)
+    own.save_pretrained(base)
+    config = replace(CONFIG, model=str(base), max_steps=2)
+    rows = templates.encode(ROWS, own, templates.adopt(config.template, own), config.max_length)
+    batch = training.Collator(own.pad_token_id)(rows)
+    for ids, labels, row in zip(batch["input_ids"], batch["labels"], rows, strict=True):
+        end = len(row["input_ids"]) - 1
+        assert ids[end] == labels[end] == own.eos_token_id and (labels[end + 1 :] == IGNORED).all()
+    result = training.train(ROWS, DEV, config, tmp_path / "run")  # two steps of four rows: each row once
+    assert result.tokens == sum(len(row["input_ids"]) for row in rows)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
@@ -602,18 +712,46 @@ def test_a_random_backbone_goes_the_whole_way(kind, settings_of, template, targe
     assert isinstance(sample.text, str) and math.isfinite(result.dev_losses[-1])
 
 
-def test_two_processes_give_the_parameters_of_one(tmp_path):
-    # A step covers all eight rows, so that both runs see the same rows in it.
-    config = replace(CONFIG, batch_size=2, accumulation=4, max_steps=2, precision="float32")
-    one = training.train(ROWS, DEV, config, tmp_path / "one")
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory):
+    """One process whose every step covers all eight rows, so that any number of processes sees the same rows in it."""
+    out = tmp_path_factory.mktemp("alone")
+    return training.train(ROWS, DEV, replace(CONFIG, accumulation=4, max_steps=2, precision="float32"), out)
+
+
+SHARDED = """
+from accelerate import DistributedType, PartialState
+from torch.distributed.tensor import DTensor
+usual = PartialState.__init__
+def as_on_gpus(self, *given, **named):  # accelerate shards only where it believes in GPUs; gloo and FSDP2 do not mind
+    usual(self, *given, **named)
+    if self.distributed_type == DistributedType.MULTI_CPU:
+        self.distributed_type = DistributedType.MULTI_GPU
+PartialState.__init__ = as_on_gpus
+gathered = runs.gathered
+def checked(model):
+    assert all(isinstance(parameter, DTensor) for parameter in model.parameters()), "or nothing was sharded"
+    return gathered(model)
+runs.gathered = checked
+"""
+
+
+@pytest.mark.parametrize("how", ["each with the model", "the model in shards"])
+def test_two_processes_give_the_parameters_of_one(how, alone, tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    if how == "the model in shards":
+        found = ClusterConfig.from_yaml_file(str(ROOT / "workflow/accelerate/fsdp_8_gpus.yaml")).fsdp_config
+        words = {key.upper(): value if isinstance(value, str) else json.dumps(value) for key, value in found.items()}
+        environment |= words | {"ACCELERATE_USE_FSDP": "true"}  # as `accelerate launch` does
     script = tmp_path / "two.py"
     script.write_text(f"""
 import sys, time
 from dataclasses import replace
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_training import CONFIG, DEV, ROWS
-from cbtlib import training
-config = replace(CONFIG, batch_size=2, accumulation=2, max_steps=2, precision="float32")
+from cbtlib import runs, training
+{SHARDED if how == "the model in shards" else ""}
+config = replace(CONFIG, accumulation=2, max_steps=2, precision="float32")
 save = training.AnswerTrainer._save_rng_state
 def slow(self, folder):
     time.sleep(2 * self.args.process_index)
@@ -622,21 +760,21 @@ training.AnswerTrainer._save_rng_state = slow
 training.train(ROWS, DEV, config, {str(tmp_path / "two")!r})
 """)
     launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, *launch, str(script)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
-    mine, theirs = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two"))
-    assert mine.keys() == theirs.keys()
-    for name in mine:
-        torch.testing.assert_close(theirs[name], mine[name], rtol=1e-3, atol=1e-5)
-    assert runs.read_result(tmp_path / "two").dev_losses == pytest.approx(one.dev_losses, rel=1e-4)
+    for name in ("adapter", "checkpoints/checkpoint-2"):
+        mine = load_file(alone.adapter.parent / name / "adapter_model.safetensors")
+        theirs = load_file(tmp_path / "two" / name / "adapter_model.safetensors")
+        assert mine.keys() == theirs.keys()
+        for key in mine:
+            torch.testing.assert_close(theirs[key], mine[key], rtol=1e-3, atol=1e-5)
+    assert runs.read_result(tmp_path / "two").dev_losses == pytest.approx(alone.dev_losses, rel=1e-4)
     seal = json.loads((tmp_path / "two" / "checkpoints" / "checkpoint-2" / "seal.json").read_text("utf-8"))
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= set(seal["files"]), "sealed when the slower one had written too"
 
 
 def test_the_accelerate_configurations_are_read_by_accelerate_and_say_how_many_gpus_they_are_for():
-    # Sharding itself needs GPUs: accelerate takes FSDP's settings on a CPU and then does not shard.
     for name, count in {"one_gpu": 1, "fsdp_4_gpus": 4, "fsdp_8_gpus": 8}.items():
         found = ClusterConfig.from_yaml_file(str(ROOT / f"workflow/accelerate/{name}.yaml"))
         assert found.num_processes == count
@@ -645,16 +783,22 @@ def test_the_accelerate_configurations_are_read_by_accelerate_and_say_how_many_g
         assert {key.removeprefix("fsdp_") for key in found.fsdp_config} - {"version"} <= known
 
 
-def test_the_command_trains_the_smoke_model(tmp_path):
+def test_the_command_trains_the_smoke_model(tmp_path, monkeypatch):
     rows = tmp_path / "train.jsonl"
     source = (ROOT / "data/corpus/train.jsonl").read_text("utf-8").splitlines()
     rows.write_text("\n".join(source[:4]) + "\n", "utf-8")
     dev = tmp_path / "dev.jsonl"
     dev.write_text("\n".join((ROOT / "data/corpus/dev.jsonl").read_text("utf-8").splitlines()[:2]) + "\n", "utf-8")
     options = ["train", "--profile", "smoke", "--data", str(rows), "--dev", str(dev), "--out", str(tmp_path / "run")]
-    done = CliRunner().invoke(cli.app, [*options, "--set", "max_steps=1", "--set", "max_length=2000"])
-    assert done.exit_code == 0, done.output + str(done.exception)
-    assert re.search(r"adapter: dev loss [\d.]+ -> [\d.]+ in", done.output)
+    options += ["--set", "max_steps=1", "--set", "max_length=2000", "--merge"]
+    for _ in range(2):  # the same command again finds everything there
+        done = CliRunner().invoke(cli.app, options)
+        assert done.exit_code == 0, done.output + str(done.exception)
+        assert re.search(r"adapter: dev loss [\d.]+ -> [\d.]+ in", done.output)
+    assert (tmp_path / "run/merged/model.safetensors").exists()
+    monkeypatch.setenv("RANK", "1")
+    done = CliRunner().invoke(cli.app, options)
+    assert (done.exit_code, done.output) == (0, ""), "of several processes, the first one speaks"
 
 
 def test_the_gpu_benchmark_measures_one_task_for_both_peers():
@@ -672,6 +816,7 @@ def test_a_plan_counts_what_the_run_then_has_and_refuses_what_cannot_fit(finishe
     text = planning.plan(ROWS, DEV, CONFIG)
     assert f"{result.trainable:,} (" in text and "4 of 4 records = 2.00 epochs" in text
     assert re.search(r"about [\d.]+ minutes here: \d+ tokens/s, measured just now on three steps", text)
+    assert re.search(r"activations; \d+\.\d GB were really held in the three steps below, Python among them", text)
     assert all(name in text for name in planning.BACKBONES), "the 7B table is under every plan"
     little = planning.psutil.virtual_memory()._replace(total=1000)
     monkeypatch.setattr(planning.psutil, "virtual_memory", lambda: little)
@@ -681,7 +826,30 @@ def test_a_plan_counts_what_the_run_then_has_and_refuses_what_cannot_fit(finishe
 
 def test_the_plan_of_the_four_backbones_says_what_fits_and_what_was_assumed():
     paper = training.PROFILES["paper"]
-    assert "no" not in planning.plan(ROWS, DEV, paper).split("assumed")[0].split()
-    table = planning.plan(ROWS, DEV, replace(paper, gradient_checkpointing=False, batch_size=16))
+    fits = planning.backbones(ROWS, paper)
+    assert "no" not in fits.split("assumed")[0].split() and "None of them fits" not in fits
+    table = planning.backbones(ROWS, replace(paper, gradient_checkpointing=False, batch_size=16))
+    assert "None of them fits on one of these GPUs: take" in table
     assert all(name in table for name in planning.BACKBONES) and all(gpu.source in table for gpu in planning.GPUS)
     assert {line.split()[6] for line in table.splitlines() if "V100-32G" in line and "B V100" in line} == {"no"}
+
+
+def test_a_model_of_the_hub_is_planned_by_its_configuration_or_not_at_all(tmp_path, monkeypatch):
+    config, place = replace(CONFIG, model="somebody/model"), tmp_path / "base"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    text = planning.plan(ROWS, DEV, config)
+    assert "somebody/model is not on this machine and its configuration cannot be had (cannot load the model" in text
+    assert all(name in text for name in planning.BACKBONES)
+
+    own = endpoint.tokenizer("smoke")
+    shape = LlamaConfig(vocab_size=len(own), num_key_value_heads=2, **TINY)
+    shape.save_pretrained(place)
+    own.save_pretrained(place)
+    monkeypatch.setattr(planning, "_is_here", lambda _: False)  # what the hub would send of it stands in a folder
+    monkeypatch.setattr(training, "check", lambda *_: None)
+    little = planning.psutil.virtual_memory()._replace(total=1000)
+    monkeypatch.setattr(planning.psutil, "virtual_memory", lambda: little)
+    text = planning.plan(ROWS, DEV, replace(config, model=str(place)))
+    assert "parameters, frozen" in text and "not measured: the weights are not on this machine" in text
+    assert re.search(r"the run needs about [\d.]+ GB and this machine has 0\.0 GB", text)
+    assert all(name in text for name in planning.BACKBONES)
