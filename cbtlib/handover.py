@@ -5,7 +5,8 @@ Notable choices:
   model is not among them. Posts and answers go as instruction and output, with the dataset_info.json that lists them.
 - axolotl gets the rendered text in two segments, the answer marked as learned (its `input_output` format), so every
   template of ours goes over exactly, special tokens written out.
-- A setting that the other side names otherwise is translated; nothing is left to its defaults that ours decides.
+- A setting that the other side names otherwise is translated; nothing is left to its defaults that ours decides: dev
+  losses and checkpoints come at our steps, and `patience` is early stopping there too.
 """
 
 import json
@@ -15,8 +16,9 @@ from typing import Any
 
 import yaml
 
-from cbtlib import CbtError, embedded, templates
+from cbtlib import CbtError, embedded, endpoint, templates, training
 from cbtlib.templates import Row
+from cbtlib.training import TrainingConfig
 
 TRAINERS = ("llama-factory", "axolotl")
 
@@ -24,10 +26,10 @@ LLAMA_FACTORY = {"llama-chinese": "atom", "alpaca-chinese": "alpaca", "qwen": "q
 """Our template -> LLaMA-Factory's name of the same one. Its 0.9.5 has dropped atom and baichuan."""
 
 
-def export(rows: Sequence[Row], dev_rows: Sequence[Row], config: Any, to: str, out: Path) -> list[Path]:
+def export(rows: Sequence[Row], dev_rows: Sequence[Row], config: TrainingConfig, to: str, out: Path) -> list[Path]:
     """Write data and configuration of a run for trainer `to` into folder `out`; returns the paths.
 
-    `config` is a TrainingConfig. Raises CbtError for another trainer, a template that it cannot render, or (axolotl) a
+    Raises CbtError for another trainer, a template that it cannot render, or (axolotl) a
     record that we would not train on.
     """
     if to not in TRAINERS:
@@ -37,7 +39,7 @@ def export(rows: Sequence[Row], dev_rows: Sequence[Row], config: Any, to: str, o
     return write({"train": rows, "dev": dev_rows}, config, out)
 
 
-def _llama_factory(parts: dict[str, Sequence[Row]], config: Any, out: Path) -> list[Path]:
+def _llama_factory(parts: dict[str, Sequence[Row]], config: TrainingConfig, out: Path) -> list[Path]:
     if config.template not in LLAMA_FACTORY:
         raise CbtError(
             f"LLaMA-Factory has no template like {config.template!r}: take one of {', '.join(LLAMA_FACTORY)} "
@@ -67,12 +69,15 @@ def _llama_factory(parts: dict[str, Sequence[Row]], config: Any, out: Path) -> l
         "template": LLAMA_FACTORY[config.template],
         "cutoff_len": config.max_length,
         "output_dir": "saves",
-        **_trainer(config),
+        **_trainer(config, len(parts["train"])),
+        "group_by_length": True,
         "warmup_ratio": config.warmup,
         "disable_gradient_checkpointing": not config.gradient_checkpointing,
         "train_on_prompt": False,
         "report_to": "none",
     }
+    if config.patience:
+        settings["early_stopping_steps"] = config.patience  # counted in dev losses, whatever its name says
     if config.four_bit:
         settings |= {"quantization_bit": 4, "quantization_method": "bnb"}
     if config.template == "qwen":  # there it names a later Qwen
@@ -81,10 +86,8 @@ def _llama_factory(parts: dict[str, Sequence[Row]], config: Any, out: Path) -> l
     return [*written, _yaml(out / "cbt_lora.yaml", settings, command)]
 
 
-def _axolotl(parts: dict[str, Sequence[Row]], config: Any, out: Path) -> list[Path]:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(_model(config))
+def _axolotl(parts: dict[str, Sequence[Row]], config: TrainingConfig, out: Path) -> list[Path]:
+    tokenizer = endpoint.tokenizer(config.model)
     template = templates.adopt(config.template, tokenizer)
     for rows in parts.values():
         templates.encode(rows, tokenizer, template, config.max_length)  # refuses what training refuses
@@ -101,7 +104,7 @@ def _axolotl(parts: dict[str, Sequence[Row]], config: Any, out: Path) -> list[Pa
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         written[-1].write_text(text, encoding="utf-8", newline="\n")
     data = {name: [{"path": f"cbt_{name}.jsonl", "ds_type": "json", "type": "input_output"}] for name in parts}
-    trainer = _trainer(config)
+    trainer = _trainer(config, len(parts["train"]))
     settings = {
         "base_model": _model(config),
         "datasets": data["train"],
@@ -126,6 +129,8 @@ def _axolotl(parts: dict[str, Sequence[Row]], config: Any, out: Path) -> list[Pa
         "warmup_ratio": config.warmup,
         "gradient_checkpointing": config.gradient_checkpointing,
     }
+    if config.patience:
+        settings["early_stopping_patience"] = config.patience
     if config.targets == "all-linear":
         settings["lora_target_linear"] = True
     else:
@@ -133,8 +138,9 @@ def _axolotl(parts: dict[str, Sequence[Row]], config: Any, out: Path) -> list[Pa
     return [*written, _yaml(out / "cbt_lora.yaml", settings, "axolotl train cbt_lora.yaml")]
 
 
-def _trainer(config: Any) -> dict[str, Any]:
+def _trainer(config: TrainingConfig, records: int) -> dict[str, Any]:
     """What both call as transformers does."""
+    every = training.evaluation_steps(config, records)
     settings = {
         "per_device_train_batch_size": config.batch_size,
         "gradient_accumulation_steps": config.accumulation,
@@ -146,15 +152,20 @@ def _trainer(config: Any) -> dict[str, Any]:
         "logging_steps": 1,
         "bf16": config.precision in ("auto", "bfloat16"),
         "fp16": config.precision == "float16",
+        "eval_strategy": "steps",
+        "eval_steps": every,
+        "save_strategy": "steps",
+        "save_steps": every,
+        "save_total_limit": config.keep,
+        "load_best_model_at_end": bool(config.patience),
+        "metric_for_best_model": "eval_loss",
     }
     if config.max_steps:
         settings["max_steps"] = config.max_steps
-    if config.evaluate_every:
-        settings |= {"eval_strategy": "steps", "eval_steps": config.evaluate_every, "save_steps": config.evaluate_every}
     return settings
 
 
-def _model(config: Any) -> str:
+def _model(config: TrainingConfig) -> str:
     return str(embedded.model_dir(config.model)) if config.model in embedded.NAMES else config.model
 
 

@@ -40,6 +40,7 @@ def test_llama_factory_finds_its_data_and_the_papers_settings(tmp_path):
         columns = info[name]["columns"]
         assert [pair[columns["prompt"]] for pair in pairs] == [row.post for row in rows]
         assert [pair[columns["response"]] for pair in pairs] == [row.answer_text for row in rows]
+        assert all("\n" in pair[columns["response"]] for pair in pairs), "paragraphs stay paragraphs"
     assert found["template"] == "baichuan" and found["lora_target"] == "all" and found["cutoff_len"] == 2048
     assert found["gradient_accumulation_steps"] == 4 and found["lr_scheduler_type"] == "cosine" and found["bf16"]
     assert found["disable_gradient_checkpointing"] is False and "quantization_bit" not in found
@@ -48,6 +49,20 @@ def test_llama_factory_finds_its_data_and_the_papers_settings(tmp_path):
     assert yaml.safe_load(qwen.read_text("utf-8"))["default_system"] in templates.TEMPLATES["qwen"].prompt
     four = handover.export(ROWS, DEV, replace(PAPER, four_bit=True), "llama-factory", tmp_path / "four")[-1]
     assert yaml.safe_load(four.read_text("utf-8"))["quantization_bit"] == 4
+
+
+@pytest.mark.parametrize(
+    ("to", "name"), [("llama-factory", "early_stopping_steps"), ("axolotl", "early_stopping_patience")]
+)
+def test_dev_losses_checkpoints_and_patience_go_over(to, name, tmp_path):
+    config = replace(CONFIG, template="alpaca-chinese", evaluate_every=0)  # once an epoch: 8 rows, 2 x 2 a step
+    for evaluate_every, patience, steps in ((0, 0, 2), (3, 4, 3)):
+        config = replace(config, evaluate_every=evaluate_every, patience=patience)
+        found = yaml.safe_load(handover.export(ROWS, DEV, config, to, tmp_path)[-1].read_text("utf-8"))
+        assert (found["eval_strategy"], found["save_strategy"]) == ("steps", "steps")
+        assert found["eval_steps"] == found["save_steps"] == steps, "early stopping needs them alike"
+        assert (found.get(name, 0), found["load_best_model_at_end"]) == (patience, patience > 0)
+        assert (found["metric_for_best_model"], found["save_total_limit"]) == ("eval_loss", config.keep)
 
 
 def test_what_cannot_be_handed_over_is_said(tmp_path):
