@@ -1,8 +1,11 @@
 """The front door: what the README promises is there."""
 
 import re
+import shlex
 import subprocess
 import sys
+
+import pytest
 
 from cbtlib import ROOT
 
@@ -20,6 +23,23 @@ def test_every_command_it_names_exists():
     done = subprocess.run([sys.executable, "-m", "cbtlib", "--help"], capture_output=True, text=True, check=True)
     for name in {"run", "book", "generate", "doctor", *re.findall(r"bin/cbt ([a-z]+)", README)}:
         assert re.search(rf"\b{name}\b", done.stdout), name
+
+
+@pytest.mark.parametrize(
+    "place", ["README.md", "Snakefile", "workflow/slurm/config.yaml", "notebooks/04_lora_training.py"]
+)
+def test_every_snakemake_command_is_read_as_it_is_meant(place, monkeypatch):
+    """`--config` swallows a target behind it, and without our profile SLURM gets no memory, no minutes and no GPU."""
+    from snakemake.cli import parse_args
+
+    monkeypatch.chdir(ROOT)
+    commands = re.findall(r"snakemake (--.*?)(?:  .*)?$", (ROOT / place).read_text("utf-8"), flags=re.MULTILINE)
+    assert commands
+    for command in commands:
+        _, given = parse_args(shlex.split(command))
+        assert all("=" in item for item in given.config or ()) and set(given.targets) <= {"pages"}, command
+        if "slurm" in command:
+            assert given.executor == "slurm" and given.default_resources.args, command
 
 
 def test_every_file_it_links_or_shows_exists():
