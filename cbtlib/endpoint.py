@@ -66,8 +66,8 @@ def tokenizer(model: str = "embedded", trimmed: bool = True) -> Any:
     """The tokenizer of `load` alone: seconds, where the weights of a large model take minutes."""
     from transformers import AutoTokenizer
 
-    with _named(model):
-        found = AutoTokenizer.from_pretrained(_source(model, trimmed))
+    with naming(model):
+        found = AutoTokenizer.from_pretrained(_source(model, trimmed), trust_remote_code=False)
     if found.pad_token_id is None:
         found.pad_token = found.eos_token
     return found
@@ -81,13 +81,14 @@ def weights(model: str = "embedded", dtype: str | None = None, trimmed: bool = T
 
     logging.disable_progress_bar()  # it would stand on every page of the book
     source = _source(model, trimmed)
-    with _named(model):
+    with naming(model):
         kind = getattr(torch, dtype or best_dtype())
         packed = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=kind
         )
-        options = {"quantization_config": packed} if four_bit else {}
-        loaded: Any = AutoModelForCausalLM.from_pretrained(source, dtype=kind, output_loading_info=True, **options)
+        options: dict[str, Any] = {"quantization_config": packed} if four_bit else {}
+        options |= {"dtype": kind, "output_loading_info": True, "trust_remote_code": False}
+        loaded: Any = AutoModelForCausalLM.from_pretrained(source, **options)
     found, facts = loaded
     missing = sorted(facts["missing_keys"])
     if missing:
@@ -108,13 +109,18 @@ def _source(model: str, trimmed: bool) -> str:
 
 
 @contextlib.contextmanager
-def _named(model: str) -> Iterator[None]:
+def naming(model: str) -> Iterator[None]:
     """Turn what loading raises into a CbtError that names the model."""
     try:
         yield
     except backbones.DAMAGED as error:
         raise CbtError(f"cannot load the model '{model}': {backbones.DAMAGE} ({type(error).__name__})") from error
     except (OSError, ValueError, ImportError, AttributeError, RuntimeError) as error:
+        if "trust_remote_code" in str(error):
+            raise CbtError(
+                f"{model} brings code of its own, which is never run here: Baichuan-7B and Qwen-7B, once they are in a "
+                "folder, become a model that needs none with `cbt convert FOLDER OUT`"
+            ) from error
         raise CbtError(f"cannot load the model '{model}': {error}") from error
 
 

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from typer.testing import CliRunner
 
-from cbtlib import CbtError, backbones, cli, endpoint, runs, sampling, templates, training
+from cbtlib import CbtError, backbones, cli, endpoint, planning, runs, sampling, templates, training
 
 ROLES = {"baichuan": "<reserved_102> <reserved_103>", "qwen": "<|im_start|> <|im_end|>"}
 
@@ -248,6 +248,20 @@ def test_a_damaged_file_of_weights_is_one_sentence_and_runs_nothing(how, tmp_pat
     (tmp_path / "whole/pytorch_model.bin").write_bytes(damaged(whole, touched)[how])
     with pytest.raises(CbtError, match=r"^cannot load the model '.*whole': .*"):
         endpoint.load(str(tmp_path / "whole"))
+    assert not touched.exists()
+
+
+def test_the_code_that_a_model_brings_is_not_run(tmp_path):
+    folder, touched = tmp_path / "theirs", tmp_path / "touched"
+    folder.mkdir()
+    (folder / "code.py").write_text(f"open({str(touched)!r}, 'w')\nclass Thing: pass\n", "utf-8")
+    brings = dict.fromkeys(("AutoConfig", "AutoModelForCausalLM"), "code.Thing")
+    (folder / "config.json").write_text(json.dumps({"model_type": "theirs", "auto_map": brings}), "utf-8")
+    words = {"tokenizer_class": "Thing", "auto_map": {"AutoTokenizer": ["code.Thing", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(words), "utf-8")
+    for read in (endpoint.tokenizer, endpoint.weights, planning._shape):
+        with pytest.raises(CbtError, match=r"brings code of its own, which is never run here.*cbt convert"):
+            read(str(folder))
     assert not touched.exists()
 
 
