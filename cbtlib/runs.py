@@ -19,7 +19,6 @@ import hashlib
 import json
 import math
 import os
-import resource
 import shutil
 import sys
 import time
@@ -28,6 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from accelerate import PartialState
 from peft import PeftModel
 from torch import Tensor
@@ -203,6 +203,10 @@ def write_curve(out: Path, history: list[dict[str, float]]) -> None:
 
 def peak_gb() -> float:
     """The most memory that this process has held so far, in GB."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return psutil.Process().memory_info().peak_wset / 1e9
     unit = 1024 if sys.platform != "darwin" else 1  # ru_maxrss is in KiB, on macOS in bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 

@@ -767,8 +767,8 @@ training.train(ROWS, DEV, config, {str(tmp_path / "two")!r})
         mine = load_file(alone.adapter.parent / name / "adapter_model.safetensors")
         theirs = load_file(tmp_path / "two" / name / "adapter_model.safetensors")
         assert mine.keys() == theirs.keys()
-        for key in mine:
-            torch.testing.assert_close(theirs[key], mine[key], rtol=1e-3, atol=1e-5)
+        for key in mine:  # as a whole: Adam makes a step of the sign of a gradient that is nearly zero
+            assert (theirs[key] - mine[key]).norm() < 2e-3 * mine[key].norm(), key
     assert runs.read_result(tmp_path / "two").dev_losses == pytest.approx(alone.dev_losses, rel=1e-4)
     seal = json.loads((tmp_path / "two" / "checkpoints" / "checkpoint-2" / "seal.json").read_text("utf-8"))
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= set(seal["files"]), "sealed when the slower one had written too"
