@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from cbtlib import CbtError, embedded, endpoint, templates, training
+from cbtlib import CbtError, backbones, embedded, endpoint, templates, training
 from cbtlib.templates import Row
 from cbtlib.training import TrainingConfig
 
@@ -29,8 +29,9 @@ LLAMA_FACTORY = {"llama-chinese": "atom", "alpaca-chinese": "alpaca", "qwen": "q
 def export(rows: Sequence[Row], dev_rows: Sequence[Row], config: TrainingConfig, to: str, out: Path) -> list[Path]:
     """Write data and configuration of a run for trainer `to` into folder `out`; returns the paths.
 
-    Raises CbtError for another trainer, a template that it cannot render, or (axolotl) a
-    record that we would not train on.
+    Raises CbtError for another trainer, a template that it cannot render, or a record that we would not train on;
+    LLaMA-Factory would cut a long one. Its export does without a tokenizer where the model is no folder here, and then
+    knows no lengths.
     """
     if to not in TRAINERS:
         raise CbtError(f"cannot hand over to {to!r}: choose one of {', '.join(TRAINERS)}")
@@ -45,6 +46,8 @@ def _llama_factory(parts: dict[str, Sequence[Row]], config: TrainingConfig, out:
             f"LLaMA-Factory has no template like {config.template!r}: take one of {', '.join(LLAMA_FACTORY)} "
             "(--set template=...), or hand over to axolotl"
         )
+    if Path(config.model).is_dir() and not backbones.layout(Path(config.model)):
+        _checked(parts, config)
     written = []
     for name, rows in parts.items():
         pairs = [{"instruction": row.post.strip(), "input": "", "output": row.answer_text.strip()} for row in rows]
@@ -87,10 +90,7 @@ def _llama_factory(parts: dict[str, Sequence[Row]], config: TrainingConfig, out:
 
 
 def _axolotl(parts: dict[str, Sequence[Row]], config: TrainingConfig, out: Path) -> list[Path]:
-    tokenizer = endpoint.tokenizer(config.model)
-    template = templates.adopt(config.template, tokenizer)
-    for rows in parts.values():
-        templates.encode(rows, tokenizer, template, config.max_length)  # refuses what training refuses
+    template = _checked(parts, config)
     written = []
     for name, rows in parts.items():
         lines = [
@@ -136,6 +136,15 @@ def _axolotl(parts: dict[str, Sequence[Row]], config: TrainingConfig, out: Path)
     else:
         settings["lora_target_modules"] = [name.strip() for name in config.targets.split(",")]
     return [*written, _yaml(out / "cbt_lora.yaml", settings, "axolotl train cbt_lora.yaml")]
+
+
+def _checked(parts: dict[str, Sequence[Row]], config: TrainingConfig) -> templates.Template:
+    """The template for the model's tokenizer, once no record is one that we would not train on."""
+    tokenizer = endpoint.tokenizer(config.model)
+    template = templates.adopt(config.template, tokenizer)
+    for rows in parts.values():
+        templates.encode(rows, tokenizer, template, config.max_length)
+    return template
 
 
 def _trainer(config: TrainingConfig, records: int) -> dict[str, Any]:

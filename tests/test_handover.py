@@ -89,6 +89,17 @@ def test_axolotl_gets_no_record_that_we_would_not_train_on(part, change, message
     assert not list(tmp_path.iterdir()), "nothing is left that looks like an export"
 
 
+def test_llama_factory_gets_no_record_that_it_would_cut(tmp_path):
+    model = tmp_path / "model"  # its tokenizer is all that is read
+    endpoint.tokenizer("smoke").save_pretrained(model)
+    config = replace(CONFIG, model=str(model), template="alpaca-chinese", max_length=400)
+    long = [replace(ROWS[0], answer_text="考试没考好。" * 100), *ROWS[1:]]
+    with pytest.raises(CbtError, match=r"1 of .* records are longer than max_length=400"):
+        handover.export(long, DEV, config, "llama-factory", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+    assert handover.export(ROWS, DEV, config, "llama-factory", tmp_path / "out")
+
+
 def test_the_command_writes_the_files_and_trains_nothing(tmp_path):
     out = tmp_path / "axolotl"
     done = CliRunner().invoke(cli.app, ["train", "--profile", "smoke", "--export", "axolotl", "--out", str(out)])
