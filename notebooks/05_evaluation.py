@@ -315,7 +315,7 @@ Markdown("BLEURT: " + ("run on `" + bleurt_checkpoint + "`." if bleurt_checkpoin
 # bootstrap over posts: draw as many posts again, with replacement, many times over, and keep the middle 95% of the
 # scores, corrected for bias and skewness (BCa) {cite:p}`efron1987` and widened where posts are few
 # {cite:p}`hesterberg2015`. They still promise too much where letters share whole sentences and a few such pairs decide
-# BLEU and chrF: of our simulated intervals from 100 posts, 91 to 93% then held the true value, not 95%.
+# BLEU and chrF: `benchmarks/metrics.py` simulates such letters; fewer than 95 in 100 of their intervals hold the truth.
 #
 # *CBT parts* counts how many of the five parts a reply has; *names a distortion* is the share that does. *Requests* and
 # *suggestions* are the **load** of a letter: how many sentences ask something, and how many tell the reader what to do.
