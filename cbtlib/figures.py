@@ -71,8 +71,13 @@ def style() -> None:
 
 
 def headline(figure: Figure, text: str) -> None:
-    """Say what to see over the whole width of a figure: beside long labels, an axis has little room for its title."""
-    lines = textwrap.wrap(text, int(8.6 * figure.get_figwidth()))
+    """Say what to see over the whole width of a figure: beside long labels, an axis has little room for its title.
+
+    A title of several lines is as narrow as that number of lines allows: no last line of one word.
+    """
+    widest = int(8.6 * figure.get_figwidth())
+    count = len(textwrap.wrap(text, widest))
+    lines = next(lines for width in range(1, widest + 1) if len(lines := textwrap.wrap(text, width)) <= count)
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=mpl.rcParams["axes.titlesize"])
 
 

@@ -307,7 +307,7 @@ HTML(f"<p>{'; '.join(rows)}</p><div class='zh-block' lang='zh'><p>{html.escape(m
 if bleurt_checkpoint:
     metrics.METRICS["bleurt"] = bleurt.metric(bleurt_checkpoint, bleurt_python)
 fifth = ("bleurt",) if bleurt_checkpoint else ()
-Markdown("BLEURT: " + ("run on `" + bleurt_checkpoint + "`." if bleurt_checkpoint else f"*{bleurt.NOT_RUN}*"))
+print("BLEURT:", f"run on {bleurt_checkpoint}" if bleurt_checkpoint else bleurt.NOT_RUN)
 
 # %% [markdown]
 # Now every system, on the posts it answered. The tuned model has a row for each seed, and one for all of them: there,
@@ -411,7 +411,7 @@ for axis, (metric, title) in zip(axes.flat, panels.items(), strict=False):
                 axis.plot(scores[single][metric].value, place - 0.25, "o", mfc="none", mec=color, markersize=4)
     axis.set(title=title, yticks=range(len(shown)), yticklabels=shown)
     axis.set_xlim(left=None if metric == "bertscore" else 0)
-    axis.locator_params(axis="x", nbins=3 if metric == "bertscore" else 5)
+    axis.locator_params(axis="x", nbins=2 if metric == "bertscore" else 5)
 axes[0, 0].set_ylim(len(shown) - 0.5, -0.5)
 figures.headline(figure, told)
 figures.show(

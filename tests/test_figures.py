@@ -28,6 +28,14 @@ def test_a_headline_stays_within_its_figure_and_is_the_largest_text():
     plt.close(figure)
 
 
+def test_a_headline_has_no_last_line_of_one_word():
+    figure, _ = plt.subplots(figsize=(figures.WIDTH, 4))
+    figures.headline(figure, "By chrF: tuned 9.3, best floor 9.1, base 2.2, ceiling 15.9")
+    first, last = figure.texts[0].get_text().split("\n")
+    assert abs(len(first) - len(last)) < 15
+    plt.close(figure)
+
+
 def test_a_dollar_in_a_name_is_a_dollar():
     figure, axes = plt.subplots()
     text = axes.text(0, 0, "system $a$")
