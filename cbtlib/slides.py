@@ -55,6 +55,8 @@ STYLE = """
 .reveal caption { font-size: 1.3em; font-weight: 600; text-align: left; caption-side: top; }
 .reveal table, .reveal .jp-RenderedHTMLCommon table { font-size: 0.62em; border-collapse: collapse; margin: 0;
   min-width: 50%; }
+.reveal .jp-RenderedHTMLCommon table:has(.num):not(:has(:is(th, td):nth-child(6), tr:nth-child(9))) {
+  font-size: 0.85em; caption { font-size: 1em; } }
 .reveal code, .reveal pre { font-family: SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", "Chinese", monospace; }
 .reveal td, .reveal th { padding: 0.25em 0.6em; border-bottom: 1px solid #ddd; text-align: left !important; }
 .reveal .zh-block { font-size: 0.72em; border-left: 4px solid #0072b2; padding: 0 0.8em; background: #f5f5f5; }
