@@ -19,6 +19,7 @@ Notable choices
 - Texts without spans (public sets of single sentences) are one unit each; a detector trained so also reads so.
 - A type that no training post has cannot be learnt: a CbtError, never a column of zeros.
 - Saved as JSON and one .npz of arrays, with a model card; nothing is unpickled on loading.
+- The checksum of the model that it reads with is saved too: over other weights its scores would mean nothing.
 """
 
 import contextlib
@@ -75,7 +76,8 @@ class Detector:
     """A fitted detector; scores are calibrated probabilities.
 
     `columns` are its types and, last, `any`, which is missing where all training posts hold some type or none does.
-    `trained_on` counts its training posts in all ("posts") and with each column.
+    `trained_on` counts its training posts in all ("posts") and with each column. `checksum` is the model's, "" where no
+    head reads with it.
     """
 
     kind: str
@@ -86,6 +88,7 @@ class Detector:
     average: str
     trained_on: dict[str, int]
     thresholds: Floats
+    checksum: str = ""
     vocabulary: list[str] = field(default_factory=list)
     arrays: dict[str, NDArray] = field(default_factory=dict)  # weights of the heads, and how they are combined
 
@@ -114,17 +117,23 @@ class Detector:
 
     @classmethod
     def load(cls, folder: Path) -> "Detector":
-        """Read a saved detector; CbtError when the folder holds none, part of one, or one of another version."""
+        """Read a saved detector.
+
+        CbtError when the folder holds none, part of one, one of another version, or one made over another model.
+        """
         try:
             facts = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
-            if (form := facts.pop("form", None)) != FORM:
-                raise CbtError(f"{folder} holds a detector of another version (form {form}, not {FORM}): make it anew")
+            if (form := facts.pop("form", 0)) != FORM:
+                age = "too old" if form < FORM else "too new"
+                raise CbtError(
+                    f"the detector in {folder} is {age} for this version (form {form}, not {FORM}): make it anew with "
+                    "cbt distortions benchmark"
+                )
             facts |= {name: tuple(facts[name]) for name in ("columns", "layers")}
             facts["thresholds"] = np.array(facts["thresholds"], float)
             with np.load(folder / "detector.npz", allow_pickle=False) as file:
                 detector = cls(**facts, arrays=dict(file))
             detector._check()
-            return detector
         except (
             OSError,
             ValueError,
@@ -136,6 +145,13 @@ class Detector:
             zlib.error,
         ) as e:
             raise CbtError(f"{folder} holds no detector: {e}; make one with cbt distortions benchmark") from e
+        if detector.checksum != _checksum(detector):
+            raise CbtError(
+                f"the detector in {folder} was made over other weights or another vocabulary than those of the model "
+                f"{detector.model!r} here: bring that model back, or make the detector anew with cbt distortions "
+                "benchmark"
+            )
+        return detector
 
     def _check(self) -> None:
         """ValueError or KeyError unless facts and arrays belong together and are numbers."""
@@ -154,9 +170,16 @@ class Detector:
             raise ValueError("some of its arrays hold what is no number")
 
 
-FORM = 1
+def _checksum(detector: Detector) -> str:
+    """Checksum of the model that it reads with, as that is now."""
+    from cbtlib import endpoint
+
+    return endpoint.checksum(detector.model) if set(KINDS[detector.kind]) & {"hidden", "lora"} else ""
+
+
+FORM = 2
 """Version of what `save` writes: raised when an older detector would be read wrongly."""
-_FACTS = ("kind", "columns", "by_sentence", "model", "layers", "average", "trained_on", "vocabulary")
+_FACTS = ("kind", "columns", "by_sentence", "model", "checksum", "layers", "average", "trained_on", "vocabulary")
 
 
 def train(
@@ -201,6 +224,7 @@ def train(
     fold = np.random.default_rng(seed).permutation(np.arange(len(posts)) % FOLDS)
     task = _Task(texts, units, target, fold, epochs, members, seed)
     unseen = np.stack([_worst(_HEADS[name].fit(detector, task), units) for name in KINDS[kind]])
+    detector.checksum = _checksum(detector)
     known = np.isfinite(unseen).all((0, 2))  # LoRA's members leave some folds without a prediction
     detector.arrays["combination"] = _combination(unseen[:, known], gold[known])
     scores = _combine(unseen[:, known], detector.arrays["combination"])

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cbtlib import CbtError, backbones, embedded
+from cbtlib import CbtError, backbones, cache, embedded
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,35 @@ def naming(model: str) -> Iterator[None]:
                 "folder, become a model that needs none with `cbt convert FOLDER OUT`"
             ) from error
         raise CbtError(f"cannot load the model '{model}': {error}") from error
+
+
+def checksum(model: str = "embedded") -> str:
+    """SHA-256 over the weights and vocabulary that `load(model)` reads: it tells one model from another.
+
+    "embedded" and "smoke" are made from one file, whose checksum the cache has. Other files are read whole.
+    """
+    from transformers.utils import cached_file
+
+    if model in embedded.NAMES:
+        parts = [_recorded(embedded.gguf_file(model)), str(embedded.FORMAT)]
+    else:
+        try:
+            folder = Path(model) if Path(model).is_dir() else Path(str(cached_file(model, "config.json"))).parent
+        except OSError as error:
+            raise CbtError(f"cannot load the model '{model}': {error}") from error
+        if not _weights(folder):
+            load(model)  # brings here what the hub has, or says what is wrong
+        vocabulary = [path for path in sorted(folder.iterdir()) if path.name in VOCABULARY]
+        parts = [cache.sha256(path) for path in (*_weights(folder), *vocabulary)]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")
+"""Files of a model folder that tell its tokens."""
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
 def best_dtype() -> str:
@@ -264,12 +293,16 @@ def _title(model: str) -> str:
 
 
 def _fingerprint(path: Path, settings: dict[str, Any]) -> str:
-    """Weights, template and server software; the manifest beside the weights holds their SHA-256."""
+    """Weights, template and server software."""
     import xllamacpp
 
-    weights = json.loads((path.parent / "manifest.json").read_text(encoding="utf-8"))[path.name]["sha256"]
-    parts = (weights, embedded.CHAT_TEMPLATE, xllamacpp.__version__, settings["context"])
+    parts = (_recorded(path), embedded.CHAT_TEMPLATE, xllamacpp.__version__, settings["context"])
     return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _recorded(path: Path) -> str:
+    """The SHA-256 of a file of the cache, from the manifest beside it."""
+    return json.loads((path.parent / "manifest.json").read_text(encoding="utf-8"))[path.name]["sha256"]
 
 
 def _child() -> None:

@@ -33,6 +33,7 @@ from cbtlib import (
     detection,
     detectors,
     distortions,
+    endpoint,
     formats,
     gates,
     llm_labels,
@@ -256,7 +257,8 @@ def _lines(detector: detectors.Detector, pairs: Sequence[tuple[str, str]]) -> li
 def own() -> Path:
     """Folder of the book's own detector: a probe taught by the training posts, made once and kept in the cache."""
     sources = [ROOT / "data/corpus/train.jsonl", Path(detectors.__file__)]
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+    read = b"".join(source.read_bytes() for source in sources) + endpoint.checksum().encode()
+    digest = hashlib.sha256(read).hexdigest()[:12]
 
     def build(folder: Path) -> None:
         detectors.train(detectors.of_records(corpus.load_split("train")), "probe").save(folder)

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import f1_score, roc_auc_score
 
 from cbtlib import (
@@ -15,6 +17,8 @@ from cbtlib import (
     corpus,
     detection,
     detectors,
+    embedded,
+    endpoint,
     faults,
     label_figures,
     labelling,
@@ -100,8 +104,9 @@ def test_a_detector_that_is_damaged_or_of_another_version_is_refused(fitted, tmp
         (tmp_path / "d/detector.json").write_text(json.dumps(facts), encoding="utf-8")
 
     for change, words in (
-        (lambda facts: facts.update(form=0), "another version .form 0"),
-        (lambda facts: facts.pop("form"), "another version"),
+        (lambda facts: facts.update(form=1), "too old for this version .form 1.*: make it anew with"),
+        (lambda facts: facts.pop("form"), "too old"),
+        (lambda facts: facts.update(form=99), "too new"),
         (lambda facts: facts.update(kind="guess"), "no detector: 'guess'"),
         (lambda facts: facts.update(kind="probe"), "no detector: 'mean'"),
         (lambda facts: facts["vocabulary"].pop(), "has shape"),
@@ -162,6 +167,33 @@ def test_detectors_that_read_with_a_model_learn_save_and_score_the_same(kind, tm
     assert ((scores > 0) & (scores < 1)).all()
     assert np.allclose(detectors.Detector.load(tmp_path).scores(texts), scores, atol=1e-6)
     assert np.allclose(detector.scores(texts[:2]), scores[:2], atol=0.02)  # company only changes rounding
+
+
+@pytest.mark.parametrize("change", ["weights", "vocabulary"])
+def test_a_detector_is_refused_over_another_model_of_the_same_shape(change, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(embedded.model_dir("smoke"), model)
+    detector = detectors.train(posts(40), "probe", TYPES, model=str(model), layers=(1,))
+    detector.save(tmp_path / "d")
+    texts = [post.text for post in posts(3, seed=3)]
+    assert np.array_equal(detectors.Detector.load(tmp_path / "d").scores(texts), detector.scores(texts))
+    if change == "weights":
+        weights = load_file(model / "model.safetensors")
+        weights["model.norm.weight"] += 1
+        save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    else:
+        told = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+        ids = told["model"]["vocab"]
+        ids["猫"], ids["雨"] = ids["雨"], ids["猫"]
+        (model / "tokenizer.json").write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(CbtError, match=r"made over other weights or another vocabulary .* make the detector anew"):
+        detectors.Detector.load(tmp_path / "d")
+
+
+def test_the_checksum_of_a_model_that_is_not_there_is_a_sentence(tmp_path):
+    for model in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(CbtError, match="cannot load the model"):
+            endpoint.checksum(str(model))
 
 
 def test_texts_are_read_once_by_all_folds_and_say_the_same(monkeypatch):
