@@ -66,7 +66,7 @@ STYLE = """
 
 def make(profile: str, results: str = "results", folder: Path = ROOT / "slides") -> list[Path]:
     """Write a deck for each chapter that has run with this profile; CbtError when none has."""
-    pages = [page for page in student.CHAPTERS if (ROOT / results / profile / page / "metrics.json").exists()]
+    pages = [page for page in student.CHAPTERS if (ROOT / results / profile / page / f"{page}.ipynb").exists()]
     if not pages:
         raise CbtError(f"no chapter has run with the profile {profile!r} yet: make book, or cbt run notebooks/01_….py")
     folder.mkdir(parents=True, exist_ok=True)

@@ -35,6 +35,14 @@ def test_every_chapter_has_a_deck_with_its_sections_figures_and_exercises(smoke_
             assert one.title.replace("`", "") in shown and one.parts["solution"] not in shown
 
 
+def test_a_chapter_that_is_still_running_has_no_deck_yet(tmp_path):
+    page = tmp_path / "results/smoke/02_generation"
+    page.mkdir(parents=True)
+    (page / "metrics.json").write_text("{}")
+    with pytest.raises(CbtError, match="no chapter has run"):
+        slides.make("smoke", str(tmp_path / "results"), tmp_path / "slides")
+
+
 def test_a_deck_ends_on_the_summary_and_the_answer_of_its_run(smoke_book, decks):
     answered = set()
     for page, deck in decks.items():
