@@ -369,8 +369,12 @@ _KEPT: ContextVar[dict[Any, Floats] | None] = ContextVar("kept", default=None)
 
 @contextlib.contextmanager
 def reading_once() -> Iterator[None]:
-    """Within it, a text is read by the model once, however many folds and detectors ask for its hidden states."""
-    token = _KEPT.set({})
+    """Within it, a text is read by the model once, however many folds and detectors ask for its hidden states.
+
+    One within another keeps what the outer one has.
+    """
+    kept = _KEPT.get()
+    token = _KEPT.set({} if kept is None else kept)
     try:
         yield
     finally:

@@ -204,6 +204,9 @@ def test_texts_are_read_once_by_all_folds_and_say_the_same(monkeypatch):
         assert np.array_equal(detectors._states(texts, units, "smoke", [2]), plain)
         monkeypatch.setattr(detectors, "hidden_states", None)  # from here on reading would fail
         assert np.array_equal(detectors._states(texts[::-1], units[::-1], "smoke", [2]), plain[[2, 0, 1]])
+        with detectors.reading_once():
+            assert np.array_equal(detectors._states(texts, units, "smoke", [2]), plain)
+        assert np.array_equal(detectors._states(texts, units, "smoke", [2]), plain)
 
 
 def test_lora_learns_what_the_units_show():
