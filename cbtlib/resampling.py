@@ -9,9 +9,9 @@ Notable choices:
   expanded for few items (Hesterberg 2015, sec. 4.4.2): percentiles cover too little at n = 100, far too little at 12.
   Bootstrap-t covers one or two points more where few items hold most of the variance, and has no end for a rare share.
 - Where they fall short: of letters put together from shared sentences, one pair in a hundred holds 60% of the variance
-  of BLEU and chrF. A sample of 100 has one such pair or none and does not know of the others: 91-93% are covered, and
-  of 12 far fewer. No t interval on a log or logit scale mends that (90-92%). Hall's (1992) transformation does at 100
-  (93-97%), but at 12 it covers 70-78%, its ends leave the range of a share, and it makes others half as wide again.
+  of BLEU and chrF. A sample of 100 has about one such pair and does not know of the others: 91-92% are covered, and of
+  12 only 62-77%. A t interval does not mend that on any scale (89-92% of 100). Hall's (1992) transformation does at
+  100 (93-97%), but at 12 it covers 70-78%, its ends leave a share's range, and it is half as wide again for some.
 - One item, or a value that some resample leaves undefined, has no interval, and the latter no p value: NaN, no guess.
 - p values add one to count and trials (Davison and Hinkley 1997, eq. 4.11), so none is ever zero.
 """

@@ -205,7 +205,7 @@ def test_a_row_that_a_spreadsheet_cut_at_its_last_blanks_has_missing_scores(shee
 def test_a_table_that_is_no_csv_is_an_error_in_a_sentence(sheet):
     key, folder = sheet
     back = filled(folder, "ann", lambda row: 1)
-    back.write_text(back.read_text("utf-8") + "x" * 200_000 + "\n", "utf-8")
+    back.write_text(back.read_text("utf-8") + "x" * 5_000_000 + "\n", "utf-8")
     with pytest.raises(CbtError, match=r"back_ann.csv cannot be read as UTF-8 \.csv: field larger"):
         forms.read([back], key)
 
