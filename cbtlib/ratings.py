@@ -167,8 +167,8 @@ def _checked(ratings: pd.DataFrame) -> pd.DataFrame:
         raise CbtError(f"a rating in row {blank[name].idxmax()} has no {name}; fill it in, or take the row out")
     if (odd := ~names.map(forms.is_name)).any(axis=None):
         name = odd.any().idxmax()
-        row = odd[name].idxmax()
-        raise CbtError(f"row {row}: the {name} is {ratings.loc[row, name]!r:.40}; give a name or a whole number")
+        given = names[name][odd[name]].iloc[0]
+        raise CbtError(f"row {odd[name].idxmax()}: the {name} is {given!r:.40}; give a name or a whole number")
     ratings = ratings.assign(**names.map(str))
     rows = ratings.dropna(subset=["score"])
     truths = rows["score"].map(lambda one: isinstance(one, bool | np.bool_))  # True is 1 to Python, and no score
