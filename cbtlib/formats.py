@@ -362,7 +362,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
             else:
                 yield rows.line_num, {columns[name]: value for name, value in row.items()}
     except csv.Error as error:
-        yield rows.line_num, Problem(rows.line_num, "", f"is no table row: {error}")
+        line = rows.reader.line_num  # DictReader keeps that of the row before
+        yield line, Problem(line, "", f"is no table row: {error}")
 
 
 def _dialogue(name: str, number: int, turns: list[tuple[str, str]]) -> Sample:

@@ -299,3 +299,11 @@ def test_lines_in_are_samples_plus_problems(tmp_path_factory, rows):
     path.write_text("".join(f"字{text}\t{label}\n" for text, label in rows), encoding="utf-8")
     samples, problems = formats.read(path, "cogdis")
     assert len(samples) + len([problem for problem in problems if problem.line]) == len(rows)
+
+
+def test_a_row_that_ends_within_quotation_marks_is_named_by_its_line(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text('id,question\n1,睡不着怎么办\n2,"没有写完\n', "utf-8")
+    samples, problems = formats.read(path, "csv")
+    assert [one.id for one in samples] == ["1"]
+    assert [(one.line, "no table row" in one.what) for one in problems] == [(3, True)]
