@@ -25,10 +25,12 @@ import numpy as np
 import pandas as pd
 import psutil
 from pandas.io.formats.style import Styler
+from scipy.special import ndtri
 
 from cbtlib import ROOT, CbtError, markup, naming
 from cbtlib.answers import OUTCOMES
 from cbtlib.cache import sha256
+from cbtlib.prevalence import wilson
 
 VERSIONS = ("torch", "transformers", "peft", "xllamacpp", "sacrebleu", "scikit-learn")
 VERDICTS = ("reproduced", "direction holds", "undecided", "differs", "not comparable", "not run")
@@ -92,6 +94,12 @@ class Page:
             glue(f"{name}_low", _plain(low), display=False)
             glue(f"{name}_high", _plain(high), display=False)
         return value
+
+    def count(self, name: str, k: int, n: int, *, what: str) -> int:
+        """Record k of n sampled items with n times Wilson's interval: another draw gives another count. Returns k."""
+        low, high = (n * float(end) for end in wilson(k, n))
+        self.number(name, k, low=low, high=high, n=n, what=what)
+        return k
 
     def outcomes(self, step: str, counts: dict[str, int]) -> pd.DataFrame:
         """Record how many items of a step had which outcome, in the order of `OUTCOMES`; returns the table (1 row)."""
@@ -319,17 +327,21 @@ def reproduce(profile: str, results: str = "results") -> pd.DataFrame:
 def publish(profile: str, results: str = "results") -> Path:
     """Replace results/reference/<profile>.json by this run's numbers, on purpose; returns its path.
 
-    A number's tolerance is half its interval, or 5% of its value where it has none: sampled letters differ between
-    processors, because a sum of floating-point numbers does. Refused when the pages ran from uncommitted sources.
+    Sampled letters differ between processors, because a sum of floating-point numbers does. So a tolerance is for two
+    draws: where each has its 95% interval, all N numbers agree in 95 of 100 reruns if each may differ by half of that
+    interval times sqrt(2) z(1 - 0.025/N) / z(0.975), by Bonferroni. At least 10% of the value are allowed, which is all
+    where there is no interval. Refused when the pages ran from uncommitted sources.
     """
     made = manifest(profile, results)
     dirty = sorted(page for page, run in made["pages"].items() if "changes" in run["commit"])
     if dirty:
         raise CbtError(f"page {dirty[0]} ran from sources that are not committed: commit, rerun, then publish")
-    entries = {}
-    for key, entry in numbers(profile, results).items():
-        half = (entry["high"] - entry["low"]) / 2 if "low" in entry else 0.05 * abs(entry["value"])
-        entries[key] = {"value": entry["value"], "tolerance": _plain(half), "what": entry["what"]}
+    entries, made_numbers = {}, numbers(profile, results)
+    draws = math.sqrt(2) * ndtri(1 - 0.025 / len(made_numbers)) / ndtri(0.975)
+    for key, entry in made_numbers.items():
+        half = (entry.get("high", entry["value"]) - entry.get("low", entry["value"])) / 2
+        tolerance = max(draws * half, 0.1 * abs(entry["value"]))
+        entries[key] = {"value": entry["value"], "tolerance": _plain(tolerance), "what": entry["what"]}
     facts = {key: made[key] for key in ("profile", "commit", "lock_sha256", "data_sha256", "versions", "hardware")}
     cost = {key: made[key] for key in ("minutes", "peak_memory_gb")} | footprint()
     path = ROOT / "results/reference" / f"{profile}.json"

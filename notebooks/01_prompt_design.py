@@ -245,7 +245,7 @@ told = f"The best prompt gets {of_prompts.max():.1f} of 5 parts" if len(of_promp
 told += f"; the corpus's letters have {of_letters.iloc[0]:.1f}"
 figures.headline(figure, told)
 page.number("posts", len(posts), what="posts each prompt was tried on")
-page.number("ok", sum(len(texts[arm]) for arm in arms), what="ok answers over all prompts", n=len(posts) * len(arms))
+page.count("ok", sum(len(texts[arm]) for arm in arms), len(posts) * len(arms), what="ok answers over all prompts")
 reference = found_parts["the corpus's letters (large model)"]
 page.number("reference_parts", float(reference.mean().mean()), what="mean share of parts, test letters", n=len(test))
 alt = f"Table of shades: share of answers with each of five parts. {told}."

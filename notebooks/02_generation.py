@@ -194,7 +194,7 @@ found = list(generate.read_answers(folder / "answers.jsonl"))
 for file in ("answers.jsonl", "manifest.json"):
     shutil.copy(folder / file, page.dir / file)
 page.number("asked", len(found), what="posts that were to be answered")
-page.number("ok", summary.outcomes["ok"], what="ok answers", n=len(found))
+page.count("ok", summary.outcomes["ok"], len(found), what="ok answers")
 page.table(
     "outcomes", page.outcomes("generation", summary.outcomes), caption="How the requests ended. Only ok is data."
 )

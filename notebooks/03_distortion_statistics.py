@@ -194,7 +194,7 @@ outcomes = Counter(answer.outcome for answer in answers)
 written = label_figures.of_answers(answers, "generated answers")
 claims = pd.read_csv(ROOT / "data/paper/claims.csv", dtype=str, keep_default_na=False).set_index("id")
 claim = claims[claims["number"].str.endswith("::generated_any")].iloc[0]
-page.number("generated_ok", len(written.labels), n=len(answers), what="generated answers that are answers")
+page.count("generated_ok", len(written.labels), len(answers), what="generated answers that are answers")
 rows = [("the paper", f"{float(claim['value']):.1%}" if claim["value"] else "not transcribed", claim["status"])]
 if len(written.labels):
     named = prevalence.shares(written.labels)

@@ -45,6 +45,7 @@ from cbtlib import (
     corpus,
     endpoint,
     figures,
+    prevalence,
     report,
     runs,
     sampling,
@@ -275,8 +276,10 @@ counted = pd.DataFrame(
 
 # %%
 for name, step in (("base", 0), ("tuned", max(letters))):
-    page.number(f"ended_{name}", counted.loc[step, "ended"], n=questions, what=f"answers that ended: {name} model")
-    page.number(f"parts_{name}", counted.loc[step, "parts"], n=questions, what=f"share of the five parts: {name} model")
+    for measure, what in (("ended", "answers that ended"), ("parts", "share of the five parts")):
+        share = counted.loc[step, measure]
+        low, high = prevalence.wilson(share * questions, questions)  # of a mean of shares it is the widest interval
+        page.number(f"{measure}_{name}", share, low=low, high=high, n=questions, what=f"{what}: {name} model")
 page.outcomes("answers of the tuned model", Counter(text.outcome for text in after))
 caption = f"Means over {questions} dev posts (CBT parts: share of the five); step 0 is the base model"
 page.table("before_after", counted, caption=caption)

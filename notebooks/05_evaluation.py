@@ -371,7 +371,8 @@ for kind, system in kinds.items():
     for metric in panels if system in scores else ():
         one = scores[system][metric]
         bounds = {"low": one.low, "high": one.high} if np.isfinite(one.low) else {}
-        page.number(f"{metric}_{kind}", one.value, n=one.n, what=f"{panels[metric]} of {system}", **bounds)
+        if kind != "few_shot" or one.n >= 5:  # the few replies that it ends by itself say nothing of a system
+            page.number(f"{metric}_{kind}", one.value, n=one.n, what=f"{panels[metric]} of {system}", **bounds)
 
 # %% [markdown]
 # The rows of the figure that follows: floors first, the ceiling last, each score with its interval.

@@ -100,7 +100,7 @@ names = [f"rater-{number}" for number in range(1, raters + 1)]
 folder = page.dir / "forms"
 key = forms.make(posts, answers, names, folder, seed)
 outcomes = pd.concat([page.outcomes(system, counts) for system, counts in key["outcomes"].items()])
-page.number("replies", len(key["codes"]), what="replies with outcome ok, on every form")
+page.count("replies", len(key["codes"]), int(outcomes.to_numpy().sum()), what="replies with outcome ok, on every form")
 page.table("outcomes", outcomes, caption="Replies by outcome; only ok reaches a rater")
 
 # %% [markdown]

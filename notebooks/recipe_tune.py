@@ -35,8 +35,22 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from cbtlib import CbtError, endpoint, figures, metrics, report, runs, safety, sampling, tables, templates, training
+from cbtlib import (
+    CbtError,
+    endpoint,
+    figures,
+    metrics,
+    prevalence,
+    report,
+    runs,
+    safety,
+    sampling,
+    tables,
+    templates,
+    training,
+)
 
 # %% [markdown]
 # ## Your pairs
@@ -192,13 +206,28 @@ texts = {
 }
 
 # %% [markdown]
-# Means over the held-out questions. With so few of them, look for large changes.
+# Means over the held-out questions. With so few of them, look for large changes: another draw of the answers would give
+# other means, and each is kept with an interval, Wilson's for a share {cite:p}`wilson1927` and Student's for a count.
+
 
 # %%
-means = pd.DataFrame({who: pd.DataFrame([shape(*one) for one in of]).mean() for who, of in texts.items()})
-for who, of in texts.items():
+def interval(values: pd.Series) -> dict[str, float]:
+    """Of the mean; none for a count that is the same in all answers, or known of one answer only."""
+    if values.between(0, 1).all():
+        low, high = prevalence.wilson(values.sum(), len(values))
+    elif values.nunique() > 1:
+        low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), values.sem())
+    else:
+        return {}
+    return {"low": float(low), "high": float(high)}
+
+
+shapes = {who: pd.DataFrame([shape(*one) for one in of]) for who, of in texts.items()}
+means = pd.DataFrame({who: table.mean() for who, table in shapes.items()})
+for who, table in shapes.items():
     for measure, value in means[who].items():
-        page.number(f"{measure.replace(' ', '_')}_{who}", value, n=len(of), what=f"{measure}, {who}")
+        bounds, name = interval(table[measure]), f"{measure.replace(' ', '_')}_{who}"
+        page.number(name, value, n=len(table), what=f"{measure}, {who}", **bounds)
 page.outcomes("answers after tuning", Counter(one.outcome for one in after))
 page.table("shape_means", means, caption=f"Means over {len(held)} held-out questions")
 

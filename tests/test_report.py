@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cbtlib import ROOT, CbtError, report
+from cbtlib.prevalence import wilson
 
 
 @pytest.fixture
@@ -126,3 +127,11 @@ def test_no_run_gives_no_verdict_and_a_blank_is_not_comparable():
     assert report.verdict(paper, {"value": 0.65, "low": 0.62, "high": 0.7})[0] == "differs"
     with pytest.raises(CbtError, match="claim C"):
         report.verdict({**ROW, "compare": "below"}, {"value": 1.0})
+
+
+def test_a_count_of_sampled_items_has_the_interval_of_its_share(page):
+    assert page.count("ok", 3, 9, what="answers") == 3
+    low, high = (9 * float(end) for end in wilson(3, 9))
+    page.save()
+    found = json.loads((page.dir / "metrics.json").read_text())["numbers"]["ok"]
+    assert found == {"value": 3, "low": pytest.approx(low), "high": pytest.approx(high), "n": 9, "what": "answers"}

@@ -1,12 +1,15 @@
 """The reproducing page: a row for each figure and headline number, with nothing in it that no file holds."""
 
+import collections
 import json
 import re
 
+import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 
 from cbtlib import ROOT, CbtError, report, reproducing
+from cbtlib.prevalence import wilson
 
 CAPTION = "Share of posts | with a label, *95%* intervals: (2)."
 
@@ -81,10 +84,36 @@ def test_numbers_are_written_as_people_write_them(value, shown):
     assert reproducing._shown(value) == shown
 
 
+def test_a_rerun_that_only_draws_other_letters_holds_and_a_defect_does_not(run, monkeypatch):
+    """100 shares of 40 sampled letters each, published, then drawn anew; then with good and bad letters exchanged."""
+    place, dice = run / "results/smoke/07_words/metrics.json", np.random.default_rng(0)
+    for slow in ("footprint", "manifest"):
+        monkeypatch.setattr(report, slow, lambda *_: collections.defaultdict(dict))
+    truth = dice.uniform(0.2, 0.8, 100)
+
+    def draw(shares):
+        k = dice.binomial(40, shares)
+        rows = zip(k / 40, *wilson(k, 40), strict=True)
+        numbers = {f"share_{i}": {"value": v, "low": a, "high": b, "what": "x"} for i, (v, a, b) in enumerate(rows)}
+        report.write_json(place, {"page": "07_words", "numbers": numbers, "outcomes": {}})
+
+    held = []
+    for _ in range(30):
+        draw(truth)
+        report.publish("smoke")
+        draw(truth)
+        held.append(report.reproduce("smoke")["holds"].all())
+    assert sum(held) >= 24
+    draw(1 - truth)
+    assert not report.reproduce("smoke")["holds"].all()
+
+
 def test_what_is_published_is_a_run_of_committed_sources_and_holds_against_itself(run):
     path = report.publish("smoke")
     content = json.loads(path.read_text("utf-8"))
-    assert content["numbers"]["07_words::share"]["tolerance"] == pytest.approx(0.05)
+    numbers = content["numbers"]  # of two numbers: z(1 - 0.025 / 2) = 2.2414
+    assert numbers["07_words::share"]["tolerance"] == pytest.approx(0.05 * 2**0.5 * 2.2414 / 1.96, abs=1e-5)
+    assert numbers["07_words::nobody"]["tolerance"] == pytest.approx(0.3), "10% where there is no interval"
     assert content["minutes"] == 1.5 and content["peak_memory_gb"] == 1.5 and content["disk_gb"] >= 0
     assert set(reproducing.rows("smoke")["holds"]) == {"yes"}
     facts = run / "results/smoke/07_words/run.json"
