@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from cbtlib import ROOT, CbtError, report, reproducing
+from cbtlib import ROOT, CbtError, cache, report, reproducing
 from cbtlib.run import PAGES, profile_parameters
 
 HTML = ROOT / "_build/html"
@@ -22,22 +22,17 @@ def make_book(profile: str, results: str = "results") -> Path:
     A failed page stops the run; the same command goes on from there. One run at a time: the lock is released even by
     a kill, which is why Snakemake's own lock files are not used.
     """
-    from filelock import FileLock, Timeout
-
     profile_parameters(profile, "claims")  # a wrong profile name is said before Snakemake starts
     started = time.monotonic()
     folder = ROOT / results
     folder.mkdir(exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=1):
-            command = [
-                *(sys.executable, "-m", "snakemake", "--cores", "all", "--quiet", "all", "--nolock"),
-                *("--rerun-incomplete", "--rerun-triggers", "params", "input"),
-                *("--config", f"profile={profile}", f"results={results}"),
-            ]
-            done = subprocess.run(command, cwd=ROOT, check=False)
-    except Timeout:
-        raise CbtError(f"another run is making the book in {ROOT}; wait for it, or stop it") from None
+    with cache.alone(folder / ".lock", f"another run is making the book in {ROOT}; wait for it, or stop it"):
+        command = [
+            *(sys.executable, "-m", "snakemake", "--cores", "all", "--quiet", "all", "--nolock"),
+            *("--rerun-incomplete", "--rerun-triggers", "params", "input"),
+            *("--config", f"profile={profile}", f"results={results}"),
+        ]
+        done = subprocess.run(command, cwd=ROOT, check=False)
     if done.returncode:
         raise CbtError("the book is not finished (see above); mend it and give the same command: done pages are kept")
     minutes = (time.monotonic() - started) / 60

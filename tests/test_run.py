@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from cbtlib import ROOT, CbtError, figures, run
+from cbtlib import ROOT, CbtError, book, cache, figures, run
 
 HEAD = """# %%
 from cbtlib import CbtError
@@ -158,3 +158,11 @@ def test_a_module_change_reaches_only_pages_that_import_it(monkeypatch):
     changed = {page for page in pages if run.fingerprint(page, "smoke") != before[page]}
     later = {page for page in pages if using & set(run.PAGES[page]["needs"])}
     assert changed == using | later
+
+
+def test_the_book_is_made_by_one_run_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(book, "ROOT", tmp_path)
+    (tmp_path / "results").mkdir()
+    held = cache.alone(tmp_path / "results/.lock", "nobody holds it")
+    with held, pytest.raises(CbtError, match="another run is making the book"):
+        book.make_book("smoke")
