@@ -55,7 +55,8 @@ def whole(out: Path, quick: bool) -> dict[str, Any]:
     first, last = math.exp(result.dev_losses[0]), math.exp(result.dev_losses[-1])
     limit = 16 if quick else 560
     base = letters(*endpoint.load(config.model), config.template, test, limit)
-    tuned = letters(*runs.load_adapter(result.adapter), config.template, test, limit)
+    adapted, tokenizer = runs.load_adapter(result.adapter)
+    tuned = letters(adapted.merge_and_unload(), tokenizer, config.template, test, limit)
     return machine() | {
         "records": len(rows), "epochs": config.epochs, "minutes": result.seconds / 60, "peak_gb": result.peak_gb,
         "tokens_per_second": result.tokens / result.seconds, "perplexity_base": first, "perplexity_tuned": last,

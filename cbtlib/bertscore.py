@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cbtlib import CbtError
+from cbtlib import CbtError, embedded, endpoint
 from cbtlib.metrics import OWN, Metric
 from cbtlib.resampling import Statistics
 from cbtlib.surface import Texts
@@ -68,7 +68,7 @@ class Encoder:
         self.windowed |= {text for text in new if len(ids[text]) > self.window}
         found: dict[str, list[tuple[int, Tensor]]] = {text: [] for text in new}
         for batch in _batches(sorted(pieces, key=lambda one: len(one[1].ids)), lambda one: len(one[1].ids)):
-            width = max(len(piece.ids) for _, piece in batch)
+            width = min(endpoint.padded(max(len(piece.ids) for _, piece in batch)), self.window)
             padded = torch.zeros(len(batch), width, dtype=torch.long)
             mask = torch.zeros_like(padded)
             for row, (_, piece) in enumerate(batch):
@@ -188,8 +188,6 @@ def metric(encoder: Encoder, idf: bool = False) -> Metric:
 def encoder(model: str, layer: int = 0) -> Encoder:
     """The encoder of a model ("embedded", a folder, a hub id), loaded once; layer 0 is chosen by its name."""
     from transformers import AutoConfig, AutoModel, AutoTokenizer
-
-    from cbtlib import embedded, endpoint
 
     if model not in embedded.NAMES:
         try:

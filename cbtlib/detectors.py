@@ -414,7 +414,7 @@ def hidden_states(texts: Sequence[str], units: Units, model: str, layers: Sequen
     while order:
         longest = len(coded["input_ids"][order[0]])
         batch, order = order[: max(1, 2048 // longest)], order[max(1, 2048 // longest) :]
-        ids = torch.full((len(batch), longest), tokenizer.pad_token_id)
+        ids = torch.full((len(batch), endpoint.padded(longest)), tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
         for row, i in enumerate(batch):
             length = len(coded["input_ids"][i])

@@ -99,6 +99,15 @@ def weights(model: str = "embedded", dtype: str | None = None, trimmed: bool = T
     return found
 
 
+def padded(longest: int) -> int:
+    """How many tokens wide to make a batch for its longest row: the next multiple of 32.
+
+    On a CPU, PyTorch makes its kernels anew for every shape that it has not met lately. Texts of all lengths made
+    that an eighth of a training step, and those kernels kept most of a gigabyte.
+    """
+    return -(-longest // 32) * 32
+
+
 def _source(model: str, trimmed: bool) -> str:
     """The folder or hub id that transformers loads, or CbtError for a layout that it does not know."""
     source = str(embedded.model_dir(model, trimmed)) if model in embedded.NAMES else model

@@ -17,7 +17,7 @@ On a CPU a training step of a small model waits for memory as long as it compute
 - `packed` is for writing, not for training: a matmul of few rows spends much of its time bringing the weights into
   the order that its kernel wants, once for every token. Here they are brought into it once.
 - `keep_memory` lets the C library hand freed activations to the next layer: by default it returns them to the system,
-  which hands out the same pages anew, filled with zeros.
+  which hands out the same pages anew, filled with zeros. `return_memory` does that once an optimizer step.
 
 `fuse` replaces the forward of plain LoRA layers only; dropout, DoRA, quantised bases and biases keep peft's own.
 Attention and norms are replaced in Gemma models on a CPU only: a GPU has kernels for them.
@@ -279,13 +279,20 @@ def _scale(norm: Any) -> Tensor:
 
 def keep_memory() -> None:
     """Ask glibc to keep freed memory for the next layer; nothing on other systems."""
-    if not sys.platform.startswith("linux"):
-        return
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):
-        trim_threshold, mmap_threshold = -1, -3  # malloc.h
-        library.mallopt(mmap_threshold, 2**30)
-        library.mallopt(trim_threshold, 2**31 - 1)
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    _glibc("mallopt", mmap_threshold, 2**30)
+    _glibc("mallopt", trim_threshold, 2**31 - 1)
+
+
+def return_memory() -> None:
+    """Return what glibc has kept. Now and then: rows of other lengths leave gaps that the next ones do not fill."""
+    _glibc("malloc_trim", 0)
+
+
+def _glibc(function: str, *arguments: int) -> None:
+    library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    if hasattr(library, function):  # musl has neither
+        getattr(library, function)(*arguments)
 
 
 # ------------------------------------------------------------------------------------------- writing

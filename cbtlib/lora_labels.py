@@ -61,7 +61,7 @@ class Network(nn.Module):
 
     def forward(self, texts: Sequence[str], units: Units) -> Tensor:
         coded = self.tokenizer(list(texts), return_offsets_mapping=True, truncation=True, max_length=LONGEST)
-        width = max(map(len, coded["input_ids"]))
+        width = endpoint.padded(max(map(len, coded["input_ids"])))
         ids = torch.full((len(texts), width), self.tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
         pool = torch.zeros(sum(map(len, units)), len(texts), width)  # one row a unit: its share of each token

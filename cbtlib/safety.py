@@ -224,7 +224,8 @@ def evaluate(found: Sequence[Triage], crisis: Sequence[bool]) -> "pd.DataFrame":
     alarm, `false_alarm` the reverse. A share of nothing is NaN, never 0 or 1.
     """
     import pandas as pd
-    from statsmodels.stats.proportion import proportion_confint
+
+    from cbtlib import prevalence
 
     if len(found) != len(crisis) or not found:
         raise CbtError(f"{len(found)} posts and {len(crisis)} labels: an evaluation needs one label for each post")
@@ -234,7 +235,7 @@ def evaluate(found: Sequence[Triage], crisis: Sequence[bool]) -> "pd.DataFrame":
         hits = sum(alarm and truth for alarm, truth in zip(raised, crisis, strict=True))
         row: dict[str, Any] = {"alarm": name, "posts": len(found), "crisis_posts": sum(crisis)}
         for measure, total in (("recall", sum(crisis)), ("precision", sum(raised))):
-            low, high = proportion_confint(hits, total, method="wilson") if total else (float("nan"),) * 2
+            low, high = map(float, prevalence.wilson(hits, total)) if total else (float("nan"),) * 2
             row |= {measure: hits / total if total else float("nan"), f"{measure}_low": low, f"{measure}_high": high}
         rows.append(row | {"false_calm": sum(crisis) - hits, "false_alarm": sum(raised) - hits})
     return pd.DataFrame(rows)

@@ -29,7 +29,15 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainingArguments, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 
 from cbtlib import CbtError, backbones, endpoint, fused, runs, templates
 from cbtlib.embedded import NAMES
@@ -78,7 +86,7 @@ PROFILES = {
         max_length=2048,
     ),
     # Two passes over the book's corpus, some minutes on two cores; the chapter on training makes one.
-    "embedded": TrainingConfig(epochs=2.0, batch_size=1, learning_rate=1e-3, dropout=0.0, evaluate_every=35),
+    "embedded": TrainingConfig(epochs=2.0, batch_size=1, learning_rate=1e-3, dropout=0.0, evaluate_every=70),
     "gpu": TrainingConfig(
         model="Qwen/Qwen2.5-0.5B", template="chat", batch_size=8, learning_rate=1e-4, dropout=0.0, max_length=2048
     ),
@@ -142,7 +150,7 @@ def _run(rows: list[Row], dev_rows: list[Row], config: TrainingConfig, out: Path
             eval_dataset=dev,  # type: ignore[arg-type]
             data_collator=Collator(tokenizer.pad_token_id),
             processing_class=tokenizer,
-            callbacks=[journal],
+            callbacks=[journal, Tidy()],
         )
         for chatter in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(chatter)
@@ -248,6 +256,13 @@ def arguments(config: TrainingConfig, folder: Path, records: int, resuming: bool
     )
 
 
+class Tidy(TrainerCallback):
+    """Returns the memory that an optimizer step has freed, so that a long run needs no more than a short one."""
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        fused.return_memory()
+
+
 # ------------------------------------------------------------------------------------------- the loss
 
 
@@ -277,7 +292,8 @@ class AnswerTrainer(Trainer):
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """Dev loss over all rows, weighted by token; every process computes the same number."""
-        metrics = {"eval_loss": mean_nll(self.model_wrapped, self.eval_dataset, self.data_collator)}
+        rows = self.args.per_device_eval_batch_size
+        metrics = {"eval_loss": mean_nll(self.model_wrapped, self.eval_dataset, self.data_collator, rows)}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -302,7 +318,7 @@ def answer_nll(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def mean_nll(model: nn.Module, encoded: Any, collator: Any, batch_size: int = 4) -> float:
+def mean_nll(model: nn.Module, encoded: Any, collator: Any, batch_size: int = 1) -> float:
     """Mean negative log-likelihood an answer token over encoded rows (nats); dropout off. exp() is the perplexity."""
     was_training, total, count = model.training, 0.0, 0
     device = next(model.parameters()).device
@@ -318,12 +334,12 @@ def mean_nll(model: nn.Module, encoded: Any, collator: Any, batch_size: int = 4)
 
 @dataclass(frozen=True)
 class Collator:
-    """Encoded rows to tensors (batch, longest), padded on the right."""
+    """Encoded rows to tensors (batch, width), padded on the right to `endpoint.padded` of the longest."""
 
     pad: int
 
     def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
-        width = max(len(row["input_ids"]) for row in rows)
+        width = endpoint.padded(max(len(row["input_ids"]) for row in rows))
         fill = {"input_ids": self.pad, "labels": IGNORED}
         return {
             key: torch.tensor([row[key] + [value] * (width - len(row[key])) for row in rows])

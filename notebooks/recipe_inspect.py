@@ -30,9 +30,8 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from statsmodels.stats.proportion import proportion_confint
 
-from cbtlib import CbtError, corpus, figures, metrics, naming, report, safety, screening, structure, tables
+from cbtlib import CbtError, corpus, figures, metrics, naming, prevalence, report, safety, screening, structure, tables
 
 # %% [markdown]
 # ## Your file
@@ -116,11 +115,10 @@ found = list(structure.read(good["answer"].tolist()))
 written = structure.coverage([r.answer_text for r in corpus.load_split("test") if not r.crisis])
 parts = pd.DataFrame([one.coverage for one in found], columns=list(corpus.PARTS))
 shares = pd.DataFrame({"answers": parts.mean(), "corpus": written.mean()})
-bounds = [proportion_confint(count, len(parts), method="wilson") for count in parts.sum()]
-shares[["low", "high"]] = np.array(bounds)
+shares["low"], shares["high"] = prevalence.wilson(parts.sum(), len(parts))
 for part, row in shares.iterrows():
-    bound = {"low": min(row.low, row.answers), "high": max(row.high, row.answers)}
-    page.number(f"part_{part}", row.answers, n=len(parts), what=f"answers with the part {part}", **bound)
+    bounds = {"low": row.low, "high": row.high}
+    page.number(f"part_{part}", row.answers, n=len(parts), what=f"answers with the part {part}", **bounds)
 rarest = shares["answers"].idxmin()
 
 # %% [markdown]
@@ -151,9 +149,8 @@ figures.show(
 # %%
 ordered = [one.order == sorted(one.order, key=corpus.PARTS.index) for one in found if len(one.order) > 1]
 if ordered:
-    low, high = proportion_confint(sum(ordered), len(ordered), method="wilson")
-    share = np.mean(ordered)
-    page.number("ordered", share, low=min(low, share), high=max(high, share), n=len(ordered), what="answers in order")
+    low, high = map(float, prevalence.wilson(sum(ordered), len(ordered)))
+    page.number("ordered", np.mean(ordered), low=low, high=high, n=len(ordered), what="answers in order")
     print(f"{sum(ordered)} of {len(ordered)} answers with two parts or more keep their order")
 
 # %% [markdown]

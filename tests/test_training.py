@@ -159,12 +159,22 @@ def test_a_post_or_an_answer_with_a_turn_mark_is_refused_by_every_template(token
     assert "<br>" in templates.render("我很累<br>", template), "other angle brackets are text"
 
 
+def test_rows_of_all_lengths_make_batches_of_few_widths():
+    rows = [{"input_ids": [5] * length, "labels": [5] * length} for length in range(1, 257)]
+    batches = [training.Collator(7)([row]) for row in rows]
+    for row, batch in zip(rows, batches, strict=True):
+        ids, labels, length = batch["input_ids"][0].tolist(), batch["labels"][0].tolist(), len(row["input_ids"])
+        assert (ids[:length], labels[:length]) == (row["input_ids"], row["labels"])
+        assert set(ids[length:]) <= {7} and set(labels[length:]) <= {IGNORED}, "padding is never learned"
+    assert len({batch["input_ids"].shape for batch in batches}) == 8, "a new width has kernels of its own made"
+
+
 def test_answer_logits_and_no_mask_give_the_loss_of_full_logits_with_a_mask(model, tokenizer):
     rows = templates.encode(ROWS, tokenizer, templates.adopt("gemma", tokenizer), 200)
     batch = training.Collator(tokenizer.pad_token_id)(rows)
     lengths = torch.tensor([len(row["input_ids"]) for row in rows])
     assert lengths.min() < lengths.max(), "the batch must have padding to prove anything"
-    mask = (torch.arange(lengths.max()) < lengths[:, None]).long()
+    mask = (torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]).long()
     full = model(**batch, attention_mask=mask).loss
     count = (batch["labels"] != IGNORED).sum()
     assert (training.answer_nll(model, **batch) / count).item() == pytest.approx(full.item(), rel=1e-5)
