@@ -5,6 +5,7 @@ Notable choices:
   than its rows one by one. A row that has ended leaves its batch; `generate` would carry it to the end of the longest.
 - Temperature, nucleus (Holtzman et al. 2020, arXiv 1904.09751) and a mild repetition penalty, since a small base model
   loops under greedy decoding. A text that did not end by itself says so: it is cut off, not an answer.
+- Keys and values have room for the tokens to come (`Room`). transformers' cache copies all of them for each new token.
 - The draw looks at the 256 likeliest tokens. `generate` sorts the whole vocabulary and draws from it all: a third of a
   small model's step on a CPU.
 """
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import DynamicCache, RepetitionPenaltyLogitsProcessor
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from cbtlib import CbtError, fused
 
@@ -111,6 +113,32 @@ def draw(scores: Tensor, top_p: float, dice: Sequence[torch.Generator]) -> Tenso
     return tokens.gather(1, (shares * inside / waits).argmax(-1, keepdim=True))[:, 0]
 
 
+class Room(DynamicLayer):
+    """Keys and values of one layer (batch, heads, length, size): what is held, in front of free room.
+
+    A layer with a window is one of these too: all is kept, and the mask says how far back a token sees.
+    """
+
+    SPARE = 128  # tokens
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Write the new states behind those held; return all."""
+        held, length = self.get_seq_length(), self.get_seq_length() + key_states.shape[-2]
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.rooms: list[Tensor] = []
+        if not self.rooms or len(self.rooms[0]) != len(key_states) or self.rooms[0].shape[-2] < length:
+            batch, heads, _new, _size = key_states.shape  # `reorder_cache` leaves fewer rows, out of their room
+            shapes = [(batch, heads, length + self.SPARE, one.shape[-1]) for one in (key_states, value_states)]
+            self.rooms = [key_states.new_empty(shape) for shape in shapes]
+            if held:
+                self.rooms[0][..., :held, :], self.rooms[1][..., :held, :] = self.keys, self.values  # type: ignore
+        for room, states in zip(self.rooms, (key_states, value_states), strict=True):
+            room[..., held:length, :] = states
+        self.keys, self.values = (room[..., :length, :] for room in self.rooms)
+        return self.keys, self.values
+
+
 @torch.inference_mode()
 def decode(
     model: Any,
@@ -130,6 +158,8 @@ def decode(
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
     padded = not mask.all()  # the model masks what is to come by itself
     cache = DynamicCache(config=model.config)
+    roomy = (DynamicLayer, DynamicSlidingWindowLayer)
+    cache.layers = [Room() if type(layer) in roomy else layer for layer in cache.layers]
     found: list[tuple[list[int], bool]] = [([], False)] * len(rows)
     going = list(range(len(rows)))
     read = 0  # columns of `text` that the cache holds

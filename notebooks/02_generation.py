@@ -143,9 +143,9 @@ for name, short in (("veiled posts, held out", "triage_veiled"), ("corpus: dev, 
             page.number(f"{short}_{measure}", float(row[measure]), n=int(row["posts"]), what=what, **bounds)
     page.number(f"{short}_posts", int(row["posts"]), what=f"posts that triage was tried on: {name}")
     n = int(row["crisis_posts"])
-    page.number(f"{short}_false_calms", int(row["false_calm"]), what="crisis posts without an alarm", n=n)
+    page.count(f"{short}_false_calms", int(row["false_calm"]), n, what="crisis posts without an alarm")
     n = int(row["posts"]) - n
-    page.number(f"{short}_false_alarms", int(row["false_alarm"]), what="ordinary posts taken for a crisis", n=n)
+    page.count(f"{short}_false_alarms", int(row["false_alarm"]), n, what="ordinary posts taken for a crisis")
 naming.table(row[["posts", "crisis_posts", "false_calm", "false_alarm"]].astype(int).to_frame(f"{name}: {kind}"))
 
 # %% [markdown]

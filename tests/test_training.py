@@ -652,6 +652,21 @@ def test_a_text_beyond_the_window_is_that_of_generate(model, tokenizer):
     assert found.text == tokenizer.decode(tail[0, ids.shape[1] :], skip_special_tokens=True).strip()
 
 
+def test_texts_that_grow_across_the_window_and_out_of_their_room_are_those_of_generate(model, tokenizer):
+    window, count = model.config.sliding_window, sampling.Room.SPARE + 20
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.eos_token = tokenizer.pad_token  # a text that ends early would grow out of nothing
+    sentence = "考试没考好，我很难过。" * 60
+    rows = [tokenizer(sentence, add_special_tokens=False)["input_ids"][:length] for length in (window - 9, window // 2)]
+    prompts = [tokenizer.decode(row) for row in rows]
+    assert [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts] == rows
+    how = {"max_new_tokens": count, "repetition_penalty": 1.1, "do_sample": False, "eos_token_id": None}
+    found = sampling.sample(model, tokenizer, prompts, max_new_tokens=count, temperature=0)
+    for row, one in zip(rows, found, strict=True):
+        tail = model.generate(torch.tensor([row]), **how)[0, len(row) :]
+        assert one.truncated and one.text == tokenizer.decode(tail, skip_special_tokens=True).strip()
+
+
 @pytest.mark.parametrize("pad", ["own", "the end mark"])
 def test_greedy_texts_are_those_of_generate_and_end_where_it_ends(pad, model, tokenizer):
     prompts = ["短", "一个长一些的开头，句子还没有完", "中等的开头"]
