@@ -10,8 +10,8 @@ Everything is chosen on the training part. Two minutes on two cores with the pro
 The published figures of SocialCD-3K (Qi et al. 2025, doi 10.3390/bioengineering12080882) are called micro-averaged F1.
 For language models the released code computes that. For the supervised models it computes something else, here `per
 post`: of each post's labels, the mean of the F1 of those that hold and the F1 of those that do not, averaged over
-posts; and it keeps the best of its epochs on the part that it reports. Both measures are given, and what they say of a
-detector that never calls anything.
+posts; and it judges every epoch on the part that it reports (for BERT it keeps the best). Both measures are given, and
+what they say of a detector that never calls anything.
 """
 
 import argparse

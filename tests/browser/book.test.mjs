@@ -1,18 +1,17 @@
 // The built book as a reader's browser meets it: `make test-browser`. Pages come from _build/html over loopback.
 import { execFileSync } from "node:child_process";
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
 import { existsSync, mkdtempSync, readFileSync, readdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
+import { serious as findings, sideways, weight } from "./look.mjs";
 import { serve } from "./serve.mjs";
 
 const ROOT = path.resolve(import.meta.dirname, "../..");
 const HTML = process.env.BOOK || path.join(ROOT, "_build/html");
 const PYTHON = process.env.PYTHON || path.join(ROOT, ".venv/bin/python");
-const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const CHROMIUM = process.env.CHROMIUM ||
   ["chromium", "chromium-browser", "google-chrome"].map(name => `/usr/bin/${name}`).find(existsSync);
 
@@ -43,14 +42,11 @@ async function open(name, options = {}, base = site.url) {
   await page.goto(`${base}/${name}`, { waitUntil: "load" });
   return { page, troubles, close: () => context.close() };
 }
-const sideways = page => page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
 // Every frame is judged as well: the rating form lives in one.
 async function serious(page) {
   const found = [];
   for (const frame of page.frames()) {
-    await frame.evaluate(AXE);
-    const result = await frame.evaluate(() => globalThis.axe.run(document, { iframes: false }));
-    for (const one of result.violations.filter(one => ["serious", "critical"].includes(one.impact)))
+    for (const one of await findings(frame))
       found.push(`${one.id}: ${one.nodes.slice(0, 3).map(node => node.html.slice(0, 160)).join(" | ")}`);
   }
   return found;
@@ -63,8 +59,7 @@ for (const name of pages) {
     const { page, troubles, close } = await open(name);
     await page.evaluate(() => window.scrollTo(0, document.body.scrollHeight));
     await page.waitForLoadState("networkidle");
-    const bytes = await page.evaluate(() => [...performance.getEntriesByType("resource"), ...performance.getEntriesByType("navigation")]
-      .filter(one => one.initiatorType !== "img").reduce((sum, one) => sum + one.decodedBodySize, 0));
+    const bytes = await weight(page);
     assert.ok(bytes <= 1e6, `${Math.round(bytes / 1000)} kB without images`);
     assert.deepEqual(troubles, []);
     await close();

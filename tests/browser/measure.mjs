@@ -1,11 +1,9 @@
 // What some pages of a built book ask of a browser: node measure.mjs FOLDER PAGE…  Writes a JSON line a page.
 // Each page is opened in a browser that has seen nothing, with the world outside out of reach.
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
+import { serious, sideways, weight } from "./look.mjs";
 import { serve } from "./serve.mjs";
 
-const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const [folder, ...pages] = process.argv.slice(2);
 const site = await serve(folder);
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox"] });
@@ -22,18 +20,15 @@ for (const name of pages) {
     .observe({ type: "paint", buffered: true })));
   const loaded = await page.evaluate(() => performance.getEntriesByType("navigation")[0].loadEventStart);
   await page.waitForTimeout(500); // scripts that start after the page is there
-  const bytes = await page.evaluate(() => [...performance.getEntriesByType("resource"), ...performance.getEntriesByType("navigation")]
-    .filter(one => one.initiatorType !== "img").reduce((sum, one) => sum + one.decodedBodySize, 0));
-  await page.evaluate(AXE);
-  const result = await page.evaluate(() => globalThis.axe.run(document, { iframes: false }));
-  const serious = result.violations.filter(one => ["serious", "critical"].includes(one.impact)).map(one => one.id);
+  const bytes = await weight(page);
+  const found = await serious(page);
   const cell = await page.evaluate(() => Math.max(0, ...[...document.querySelectorAll("div.cell_input pre")]
     .map(one => one.textContent.trimEnd().split("\n").length)));
   await page.setViewportSize({ width: 390, height: 844 });
   await page.waitForTimeout(300);
-  const wide = await page.evaluate(() => Math.max(0, document.documentElement.scrollWidth - window.innerWidth));
+  const wide = Math.max(0, await sideways(page));
   console.log(JSON.stringify({ page: name, first_paint_s: painted / 1000, loaded_s: loaded / 1000, kilobytes: bytes / 1000,
-    outside: outside.size, serious, longest_cell: cell, too_wide_px: wide }));
+    outside: outside.size, serious: found.map(one => one.id), longest_cell: cell, too_wide_px: wide }));
   await context.close();
 }
 await browser.close();
