@@ -26,7 +26,7 @@ from matplotlib.ticker import LogFormatter, NullFormatter
 
 from cbtlib import markup
 from cbtlib.corpus import PARTS
-from cbtlib.report import Page
+from cbtlib.report import METADATA, Page
 
 COLORS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 PART_COLORS = dict(zip(PARTS, COLORS, strict=False))
@@ -34,9 +34,6 @@ PART_COLORS = dict(zip(PARTS, COLORS, strict=False))
 
 WIDTH = 6.6
 """Of a figure, in inches."""
-
-METADATA = "cbt"
-"""Key of the output metadata that `run` turns into the cell's figure caption and alt text."""
 
 
 def style() -> None:

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 from cbtlib import CbtError, resampling
 from cbtlib.corpus import TYPES
@@ -89,6 +89,8 @@ def cooccurrence(labels: ArrayLike, types: Sequence[str] = TYPES) -> pd.DataFram
 
     The log odds ratio adds 0.5 to each cell (Haldane 1940), so that it is finite; q is the Benjamini-Hochberg p value.
     """
+    from scipy import stats  # slow to import, and every page imports this module
+
     found = _labels(labels, types).astype(np.int64)
     both = found.T @ found
     n, single = len(found), np.diagonal(both)

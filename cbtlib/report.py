@@ -33,6 +33,8 @@ from cbtlib.cache import sha256
 from cbtlib.prevalence import wilson
 
 VERSIONS = ("torch", "transformers", "peft", "xllamacpp", "sacrebleu", "scikit-learn")
+METADATA = "cbt"
+"""Key of the output metadata in which `figures.show` leaves a figure's caption and alt text for its cell."""
 VERDICTS = ("reproduced", "direction holds", "undecided", "differs", "not comparable", "not run")
 
 
@@ -173,13 +175,16 @@ def without_nan(value: Any) -> Any:
 
 def hardware() -> dict[str, Any]:
     """This machine in four facts: processor, logical cores, memory in GB, accelerator (or None)."""
-    import torch
+    accelerator = None
+    if not metadata.version("torch").endswith("+cpu"):  # such a build sees none, and is slow to import
+        import torch
 
+        accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "accelerator": accelerator,
     }
 
 

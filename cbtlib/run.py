@@ -12,6 +12,7 @@ Notable choices
 import ast
 import contextlib
 import difflib
+import functools
 import hashlib
 import json
 import os
@@ -137,7 +138,7 @@ def dress(notebook: Any, facts: dict[str, Any]) -> None:
     `page.number(…)` or `page.save()`, and what papermill kept of this machine.
     """
     from cbtlib import student
-    from cbtlib.figures import METADATA
+    from cbtlib.report import METADATA
 
     notebook.cells = student.dress(notebook.cells)
     for cell in notebook.cells:
@@ -199,20 +200,27 @@ def modules(source: Path) -> list[Path]:
     found: set[Path] = set()
     todo = [source]
     while todo:
-        for node in ast.walk(ast.parse(todo.pop().read_text("utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cbtlib":
-                names = [f"{node.module}.{alias.name}" for alias in node.names] + [str(node.module)]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names if alias.name.split(".")[0] == "cbtlib"]
-            else:
-                continue
-            for name in names:
-                base = ROOT / Path(*name.split("."))
-                new = {path for path in (base.with_suffix(".py"), base / "__init__.py") if path.exists()} - found
-                found |= new
-                todo += new
+        new = _imported(todo.pop().read_text("utf-8")) - found
+        found |= new
+        todo += new
     texts = {file for path in found if path.parent != ROOT / "cbtlib" for file in path.parent.glob("*.*")}
     return sorted(found | texts)
+
+
+@functools.cache  # the pages import much the same
+def _imported(code: str) -> frozenset[Path]:
+    found: set[Path] = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cbtlib":
+            names = [f"{node.module}.{alias.name}" for alias in node.names] + [str(node.module)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.split(".")[0] == "cbtlib"]
+        else:
+            continue
+        for name in names:
+            base = ROOT / Path(*name.split("."))
+            found |= {path for path in (base.with_suffix(".py"), base / "__init__.py") if path.exists()}
+    return frozenset(found)
 
 
 def fingerprint(page: str, profile: str) -> str:

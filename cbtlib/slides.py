@@ -153,7 +153,7 @@ def _stands_alone(block: str) -> bool:
 
 def _shown(output: Any) -> str:
     """The HTML of an output that is worth a slide: a figure, a table or a piece of Chinese; else nothing."""
-    from cbtlib.figures import METADATA
+    from cbtlib.report import METADATA
 
     data = output.get("data", {})
     if METADATA in output.get("metadata", {}):

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from cbtlib import ROOT, CbtError, book, cache, figures, run
+from cbtlib import ROOT, CbtError, book, cache, report, run
 
 HEAD = """# %%
 from cbtlib import CbtError
@@ -99,7 +99,7 @@ def facts() -> dict:
 
 def test_captions_and_alt_text_move_to_the_cell():
     dress = {"image": {"alt": "a bar at 0.54"}, "figure": {"caption": "The share", "name": "fig-x"}}
-    shown = nbformat.v4.new_output("display_data", {"text/plain": "x"}, metadata={figures.METADATA: dress})
+    shown = nbformat.v4.new_output("display_data", {"text/plain": "x"}, metadata={report.METADATA: dress})
     noise = nbformat.v4.new_output("stream", name="stderr", text="100%")
     page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=[shown, noise])])
     run.dress(page, facts())
