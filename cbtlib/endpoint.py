@@ -305,7 +305,7 @@ def _fingerprint(path: Path, settings: dict[str, Any]) -> str:
     """Weights, template and server software."""
     import xllamacpp
 
-    parts = (_recorded(path), embedded.CHAT_TEMPLATE, xllamacpp.__version__, settings["context"])
+    parts = (_recorded(path), embedded.CHAT_TEMPLATE, xllamacpp.__version__, "swa_full", settings["context"])
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
@@ -332,6 +332,7 @@ def _child() -> None:
     params.n_parallel = settings["slots"]
     params.n_ctx = settings["slots"] * settings["context"]
     params.n_gpu_layers = 0
+    params.swa_full = True  # with the windows' keys kept, a slot need not read again how the last prompt began too
     cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):  # a container or a batch job may hold fewer
         cores = min(cores, len(os.sched_getaffinity(0)))
