@@ -98,6 +98,18 @@ def test_the_served_and_the_loaded_model_are_one():
     assert [item["logprob"] for item in theirs] == pytest.approx([ours[item["id"]].item() for item in theirs], abs=0.3)
 
 
+def test_what_prompts_begin_with_is_read_once():
+    """A worked example in front of each post is most of a prompt; a model with windows would read it each time."""
+    example = "【帖子】开会时我一句话也说不出来，散会后觉得大家都在笑我。【回信】那几分钟一定很长。" * 3
+    with endpoint.serve("embedded", slots=1, context=512) as served:
+        usages = [
+            client(served).completions.create(model="embedded", prompt=example + post, max_tokens=1).usage
+            for post in ("【帖子】我睡不着。【回信】", "【帖子】我不敢打电话。【回信】")
+        ]
+    first, second = (usage.prompt_tokens_details.cached_tokens for usage in usages)
+    assert first == 0 and second > 0.8 * usages[1].prompt_tokens
+
+
 def test_a_wrong_key_is_refused(smoke):
     with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(base_url=smoke.base_url, api_key="other", max_retries=0).models.list()

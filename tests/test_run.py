@@ -2,7 +2,10 @@
 
 import json
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 
 import nbformat
@@ -89,6 +92,15 @@ def test_a_page_carries_its_provenance_and_no_clock(notebook, tmp_path):
     assert set(page.metadata["papermill"]) == {"input_path", "source_sha256", "commit", "profile"}
     assert not any("execution" in cell.metadata or "papermill" in cell.metadata for cell in page.cells)
     assert str(ROOT) not in target.read_text()
+
+
+@pytest.mark.skipif(not metadata.version("torch").endswith("+cpu"), reason="a GPU is asked for its name by torch")
+def test_what_runs_a_page_loads_no_library_that_only_pages_need():
+    """They take seconds to import, and each of the book's pages has a process of its own that runs it."""
+    code = "import sys; from cbtlib import report, run, student; report.hardware(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {"cbtlib.run", "numpy"} <= set(done.stdout.split())
+    assert not {"torch", "transformers", "matplotlib", "scipy.stats"} & set(done.stdout.split())
 
 
 def facts() -> dict:
