@@ -241,7 +241,8 @@ axes.set_yticks(range(len(bars)), names, fontsize=11)
 axes.set_xticks(range(5), [part.replace("_", " ") for part in bars.columns], rotation=25)
 axes.grid(False)
 of_prompts, of_letters = (coverage["parts an answer"][coverage.index.isin(letters) == yes] for yes in (False, True))
-told = f"The best prompt gets {of_prompts.max():.1f} of 5 parts" if len(of_prompts) else "No prompt got an ok answer"
+span = " to ".join(f"{value:.1f}" for value in (of_prompts.min(), of_prompts.max()))  # of few answers: no ranking
+told = f"The prompts get {span} of 5 parts" if len(of_prompts) else "No prompt got an ok answer"
 told += f"; the corpus's letters have {of_letters.iloc[0]:.1f}"
 figures.headline(figure, told)
 page.number("posts", len(posts), what="posts each prompt was tried on")
