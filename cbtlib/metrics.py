@@ -68,7 +68,7 @@ def _named(texts: Texts) -> Statistics:
     """Share of answers that name at least one cognitive distortion without denying it."""
     from cbtlib import distortions
 
-    return Statistics.mean([bool(distortions.extract(text)) for text in texts.hypotheses])
+    return Statistics.share_of([bool(distortions.extract(text)) for text in texts.hypotheses])
 
 
 def _requests(texts: Texts) -> Statistics:
@@ -213,7 +213,7 @@ def score(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> list[Score]:
-    """Score one system, a `Score` for each metric, with BCa bootstrap intervals over items.
+    """Score one system, a `Score` for each metric, with BCa bootstrap intervals over items (Wilson's for a share).
 
     `training` holds the texts trained on: when references or sources are among them, LeakError, unless `allow_leak`,
     which the signature then says. Without `training` it says `leak:unchecked`.
@@ -221,11 +221,14 @@ def score(
     gate = leak_gate(training, [*sources, *(text for one in references for text in one if text)], allow_leak)
     measured = measure(hypotheses, references, metrics=metrics, sources=sources, normalise=normalise)
     bounds = intervals([statistics for statistics, _ in measured.values()], resamples, confidence, seed)
-    made = f"{gate}|ci:{confidence:g}-bca-{resamples}-seed-{seed}"
+    made = {"bca": f"bca-{resamples}-seed-{seed}", "wilson": "wilson"}
     return [
-        Score(name, statistics.value, low, high, len(hypotheses), f"{name}|{signature}|{made}")
-        for (name, (statistics, signature)), (low, high) in zip(measured.items(), bounds, strict=True)
-    ]
+        Score(
+            name, one.value, low, high, len(hypotheses),
+            f"{name}|{signature}|{gate}|ci:{confidence:g}-{made[one.method]}",
+        )
+        for (name, (one, signature)), (low, high) in zip(measured.items(), bounds, strict=True)
+    ]  # fmt: skip
 
 
 def leaks(training: Sequence[str], test: Sequence[str]) -> list[Leak]:

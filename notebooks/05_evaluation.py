@@ -317,7 +317,8 @@ print("BLEURT:", f"run on {bleurt_checkpoint}" if bleurt_checkpoint else bleurt.
 # {cite:p}`hesterberg2015`. They still promise too much where letters share whole sentences and a few such pairs decide
 # BLEU and chrF: `benchmarks/metrics.py` simulates such letters; fewer than 95 in 100 of their intervals hold the truth.
 #
-# *CBT parts* counts how many of the five parts a reply has; *names a distortion* is the share that does. *Requests* and
+# *CBT parts* counts how many of the five parts a reply has; *names a distortion* is the share that does, with Wilson's
+# interval {cite:p}`wilson1927`: where no reply does, no resample does either. *Requests* and
 # *suggestions* are the **load** of a letter: how many sentences ask something, and how many tell the reader what to do.
 # In a single turn, five good suggestions can be four too many.
 

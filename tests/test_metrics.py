@@ -361,6 +361,21 @@ def test_intervals_of_twelve_items_still_cover():
     assert 0.92 <= held / 400 <= 0.98
 
 
+def test_a_share_that_never_varies_is_not_certain():
+    """Of sixteen letters none names a distortion: that does not say that no letter would."""
+    letters = ["你已经很努力了，今晚先睡一觉。"] * 16
+    (score,) = metrics.score(letters, metrics=["named"])
+    assert (score.value, score.low) == (0, 0) and 0.1 < score.high < 0.3 and score.signature.endswith("ci:0.95-wilson")
+    several = metrics.score([[text] * 3 for text in [*letters[:-1], "这是读心术。"]], metrics=["named"])[0]
+    assert several.low < 1 / 16 < several.high and "wilson" in several.signature
+
+
+def test_intervals_of_a_rare_share_hold_it_as_often_as_they_say():
+    draws = np.random.default_rng(0).random((1000, 100)) < 0.06
+    bounds = [resampling.intervals([Statistics.share_of(draw)], 1)[0] for draw in draws]
+    assert 0.93 <= np.mean([low <= 0.06 <= high for low, high in bounds]) <= 0.97
+
+
 def test_values_that_never_vary_have_an_interval_without_width():
     assert resampling.intervals([Statistics.mean([3.0, 3.0, 3.0])]) == [(3, 3)]
 
