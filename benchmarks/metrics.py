@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -212,7 +213,7 @@ def _held(population: dict[str, Statistics], trials: int, items: int) -> dict[st
     held = dict.fromkeys(population, 0)
     for trial in range(trials):
         drawn = generator.integers(0, size, items)
-        samples = [Statistics(s.rows[drawn], s.formula) for s in population.values()]
+        samples = [replace(s, rows=s.rows[drawn]) for s in population.values()]
         bounds = resampling.intervals(samples, 1000, seed=trial)
         for (name, whole), (low, high) in zip(population.items(), bounds, strict=True):
             held[name] += low <= whole.value <= high
