@@ -298,9 +298,12 @@ def _glibc(function: str, *arguments: int) -> None:
 # ------------------------------------------------------------------------------------------- writing
 
 
+PACKABLE = (torch.bfloat16, torch.float32)
+
+
 @contextlib.contextmanager
 def packed(model: nn.Module) -> Iterator[None]:
-    """Inside, plain bf16 linear layers on a CPU multiply a copy of their weights in the kernel's own order (oneDNN's).
+    """Inside, plain linear layers on a CPU multiply a copy of their weights in the kernel's own order (oneDNN's).
 
     Gemma's norms scale by a copy of their weights too. The sums are the same, added up in another order. No gradients;
     other layers and devices are left alone.
@@ -312,7 +315,7 @@ def packed(model: nn.Module) -> Iterator[None]:
             continue
         if type(layer) is Gemma3RMSNorm:
             forwards[layer] = partial(_packed_norm, _scale(layer), layer.eps)
-        elif type(layer) is nn.Linear and weight.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():
+        elif type(layer) is nn.Linear and weight.dtype in PACKABLE and torch.backends.mkldnn.is_available():
             weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 16)  # for about that many rows
             forwards[layer] = partial(_packed_forward, weight, layer.bias)
     before = {layer: vars(layer).get("forward") for layer in forwards}  # `fuse` may have put one there

@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 from cbtlib import CbtError, agreement
 from cbtlib.answers import json_reply
 from cbtlib.metrics import outcomes
-from cbtlib.resampling import Statistics, bca, bootstrap, intervals
+from cbtlib.resampling import Statistics, bootstrap, difference, intervals
 
 RUBRICS = {
     "en": """\
@@ -210,10 +210,9 @@ def analyse(given: Sequence[Verdict], resamples: int = 1000, seed: int = 0) -> A
     drawn = bootstrap([rates[system] for system in ranked], resamples, seed)
     neighbours = []
     for index, (better, worse) in enumerate(pairwise(ranked)):
-        difference = rates[better].value - rates[worse].value
-        leave_out = rates[better].jackknife - rates[worse].jackknife
-        low, high = bca(drawn[:, index] - drawn[:, index + 1], difference, leave_out)
-        neighbours.append((better, worse, difference, low, high, bool(low > 0)))
+        low, high = difference(rates[better], rates[worse], drawn[:, index : index + 2])
+        apart = rates[better].value - rates[worse].value
+        neighbours.append((better, worse, apart, low, high, bool(low > 0)))
     shares = [Statistics(first), Statistics(same), Statistics(again)]
     bounds_of = intervals(shares, resamples, seed=seed)
     first_wins, consistency, self_consistency = (

@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cbtlib import CbtError, formats, gates, surface
-from cbtlib.resampling import Statistics, bca, bootstrap, check, holm, intervals, randomisation
+from cbtlib.resampling import Statistics, bootstrap, check, difference, holm, intervals, paired_shares, randomisation
 from cbtlib.surface import References, Texts
 
 Hypotheses = Sequence[str | Sequence[str]]  # for each item a text, or the texts of several samples
@@ -311,7 +311,7 @@ def compare(
         raise CbtError(f"there is no system {base!r} to compare with; the systems are {', '.join(systems)}")
     pairs = [(one, base) for one in systems if one != base] if base else [(b, a) for a, b in combinations(systems, 2)]
     gate = leak_gate(training, [*sources, *(text for one in references for text in one if text)], allow_leak)
-    made = f"{gate}|paired|ci:{confidence:g}-bca-{resamples}|p:randomisation-{resamples}|seed:{seed}"
+    test = f"p:randomisation-{resamples}|seed:{seed}"
     measured = {
         system: measure(texts, references, metrics=metrics, sources=sources, normalise=normalise)
         for system, texts in systems.items()
@@ -323,11 +323,12 @@ def compare(
         for one, two in pairs:
             n = len(systems[one])
             p = randomisation(statistics[one], statistics[two], resamples, seed)
-            difference = statistics[one].value - statistics[two].value
-            jackknife = statistics[one].jackknife - statistics[two].jackknife
-            low, high = bca(values[one] - values[two], difference, jackknife, confidence) if n > 1 else (np.nan, np.nan)
-            signature = f"{metric}|{measured[one][metric][1]}|{made}"
-            differences.append(Difference(metric, one, two, difference, low, high, p, p, n, signature))
+            apart = statistics[one].value - statistics[two].value
+            drawn = np.stack([values[one], values[two]], axis=1)
+            low, high = difference(statistics[one], statistics[two], drawn, confidence)
+            how = "agresti-min" if paired_shares(statistics[one], statistics[two]) else f"bca-{resamples}"
+            signature = f"{metric}|{measured[one][metric][1]}|{gate}|paired|ci:{confidence:g}-{how}|{test}"
+            differences.append(Difference(metric, one, two, apart, low, high, p, p, n, signature))
     return family(differences)
 
 
@@ -411,7 +412,7 @@ def _text(text: Any, what: str) -> None:
         found = "missing (None)" if text is None else f"a {type(text).__name__}, not a text"
         raise CbtError(f"{what} is {found}; count it as an outcome and leave the item out")
     try:
-        text.encode()
+        text.encode("utf-32-le")  # the fastest that refuses half a character
     except UnicodeEncodeError as error:
         half = f"half a character ({text[error.start]!r})"
         raise CbtError(

@@ -10,7 +10,9 @@ Notable choices:
 - METEOR sorts each pair by itself, on keys of 32 bits where they fit: there NumPy sorts with the processor's vectors.
 """
 
+import functools
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,11 +35,66 @@ class Tokens:
     lengths: Ints
 
 
-def characters(texts: Sequence[str]) -> Tokens:
-    """Every text as its code points, white space left out (as chrF does)."""
-    texts = ["".join(text.split()) for text in texts]
-    points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
-    return Tokens(points, np.array([len(text) for text in texts], np.int64))
+def characters(texts: Sequence[str], lower: bool = False) -> Tokens:
+    """Every text as its code points, white space left out (as chrF does); in lower case (as METEOR does) if asked."""
+    if lower:  # of two letters the lower case is more than one character, or depends on the neighbours
+        texts = [text.lower() if "İ" in text or "Σ" in text else text for text in texts]
+    found = [Tokens(np.zeros(0, np.uint32), np.zeros(0, np.int64))]
+    for ids, lengths in _points(texts):
+        ids = _letters(lower)[ids]
+        spaces = np.flatnonzero(ids == SPACE)
+        lengths -= np.bincount(_owners(lengths, spaces), minlength=len(lengths))
+        found.append(Tokens(np.delete(ids, spaces), lengths))
+    return Tokens(np.concatenate([one.ids for one in found]), np.concatenate([one.lengths for one in found]))
+
+
+def occurrences(texts: Sequence[str], sought: str) -> Ints:
+    """How many characters of each text are among those of `sought`, (n,); fast where few are."""
+    member = _class(sought)
+    found = [np.zeros(0, np.int64)]
+    for ids, lengths in _points(texts):
+        found.append(np.bincount(_owners(lengths, np.flatnonzero(member[ids])), minlength=len(lengths)))
+    return np.concatenate(found)
+
+
+TOGETHER = 64
+"""Texts whose code points are looked at together: so few stay in the processor's cache."""
+
+
+def _points(texts: Sequence[str]) -> Iterator[tuple[NDArray[np.uint32], Ints]]:
+    """The code points of some texts, end to end, and the texts' lengths; then of the next."""
+    for start in range(0, len(texts), TOGETHER):
+        some = texts[start : start + TOGETHER]
+        joined = "".join(some).encode("utf-32-le", "surrogatepass")
+        yield np.frombuffer(joined, np.uint32), np.array([len(text) for text in some], np.int64)
+
+
+def _owners(lengths: Ints, places: Ints) -> Ints:
+    """To which text each place belongs, where texts of these lengths lie end to end."""
+    return np.searchsorted(np.cumsum(lengths), places, "right")
+
+
+@functools.cache
+def _class(sought: str) -> NDArray[np.bool_]:
+    """Whether each code point is one of these characters."""
+    member = np.zeros(sys.maxunicode + 1, bool)
+    member[[ord(character) for character in sought]] = True
+    return member
+
+
+SPACE = 2**32 - 1  # no code point
+
+
+@functools.cache
+def _letters(lower: bool) -> NDArray[np.uint32]:
+    """What every code point counts as: itself or its lower case, and SPACE for white space."""
+    every = "".join(map(chr, range(sys.maxunicode + 1)))
+    spaces = [place for place, character in enumerate(every[: 2**16]) if character.isspace()]
+    if lower:
+        every = every.replace("İ", "i").lower()  # each is one character now
+    letters = np.frombuffer(every.encode("utf-32-le", "surrogatepass"), np.uint32).copy()
+    letters[spaces] = SPACE
+    return letters
 
 
 @dataclass(frozen=True, slots=True)

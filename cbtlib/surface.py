@@ -150,10 +150,10 @@ def meteor(texts: Texts, unit: Literal["character", "word"]) -> Statistics:
     vocabulary = _vocabulary()
 
     def tokens(side: Sequence[str | None]) -> overlap.Tokens:
-        lowered = [(text or "").lower() for text in side]
-        return (
-            overlap.characters(lowered) if unit == "character" else _numbered([words(t) for t in lowered], vocabulary)
-        )
+        given = [text or "" for text in side]
+        if unit == "character":
+            return overlap.characters(given, lower=True)
+        return _numbered([words(text.lower()) for text in given], vocabulary)
 
     hypotheses = tokens(texts.hypotheses)
     best = np.zeros(len(texts.hypotheses))
@@ -205,9 +205,12 @@ def copied(texts: Texts) -> Statistics:
     return Statistics.mean(values)
 
 
+HAN = re.compile("[\u4e00-\u9fff]")
+
+
 @cache
-def _scripts() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Han characters; and those of them that Taiwan's Big5 has and the mainland's GB 2312 has not."""
+def _traditional_only() -> str:
+    """Han characters that Taiwan's Big5 has and the mainland's GB 2312 has not."""
 
     def encodes(character: str, charset: str) -> bool:
         try:
@@ -216,16 +219,14 @@ def _scripts() -> tuple[re.Pattern[str], re.Pattern[str]]:
             return False
 
     han = "".join(map(chr, range(0x4E00, 0xA000)))
-    only = "".join(one for one in han if encodes(one, "big5") and not encodes(one, "gb2312"))
-    return re.compile("[\u4e00-\u9fff]"), re.compile(f"[{only}]")
+    return "".join(one for one in han if encodes(one, "big5") and not encodes(one, "gb2312"))
 
 
 def traditional(texts: Sequence[str | None]) -> int:
     """How many texts are in traditional characters: a tenth or more of their Han characters are no simplified ones."""
-    han, only = _scripts()
-    # most texts have no such character, and to find none is much cheaper than to count
-    some = [text for text in texts if text and only.search(text)]
-    return sum(len(han.findall(text)) <= 10 * len(only.findall(text)) for text in some)
+    given = [text or "" for text in texts]
+    only = overlap.occurrences(given, _traditional_only())
+    return sum(len(HAN.findall(given[index])) <= 10 * only[index] for index in np.flatnonzero(only))
 
 
 def _grams(text: str, order: int = 4) -> list[str]:

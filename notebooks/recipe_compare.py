@@ -118,14 +118,14 @@ page.table("outcomes", counts, caption=f"Outcomes; both models answered {len(sha
 # %%
 texts = {name: [answers[name][item][1] for item in shared] for name in systems}
 covered = {name: structure.coverage(texts[name]) for name in systems}
-apart = covered["cbt"].astype(float) - covered["baseline"].astype(float)
-columns = [resampling.Statistics.mean(apart[part]) for part in corpus.PARTS]
-bounds = resampling.intervals(columns, resamples, seed=seed)
-forest = pd.DataFrame(bounds, index=list(corpus.PARTS), columns=["low", "high"])
-forest.insert(0, "difference", [one.value for one in columns])
+forest = pd.DataFrame(index=list(corpus.PARTS), columns=["difference", "low", "high"], dtype=float)
+for part in corpus.PARTS:
+    one, two = (resampling.Statistics.share_of(covered[name][part]) for name in ("cbt", "baseline"))
+    drawn = resampling.bootstrap([one, two], resamples, seed)
+    forest.loc[part] = one.value - two.value, *resampling.difference(one, two, drawn)
 for part, row in forest.iterrows():
-    bound = {"low": min(row.low, row.difference), "high": max(row.high, row.difference)} if np.isfinite(row.low) else {}
-    page.number(f"part_{part}", row.difference, n=len(shared), what=f"share with {part}, cbt minus baseline", **bound)
+    what = f"share with {part}, cbt minus baseline"
+    page.number(f"part_{part}", row.difference, low=row.low, high=row.high, n=len(shared), what=what)
 clear = [part for part, row in forest.iterrows() if row.low > 0 or row.high < 0]
 
 # %% [markdown]

@@ -245,7 +245,7 @@ for axis, (measure, row) in zip(axes, means.iterrows(), strict=True):
     axis.set(yticks=[0], yticklabels=[measure], ylim=(-1, 1), xlim=(-0.05 * row.max() - 0.02, 1.1 * row.max() + 0.05))
 figures.headline(figure, f"{len(nearer)} of {len(means)} measures moved towards your answers")
 axes[-1].legend(loc="upper center", bbox_to_anchor=(0.4, -0.9), ncols=3, frameon=False)
-page.number("nearer", len(nearer), n=len(means), what="measures that tuning brought nearer to your answers")
+page.count("nearer", len(nearer), len(means), what="measures that tuning brought nearer to your answers")
 figures.show(
     figure, page, "shape", data=means,
     alt=f"{len(means)} measures before and after tuning and in your answers; nearer to yours: {', '.join(nearer)}.",

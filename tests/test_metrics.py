@@ -137,6 +137,22 @@ def test_meteor_is_nltks_where_keys_need_more_than_32_bits():
     assert ours == pytest.approx([nltks_meteor(list(one), list(two)), 0.5], abs=1e-12)
 
 
+@relaxed
+@given(st.lists(st.text(max_size=20) | TEXT | st.text("ΑΣςσİiI \u3000\x00\x1c\ud800"), max_size=5), st.booleans())
+@example(["ΟΔΟΣ ΟΔΟΣ", "İ", "", "Σ"], True)
+def test_characters_are_those_of_the_text_without_white_space(texts, lower):
+    found = overlap.characters(texts, lower)
+    expected = ["".join((text.lower() if lower else text).split()) for text in texts]
+    assert found.ids.tolist() == [ord(character) for text in expected for character in text]
+    assert found.lengths.tolist() == [len(text) for text in expected]
+
+
+def test_more_texts_than_are_looked_at_together_keep_their_own_characters():
+    texts = ["好 坏" * (number % 7) for number in range(3 * overlap.TOGETHER + 5)]
+    assert overlap.characters(texts).lengths.tolist() == [2 * (number % 7) for number in range(len(texts))]
+    assert overlap.occurrences(texts, "坏 ").tolist() == [2 * (number % 7) for number in range(len(texts))]
+
+
 def test_counting_in_many_batches_changes_nothing(monkeypatch):
     texts = Texts(["我很累", "好的好的", "不是这样", ""] * 5, [["我累了", "好", "这样不是的", "空"] * 5])
     whole = [surface.bleu(texts).rows, surface.chrf(texts).rows, surface.meteor(texts, "character").rows]
@@ -374,6 +390,43 @@ def test_intervals_of_a_rare_share_hold_it_as_often_as_they_say():
     draws = np.random.default_rng(0).random((1000, 100)) < 0.06
     bounds = [resampling.intervals([Statistics.share_of(draw)], 1)[0] for draw in draws]
     assert 0.93 <= np.mean([low <= 0.06 <= high for low, high in bounds]) <= 0.97
+
+
+def test_a_difference_on_which_every_item_agrees_is_not_certain():
+    """Of twelve letters each of one system names a distortion and none of the other: another pair may be otherwise."""
+    named, plain = ["这是读心术。"] * 12, ["你已经很努力了。"] * 12
+    rows = metrics.compare({"a": named, "b": plain, "c": list(plain)}, base="b", metrics=["named"])
+    for row, value in zip(rows, (1, 0), strict=True):
+        assert row.value == value and row.high - row.low > 0.15 and row.low <= value <= row.high
+        assert "|ci:0.95-agresti-min|p:" in row.signature
+    assert rows[0].low > 0.5 and rows[1].low < 0 < rows[1].high
+
+
+def test_the_interval_of_two_shares_is_agresti_and_mins():
+    one, two = np.repeat([1, 1, 0, 0], [7, 21, 9, 3]), np.repeat([1, 0, 1, 0], [7, 21, 9, 3])
+    gained, lost = 21.5 / 42, 9.5 / 42
+    half = 1.959963985 * np.sqrt((gained + lost - (gained - lost) ** 2) / 42)
+    found = resampling.difference(Statistics.share_of(one), Statistics.share_of(two), np.zeros((1, 2)))
+    assert found == pytest.approx((gained - lost - half, gained - lost + half))
+
+
+@relaxed
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60))
+def test_the_difference_of_two_shares_lies_in_its_interval(rows):
+    one, two = (Statistics.share_of(side) for side in zip(*rows, strict=True))
+    low, high = resampling.difference(one, two, np.zeros((1, 2)))
+    assert -1 <= low <= one.value - two.value <= high <= 1 and high > low
+
+
+def test_intervals_of_differences_of_shares_hold_them_as_often_as_they_say():
+    for both, first, second in ((0.3, 0.1, 0.05), (0.02, 0.03, 0.01), (0.5, 0.25, 0.05), (0.02, 0.06, 0.02)):
+        kinds = np.random.default_rng(0).choice(4, (2000, 100), p=[both, first, second, 1 - both - first - second])
+        held = 0
+        for kind in kinds:
+            one, two = Statistics.share_of(kind <= 1), Statistics.share_of((kind == 0) | (kind == 2))
+            low, high = resampling.difference(one, two, np.zeros((1, 2)))
+            held += low <= first - second <= high
+        assert 0.93 <= held / len(kinds) <= 0.97
 
 
 def test_values_that_never_vary_have_an_interval_without_width():
