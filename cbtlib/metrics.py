@@ -371,22 +371,20 @@ def _checked(
     for several in (references, sources, *references):
         _several(several)
     owners = [item for item, texts in enumerate(samples) for _ in texts]
-    for item, hypotheses in enumerate(samples, 1):
-        for hypothesis in hypotheses:
-            _text(hypothesis, f"hypothesis of item {item}")
+    hypotheses = [text for texts in samples for text in texts]
+    _sound("hypothesis", [item + 1 for item in owners], hypotheses)
     sides: dict[str, Sequence[str | None]] = {"source": sources}
     sides |= {f"reference {number}": one for number, one in enumerate(references, 1)}
     for side, texts in sides.items():
         if len(texts) != len(samples) and not (side == "source" and not texts):
             raise CbtError(f"{len(samples)} hypotheses, but {len(texts)} of {side}: every item needs one of each")
-        for item, text in enumerate(texts, 1):
-            if text is None and side.startswith("reference"):
-                continue
-            _text(text, f"{side} of item {item}")
-            if side.startswith("reference") and not (text or "").strip():
+        given = {item: text for item, text in enumerate(texts, 1) if text is not None or side == "source"}
+        _sound(side, list(given), list(given.values()))
+        for item, text in given.items():
+            if side != "source" and not (text or "").strip():
                 raise CbtError(f"{side} of item {item} is empty; give its text, or None when this set has none")
-    for item, given in enumerate(zip(*references, strict=True), 1):
-        if all(text is None for text in given):
+    for item, sets in enumerate(zip(*references, strict=True), 1):
+        if all(text is None for text in sets):
             raise CbtError(f"item {item} has no reference in any set; leave the item out")
     converters = [formats.converter(form) for form in normalise]
 
@@ -396,7 +394,7 @@ def _checked(
         return list(texts)
 
     return Texts(
-        fold([text for texts in samples for text in texts]),
+        fold(hypotheses),
         [fold([one[item] for item in owners]) for one in references],
         fold([sources[item] for item in owners]) if sources else (),
     )
@@ -407,12 +405,21 @@ def _several(texts: Any) -> None:
         raise CbtError("a list of texts was expected, one for each item, and a single text was given; put it in a list")
 
 
+def _sound(side: str, items: Sequence[int], texts: Sequence[Any]) -> None:
+    """CbtError for the first text of a side that is none, or holds half a character."""
+    try:
+        "".join(texts).encode("utf-32-le")  # all at once: seldom is one unsound
+    except (TypeError, UnicodeEncodeError):
+        for item, text in zip(items, texts, strict=True):
+            _text(text, f"{side} of item {item}")
+
+
 def _text(text: Any, what: str) -> None:
     if not isinstance(text, str):
         found = "missing (None)" if text is None else f"a {type(text).__name__}, not a text"
         raise CbtError(f"{what} is {found}; count it as an outcome and leave the item out")
     try:
-        text.encode("utf-32-le")  # the fastest that refuses half a character
+        text.encode()
     except UnicodeEncodeError as error:
         half = f"half a character ({text[error.start]!r})"
         raise CbtError(

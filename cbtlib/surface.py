@@ -205,7 +205,7 @@ def copied(texts: Texts) -> Statistics:
     return Statistics.mean(values)
 
 
-HAN = re.compile("[\u4e00-\u9fff]")
+_HAN = re.compile("[\u4e00-\u9fff]")
 
 
 @cache
@@ -226,7 +226,7 @@ def traditional(texts: Sequence[str | None]) -> int:
     """How many texts are in traditional characters: a tenth or more of their Han characters are no simplified ones."""
     given = [text or "" for text in texts]
     only = overlap.occurrences(given, _traditional_only())
-    return sum(len(HAN.findall(given[index])) <= 10 * only[index] for index in np.flatnonzero(only))
+    return sum(len(_HAN.findall(given[index])) <= 10 * only[index] for index in np.flatnonzero(only))
 
 
 def _grams(text: str, order: int = 4) -> list[str]:
