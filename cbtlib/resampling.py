@@ -167,20 +167,26 @@ def difference(one: Statistics, two: Statistics, drawn: Floats, confidence: floa
     Expanded BCa; Agresti and Min's for two shares. (NaN, NaN) when there is only one item.
     """
     check(confidence=confidence)
-    if (items := _items([one, two])) < 2:
+    if _items([one, two]) < 2:
         return np.nan, np.nan
-    if not paired_shares(one, two):
-        return bca(drawn[:, 0] - drawn[:, 1], one.value - two.value, one.jackknife - two.jackknife, confidence)
-    # half an item more of each kind: what both have, neither, only `one`, only `two`
-    gained, lost = ((a.rows[:, 0] > b.rows[:, 0]).sum() + 0.5 for a, b in ((one, two), (two, one)))
-    middle, spread = (gained - lost) / (items + 2), (gained + lost) / (items + 2)
-    half = ndtri(0.5 + confidence / 2) * np.sqrt((spread - middle**2) / (items + 2))
-    return float(max(-1.0, middle - half)), float(min(1.0, middle + half))
+    if paired_shares(one, two):
+        return share_difference(one, two, confidence)
+    return bca(drawn[:, 0] - drawn[:, 1], one.value - two.value, one.jackknife - two.jackknife, confidence)
 
 
 def paired_shares(one: Statistics, two: Statistics) -> bool:
     """Whether `difference` has two shares of whole items to compare."""
     return one.method == two.method == "wilson"
+
+
+def share_difference(one: Statistics, two: Statistics, confidence: float = 0.95) -> tuple[float, float]:
+    """Agresti and Min's interval of the difference of two shares of the same items; nothing is resampled."""
+    items = _items([one, two])
+    # half an item more of each kind: what both have, neither, only `one`, only `two`
+    gained, lost = ((a.rows[:, 0] > b.rows[:, 0]).sum() + 0.5 for a, b in ((one, two), (two, one)))
+    middle, spread = (gained - lost) / (items + 2), (gained + lost) / (items + 2)
+    half = ndtri(0.5 + confidence / 2) * np.sqrt((spread - middle**2) / (items + 2))
+    return float(max(-1.0, middle - half)), float(min(1.0, middle + half))
 
 
 def randomisation(one: Statistics, two: Statistics, trials: int = 1000, seed: int = 0) -> float:

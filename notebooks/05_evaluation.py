@@ -50,7 +50,7 @@ from cbtlib import (
 
 # %% [markdown]
 # The defaults below are the embedded profile. Sampling is the expensive part, so it runs on a part of the test posts:
-# as many as three minutes of two cores carry, given that the tuned model answers each of them three times.
+# as many as a few minutes of two cores carry, given that the tuned model answers each of them three times.
 
 # %% tags=["parameters"]
 profile: str = "embedded"  # which profile made this page

@@ -121,8 +121,7 @@ covered = {name: structure.coverage(texts[name]) for name in systems}
 forest = pd.DataFrame(index=list(corpus.PARTS), columns=["difference", "low", "high"], dtype=float)
 for part in corpus.PARTS:
     one, two = (resampling.Statistics.share_of(covered[name][part]) for name in ("cbt", "baseline"))
-    drawn = resampling.bootstrap([one, two], resamples, seed)
-    forest.loc[part] = one.value - two.value, *resampling.difference(one, two, drawn)
+    forest.loc[part] = one.value - two.value, *resampling.share_difference(one, two)
 for part, row in forest.iterrows():
     what = f"share with {part}, cbt minus baseline"
     page.number(f"part_{part}", row.difference, low=row.low, high=row.high, n=len(shared), what=what)
