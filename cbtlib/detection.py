@@ -7,6 +7,7 @@ Notable choices
   second is NaN where no type has as many.
 - A type that no post has is listed without an F1 (NaN) and is in no macro average: there was nothing to find. What is
   called so falsely still counts in `micro`. Without any positive at all there is a CbtError.
+- Where each call of a type is right, or none, no resample differs: then its F1 has an interval made from Wilson's.
 - An interval whose resamples leave a value undefined (no positive drawn, none predicted) counts that value as 0, as
   scikit-learn's zero_division does.
 """
@@ -19,6 +20,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cbtlib import CbtError
+from cbtlib.prevalence import wilson
 from cbtlib.resampling import Statistics, bootstrap, interval
 
 Bools = NDArray[np.bool_]
@@ -63,13 +65,15 @@ def evaluate(
     statistics["macro, supported"] = _macro(truth[:, :-1], found[:, :-1], kept.astype(float))
     statistics["weighted"] = _macro(truth[:, :-1], found[:, :-1], support[:-1].astype(float))
     draws = bootstrap(list(statistics.values()), resamples, seed)
-    hits, called = (truth & found).sum(0), found.sum(0)
+    hits, called, either = (truth & found).sum(0), found.sum(0), (truth | found).sum(0)
     rows = []
     for k, (name, statistic) in enumerate(statistics.items()):
         low, high = interval(draws[:, k])
         row = {"type": name, "f1": statistic.value, "low": low, "high": high}
         if name in columns:
             j = columns.index(name)
+            if low == high and either[j]:
+                row["low"], row["high"] = _sure(hits[j], either[j])
             row |= {"support": support[j], "precision": _part(hits[j], called[j]), "recall": _part(hits[j], support[j])}
         rows.append(row)
     table = pd.DataFrame(rows).set_index("type")
@@ -152,6 +156,15 @@ def calibration_error(gold: ArrayLike, scores: ArrayLike, bins: int = 10) -> flo
 def _f1(truth: Bools, found: Bools) -> Statistics:
     hits = 2.0 * (truth & found).sum(1)
     return Statistics(np.stack([hits, truth.sum(1) + found.sum(1)], 1).astype(float), _ratio)
+
+
+def _sure(hits: int, either: int) -> tuple[float, float]:
+    """Bounds of a type's F1 where each call is right, or none: eight right of eight are no certainty.
+
+    F1 = 2h / (1 + h) for the share h of hits among the posts that have the type or are called it; h has Wilson's.
+    """
+    low, high = (float(2 * h / (1 + h)) for h in wilson(hits, either))
+    return low, high
 
 
 def _ratio(sums: Floats) -> Floats:

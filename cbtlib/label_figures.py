@@ -285,7 +285,7 @@ def lengths(labelled: Labelled, resamples: int = 1000, seed: int = 0) -> Drawn:
     axis.boxplot(list(groups.values()), tick_labels=[f"{k}\nn = {len(row)}" for k, row in groups.items()])
     axis.set(xlabel=f"labels in one of the {labelled.what}", ylabel="characters")
     told = f"ρ = {rho:.2f} ({low:.2f} to {high:.2f})"
-    seen = "More labels, longer texts" if low > 0 else "More labels, shorter texts" if high < 0 else "No relation shows"
+    seen = "More labels, longer texts" if low > 0 else "More labels, shorter texts" if high < 0 else "No trend shows"
     axis.set_title(f"{seen}: {told}")
     table = pd.DataFrame({k: {"n": len(row), "median": np.median(row)} for k, row in groups.items()}).T
     table = table.rename_axis("labels").assign(rho=rho, low=min(low, rho), high=max(high, rho))

@@ -251,7 +251,7 @@ def claims(profile: str, results: str = "results") -> pd.DataFrame:
                 "paper": f"{row['value']} {row['unit']}".strip() if row["value"] else "blank",
                 "source": row["source"],
                 "status": row["status"],
-                "rerun": _interval(run) if run else "",
+                "rerun": ("gain " * row["compare"].startswith("above:") + _interval(run)) if run else "",
                 "verdict": judged,
                 "why": why,
             }

@@ -5,6 +5,7 @@ Notable choices:
   than its rows one by one. A row that has ended leaves its batch; `generate` would carry it to the end of the longest.
 - Temperature, nucleus (Holtzman et al. 2020, arXiv 1904.09751) and a mild repetition penalty, since a small base model
   loops under greedy decoding. A text that did not end by itself says so: it is cut off, not an answer.
+- A prompt that is answered several times is read once.
 - Keys and values have room for the tokens to come (`Room`). transformers' cache copies all of them for each new token.
 - The draw looks at the 256 likeliest tokens. `generate` sorts the whole vocabulary and draws from it all: a third of a
   small model's step on a CPU.
@@ -154,8 +155,10 @@ def decode(
     Rows are tokens of a prompt, each with its dice; `choose` is made by `chooser`.
     """
     width = max(map(len, rows))
-    text = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=model.device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
+    prompts = list(dict.fromkeys(map(tuple, rows)))
+    owner = torch.tensor([prompts.index(tuple(row)) for row in rows], device=model.device)
+    text = torch.tensor([[pad] * (width - len(one)) + [*one] for one in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts], device=model.device)
     padded = not mask.all()  # the model masks what is to come by itself
     cache = DynamicCache(config=model.config)
     roomy = (DynamicLayer, DynamicSlidingWindowLayer)
@@ -169,6 +172,9 @@ def decode(
             input_ids=text[:, read:], attention_mask=mask if padded else None, position_ids=places,
             past_key_values=cache, logits_to_keep=1,
         ).logits[:, -1]  # fmt: skip
+        if not read and len(prompts) < len(rows):
+            text, mask, logits = text[owner], mask[owner], logits[owner]
+            cache.reorder_cache(owner)
         read = text.shape[1]
         said = text.where(mask.bool(), text[:, -1:])  # padding is no text, and may be the end mark
         text = torch.cat([text, choose(said, logits, [dice[at] for at in going])[:, None]], dim=1)

@@ -82,7 +82,7 @@ dev = corpus.load_split("dev")[: dev_records or None]
 config = training.PROFILES[profile]
 config = replace(config, model=model or config.model, template=template or config.template)
 steps = max_steps or config.max_steps or math.ceil(config.epochs * len(rows) / config.batch_size / config.accumulation)
-config = replace(config, max_steps=steps, evaluate_every=max(1, steps // 3), keep=4)
+config = replace(config, max_steps=steps, evaluate_every=math.ceil(steps / 3), keep=3)
 page.number("train_records", len(rows), what="training records at hand")
 page.number("dev_records", len(dev), what="dev records watched")
 pd.Series({"training records": len(rows), "dev records": len(dev), "model": config.model})

@@ -88,8 +88,8 @@ worked = {
 }
 
 # %% [markdown]
-# Marked is every character that stands in a pair of characters which the reference has too: all that these metrics have
-# to go on.
+# Marked is every character that stands in a pair of characters which the reference has too: most of what these metrics
+# have to go on. Single characters in common, marked or not, count a little.
 
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "How the marks are made"}
@@ -172,8 +172,8 @@ f"{len(leaks)} leaks among {2 * len(test)} test texts and {len(train)} training 
 #
 # A score of 25 says nothing by itself. Three **floors** show what no skill at all earns: sending the post back, sending
 # one generic letter to everybody, and sending each person the letter written to somebody else. The **ceiling** is a
-# second letter by another hand to the same post, where the corpus has one: no metric can ask for more than two good
-# writers have in common.
+# second letter to the same post, where the corpus has one, written from the same brief and, like the first, by a
+# language model: no metric can ask for more than two such letters have in common.
 
 # %%
 places = np.linspace(0, len(test) - 1, min(items or len(test), len(test))).round().astype(int)
@@ -436,13 +436,14 @@ above = [
 page.number("floors_above", len(above), n=len(panels), what="measures that rank some floor above the tuned model")
 ranks = "The tuned model has no ok reply to hold against a floor."
 if "LoRA-tuned" in scores:
-    ranks = f"By {len(above)} of {len(panels)} measures some floor stands above the tuned model"
+    ranks = f"In the means, some floor stands above the tuned model by {len(above)} of {len(panels)} measures"
     ranks += f" ({'; '.join(above)})." if above else "."
 Markdown(ranks)
 
 # %% [markdown]
-# Look where *another's letter* stands. A letter of the same corpus, sent to the wrong person, has the right words, the
-# right length and all five parts. What it lacks is that person, and overlap with one reference hardly sees that.
+# Look where *another's letter* stands, beside the second letter to the same post. A letter of the same corpus, sent to
+# the wrong person, has the right length and all five parts: *CBT parts* does not notice. Overlap with one reference
+# does. A model that writes to this person, and not just in this form, has to leave another's letter behind.
 #
 # Each value has its signature. The closed table has the tuned model's, or those of the first floor where the model has
 # no ok reply.
@@ -520,7 +521,7 @@ for axis, metric in zip(axes.flat, tested, strict=False):
         axis.plot([one["low"], one["high"]], [place, place], color=color, linewidth=2)
         axis.plot(one["value"], place, "o", color=color, markerfacecolor=filled)
     axis.set(title=panels[metric], yticks=range(len(rivals)), yticklabels=rivals)
-    axis.locator_params(axis="x", nbins=4)
+    axis.locator_params(axis="x", nbins=2 if metric == "bertscore" else 4)
 axes[0, 0].set_ylim(len(rivals) - 0.5, -0.5)
 figure.supxlabel("LoRA-tuned minus rival", fontsize="medium")
 figures.headline(figure, told)
@@ -643,11 +644,11 @@ page.save()
 # {cite:p}`koehn2004,riezler2005`; what the bootstrap can and cannot do with few items {cite:p}`hesterberg2015`.
 
 # %% [markdown]
-# Did tuning help? What this run knows, with 95% intervals, of likeness to one reference and of parts, and of nothing
-# that a reader would feel:
+# Did tuning help? What this run knows of likeness to one reference and of parts, and of nothing that a reader would
+# feel. The gains have 95% intervals; the means, which a floor may lead by chance, have none.
 
 # %%
-Markdown(f"{verdict} {ranks}")
+Markdown(f"{verdict} {ranks} {told}.")
 
 # %% [markdown]
 # ## Exercises

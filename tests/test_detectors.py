@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import f1_score, roc_auc_score
+from statsmodels.stats.proportion import proportion_confint
 
 from cbtlib import (
     CbtError,
@@ -295,6 +296,18 @@ def test_a_type_that_no_post_has_is_no_zero_and_no_labels_at_all_is_a_sentence()
     assert table.loc["macro", "f1"] == pytest.approx(table.loc["labelling", "f1"])
     with pytest.raises(CbtError, match="no post has a gold label"):
         detection.evaluate(gold & False, found, TYPES)
+
+
+def test_eight_right_calls_of_eight_are_no_certainty_and_eight_wrong_ones_neither():
+    gold = np.zeros((60, 2), bool)
+    gold[:8] = True
+    found = gold.copy()
+    found[:8, 1] = False
+    table = detection.evaluate(gold, found, TYPES).table
+    low, high = (2 * h / (1 + h) for h in proportion_confint(8, 8, method="wilson"))
+    assert (table.loc["labelling", "low"], table.loc["labelling", "high"]) == (pytest.approx(low), 1.0)
+    low, high = (2 * h / (1 + h) for h in proportion_confint(0, 8, method="wilson"))
+    assert (table.loc["mind_reading", "low"], table.loc["mind_reading", "high"]) == (0.0, pytest.approx(high))
 
 
 def test_the_paired_difference_of_a_detector_with_itself_is_nothing():
