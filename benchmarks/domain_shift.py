@@ -46,8 +46,9 @@ def main() -> None:
                 "tested on": names[tested],
                 "posts": sum(found.outcomes[args.detector].values()),
             }
-            row["labels"] = "yes or no" if "cogdis" in (learnt, tested) else "eleven types"
-            for average in ("any", "macro"):
+            one = "cogdis" in (learnt, tested)
+            row["labels"] = "yes or no" if one else "eleven types"
+            for average in ("any",) if one else ("any", "macro"):  # a mean over one label is no other figure
                 row |= {f"{average} {key}": round(float(table.loc[average, key]), 4) for key in ("f1", "low", "high")}
             row["copies"] = found.copies
             rows.append(row)

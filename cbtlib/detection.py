@@ -182,7 +182,7 @@ def _macro(truth: Bools, found: Bools, weights: Floats) -> Statistics:
 
 
 def _part(count: int, total: int) -> float:
-    return float(count / total) if total else 0.0
+    return float(count / total) if total else np.nan  # of nothing there is no share
 
 
 def _with_any(labels: Bools) -> Bools:

@@ -221,7 +221,7 @@ def train(
     detector = Detector(
         kind, columns, by_sentence, model, tuple(layers), average, counts, thresholds=np.full(len(columns), 0.5)
     )
-    fold = np.random.default_rng(seed).permutation(np.arange(len(posts)) % FOLDS)
+    fold = _folds(gold, min(members, FOLDS) if kind == "lora" else FOLDS, seed)
     task = _Task(texts, units, target, fold, epochs, members, seed)
     unseen = np.stack([_worst(_HEADS[name].fit(detector, task), units) for name in KINDS[kind]])
     detector.checksum = _checksum(detector)
@@ -236,6 +236,20 @@ def train(
         own = best_thresholds(gold[known, width:], scores[:, width:])
         detector.thresholds = np.concatenate([np.repeat(pooled, width), own])
     return detector
+
+
+def _folds(gold: Bools, calibrated: int, seed: int) -> NDArray[np.int64]:
+    """A fold for each post, drawn until every part that something is fitted on has each label, and posts without it.
+
+    The heads are fitted on all folds but one, the combination on the first `calibrated`.
+    """
+    generator = np.random.default_rng(seed)
+    for _ in range(1000):
+        fold = generator.permutation(np.arange(len(gold)) % FOLDS)
+        parts = [gold[part] for part in (fold < calibrated, *(fold != k for k in range(FOLDS)))]
+        if all(part.any(0).all() and not part.all(0).any() for part in parts):
+            return fold
+    raise CbtError(f"{len(gold)} posts are too few to see each label, and its absence, in {FOLDS} folds: add posts")
 
 
 def best_thresholds(gold: Bools, scores: Floats) -> Floats:
@@ -408,7 +422,7 @@ def hidden_states(texts: Sequence[str], units: Units, model: str, layers: Sequen
     if not layers or not all(1 <= layer <= len(base.layers) for layer in layers):
         raise CbtError(f"{model} has layers 1 to {len(base.layers)}, and {list(layers)} were asked for")
     base.layers, base.norm = base.layers[: max(layers)], torch.nn.Identity()
-    coded = tokenizer(list(texts), return_offsets_mapping=True, truncation=True, max_length=1024)
+    coded = endpoint.with_offsets(tokenizer, texts)
     order = sorted(range(len(texts)), key=lambda i: -len(coded["input_ids"][i]))
     means: list[list[Floats]] = [[] for _ in texts]
     while order:

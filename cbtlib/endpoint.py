@@ -23,7 +23,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,24 @@ def padded(longest: int) -> int:
     that an eighth of a training step, and those kernels kept most of a gigabyte.
     """
     return -(-longest // 32) * 32
+
+
+LONGEST = 8192  # tokens of a text that is read whole
+
+
+def with_offsets(tokenizer: Any, texts: Sequence[str]) -> Any:
+    """Tokens of texts and where each stands. Nothing is cut off: what is not read would get numbers all the same.
+
+    Raises CbtError for a text of more than LONGEST tokens.
+    """
+    coded = tokenizer(list(texts), return_offsets_mapping=True)
+    for number, tokens in enumerate(coded["input_ids"], 1):
+        if len(tokens) > LONGEST:
+            raise CbtError(
+                f"text {number} of {len(texts)} has {len(tokens):,} tokens, and at most {LONGEST:,} are read: cut it "
+                f"into posts, or take it out ({texts[number - 1][:20]!r}…)"
+            )
+    return coded
 
 
 def _source(model: str, trimmed: bool) -> str:

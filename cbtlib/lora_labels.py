@@ -29,7 +29,6 @@ RANK, ALPHA = 16, 32
 RATE, HEAD_RATE = 4e-4, 2e-3  # peak learning rates of adapter and head; linear warm-up and decay
 WARMUP = 0.1  # share of the steps
 BATCH = 16  # texts
-LONGEST = 1024  # tokens; what stands beyond is not read
 
 
 class Network(nn.Module):
@@ -60,7 +59,7 @@ class Network(nn.Module):
         return {name: weight for name, weight in self.named_parameters() if weight.requires_grad}
 
     def forward(self, texts: Sequence[str], units: Units) -> Tensor:
-        coded = self.tokenizer(list(texts), return_offsets_mapping=True, truncation=True, max_length=LONGEST)
+        coded = endpoint.with_offsets(self.tokenizer, texts)
         width = endpoint.padded(max(map(len, coded["input_ids"])))
         ids = torch.full((len(texts), width), self.tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)

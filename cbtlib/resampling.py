@@ -133,6 +133,8 @@ def bca(values: Floats, estimate: float, jackknife: Floats, confidence: float = 
     # a resample's spread is too small by (n - 1) / n, and its quantiles are the normal's where Student's are due
     reach = stdtrit(n - 1, np.array([(1 - confidence) / 2, (1 + confidence) / 2])) * np.sqrt(n / (n - 1))
     shift = bias + reach
+    if (acceleration * shift >= 1).any():  # there the correction turns round: so few items bear no such confidence
+        return np.nan, np.nan
     low, high = np.quantile(values, ndtr(bias + shift / (1 - acceleration * shift)))
     return float(low), float(high)
 

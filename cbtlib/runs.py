@@ -77,6 +77,7 @@ def identity(rows: list[Row], dev_rows: list[Row], config: Any) -> dict[str, Any
         name: hashlib.sha256(json.dumps([[r.post, r.answer_text] for r in part]).encode()).hexdigest()
         for name, part in (("train", rows), ("dev", dev_rows))
     }
+    data["weights"] = endpoint.checksum(config.model)  # a name says little: the files behind it can change
     run = {
         "config": asdict(config),
         "data": data,

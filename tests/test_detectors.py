@@ -210,6 +210,39 @@ def test_texts_are_read_once_by_all_folds_and_say_the_same(monkeypatch):
         assert np.array_equal(detectors._states(texts, units, "smoke", [2]), plain)
 
 
+def test_a_sentence_far_into_a_long_text_is_read_and_a_text_without_end_is_refused(monkeypatch):
+    text = "".join(f"今天是第{n}天，下雨。" for n in range(300))
+    (units,) = detectors.cut([text], by_sentence=True)
+    for read in (
+        detectors.hidden_states([text], [units], "smoke", [2]),
+        lora_labels.logits([text], [units], [lora_labels.fit(["a", "b"], [[(0, 1)]] * 2, ONE, "smoke", 1, 0)], "smoke"),
+    ):
+        assert len(np.unique(read, axis=0)) > 290, "each sentence has a state of its own"
+    monkeypatch.setattr(endpoint, "LONGEST", 1000)
+    with pytest.raises(CbtError, match=r"text 2 of 2 has .* tokens, and at most 1,000 are read: cut it into posts"):
+        detectors.hidden_states(["短", text], [[(0, 1)], units], "smoke", [2])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_part_that_is_fitted_on_has_each_label_however_rare(seed):
+    gold = np.zeros((60, 3), bool)
+    gold[:5, 0], gold[5:60, 1], gold[::2, 2] = True, True, True
+    fold = detectors._folds(gold, 2, seed)
+    assert sorted(np.bincount(fold)) == [12] * 5
+    for part in (fold < 2, *(fold != k for k in range(5))):
+        assert gold[part].any(0).all() and not gold[part].all(0).any()
+
+
+def test_labels_that_no_folds_can_spread_are_a_sentence():
+    gold = np.zeros((60, 1), bool)
+    gold[0] = True
+    with pytest.raises(CbtError, match="60 posts are too few to see each label"):
+        detectors._folds(gold, 2, 0)
+
+
+ONE = np.array([[True], [False]])
+
+
 def test_lora_learns_what_the_units_show():
     texts = ["aaaa", "bbbb"] * 16
     target = np.array([[text == "aaaa"] for text in texts])

@@ -368,6 +368,14 @@ def test_intervals_of_many_items_are_scipys_bca(seed):
     assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.1 * np.std(values) / 20)
 
 
+def test_four_items_bear_no_confidence_of_999_in_1000():
+    """The correction for skewness would turn round, to an interval that leaves its value out."""
+    ((low, high),) = resampling.intervals([Statistics.mean([0, 0, 0, 1.5])], 1000, 0.999)
+    assert np.isnan([low, high]).all()
+    ((low, high),) = resampling.intervals([Statistics.mean([0, 0, 0, 1.5])], 1000, 0.95)
+    assert low <= 0.375 <= high
+
+
 def test_intervals_of_twelve_items_still_cover():
     generator = np.random.default_rng(0)
     held = 0

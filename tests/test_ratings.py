@@ -384,12 +384,26 @@ def test_intervals_of_means_cover_what_other_posts_and_other_raters_would_have_s
 def test_a_missing_rating_is_left_out_and_counted():
     table = simulated()
     gone = table["rater"].eq("r1") & table["item"].isin(["q1", "q2"]) & table["system"].eq("tuned")
-    analysis = ratings.analyse(table[~gone], resamples=200)
+    analysis = ratings.analyse(table.assign(score=table["score"].astype(float).mask(gone)), resamples=200)
     row = analysis.means.set_index("system").loc["tuned"]
     assert row["missing"] == 2 and row["mean"] == table[table["system"].eq("tuned") & ~gone]["score"].mean()
     assert any("2 of 240 ratings are missing" in note for note in analysis.notes)
-    blanks = table.assign(score=table["score"].astype(float).mask(gone))
-    pd.testing.assert_frame_equal(ratings.analyse(blanks, resamples=200).means, analysis.means)
+    absent = ratings.analyse(table[~gone], resamples=200).means  # nobody asked for these
+    assert (absent["missing"] == 0).all()
+    pd.testing.assert_frame_equal(absent.drop(columns="missing"), analysis.means.drop(columns="missing"))
+
+
+def test_raters_who_share_out_the_posts_miss_nothing():
+    table = simulated()
+    shared = table[table["rater"].isin(["r1", "r2"]) & (table["rater"].eq("r1") == table["item"].isin(["q1", "q2"]))]
+    assert (ratings.analyse(shared, resamples=50).means["missing"] == 0).all()
+
+
+def test_raters_who_contradict_each_other_on_every_post_have_no_certain_mean():
+    rows = [("r1", "q1", 0), ("r1", "q2", 2), ("r2", "q1", 2), ("r2", "q2", 0)]
+    table = pd.DataFrame(rows, columns=["rater", "item", "score"]).assign(system="tuned", criterion="relevance")
+    (mean,) = ratings.analyse(table, resamples=50).means.to_dict("records")
+    assert mean["mean"] == 1 and np.isnan([mean["low"], mean["high"]]).all()
 
 
 def test_a_post_that_one_system_did_not_answer_costs_it_no_interval():
@@ -409,11 +423,11 @@ def test_a_harsh_rater_is_seen_as_harsh():
 
 def test_ratings_that_are_all_the_same_have_means_no_alpha_and_no_difference():
     analysis = ratings.analyse(simulated().assign(score=1), resamples=50)
-    assert (analysis.means[["mean", "low", "high"]] == 1).all(axis=None)
+    assert (analysis.means["mean"] == 1).all() and analysis.means[["low", "high"]].isna().all(axis=None)
     values = analysis.agreement.set_index("coefficient")["value"]
     assert values["Gwet's AC2 (quadratic)"] == 1 and values.drop("Gwet's AC2 (quadratic)").isna().all()
     (row,) = analysis.differences.to_dict("records")
-    assert (row["value"], row["low"], row["high"], row["p_holm"]) == (0, 0, 0, 1)
+    assert (row["value"], row["p_holm"]) == (0, 1) and np.isnan([row["low"], row["high"]]).all()
     assert any("the scores never vary" in note for note in analysis.notes)
 
 

@@ -24,12 +24,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import AutoPeftModelForCausalLM
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 from typer.testing import CliRunner
 
-from cbtlib import ROOT, CbtError, cli, endpoint, fused, planning, runs, sampling, templates, training
+from cbtlib import ROOT, CbtError, cli, embedded, endpoint, fused, planning, runs, sampling, templates, training
 from cbtlib.templates import IGNORED
 
 PROMPTABLE = ("gemma", "llama-chinese", "alpaca-chinese", "chat")
@@ -430,6 +430,19 @@ def test_two_processes_in_one_folder_are_one_too_many(tmp_path, monkeypatch):
         first = training.train(ROWS, DEV, replace(CONFIG, max_steps=1), tmp_path)
     assert refused == [f"another process is training in {tmp_path}: wait for it, or take another folder"] * 2
     assert first.adapter.exists() and not list(tmp_path.rglob("*.part"))
+
+
+def test_a_model_folder_whose_weights_were_exchanged_makes_another_run(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(embedded.model_dir("smoke"), folder)
+    config = replace(CONFIG, model=str(folder))
+    before = runs.identity(ROWS, DEV, config)
+    assert before == runs.identity(ROWS, DEV, config)
+    weights = load_file(folder / "model.safetensors")
+    name = min(weights)
+    save_file({**weights, name: weights[name] + 1}, folder / "model.safetensors", {"format": "pt"})
+    after = runs.identity(ROWS, DEV, config)
+    assert after["hash"] != before["hash"] and after["config"] == before["config"]
 
 
 def test_a_curve_that_a_kill_cut_is_written_anew(finished, tmp_path):
