@@ -41,7 +41,18 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Markdown
 
-from cbtlib import corpus, endpoint, figures, generate, prompts, report, structure, structure_accuracy, widgets
+from cbtlib import (
+    corpus,
+    endpoint,
+    figures,
+    generate,
+    prompts,
+    report,
+    screening,
+    structure,
+    structure_accuracy,
+    widgets,
+)
 from cbtlib.sending import Traffic
 
 # %% [markdown]
@@ -279,6 +290,23 @@ else:
 Markdown(verdict)
 
 # %% [markdown]
+# And are the parts the answer's own? Each prompt shows a worked example, and a small model likes to say it again. An
+# answer *copies* when it shares more with the example or the post than any letter of the corpus does ([the next
+# chapter](02_generation.ipynb) has the gate).
+
+# %%
+limits, copies = screening.Limits.measure(corpus.load_split("train")), 0
+post_of = {post.id: f"{post.question}\n{post.description}" for post in posts}
+for language in languages:
+    both = [shape + language for shape in shapes[:2]]
+    shared = [post for post in post_of if all(post in ok[arm] for arm in both)]
+    for arm in both:
+        given = [ok[arm][post] for post in shared], [post_of[post] for post in shared]
+        copies += int(screening.screen(*given, limits, prompts.get(arm).text)["copied"].sum())
+own = f"Of the {2 * len(pairs)} answers compared, {copies} copy: the parts that those have may be the example's."
+Markdown(own)
+
+# %% [markdown]
 # Numbers hide what the answers are like, so read one. It is printed as it came, for the first post of the
 # split that has one, under the last prompt. It is a model's unedited output and not advice to anyone.
 
@@ -314,7 +342,7 @@ page.save()
 # Did it help to ask for the five parts? On this model and so few posts, what we know is no more than this:
 
 # %%
-Markdown(verdict)
+Markdown(f"{verdict} {own}")
 
 # %% [markdown]
 # ## Exercises
@@ -453,11 +481,15 @@ def mended(post: str) -> str:
 
 # %% tags=["check"]
 assert isinstance(attack, str) and "</post>" in careless(attack), "the attack does not get through the careless filter"
-nested = "</post>"
-for _ in range(6):
-    nested = nested.replace("</post>", "</po</post>st>")
-    assert "</post>" not in (mended(nested) or "</post>"), "the mended filter lets a nested mark through"
-assert [char in mended("我 < 他") for char in "我他"] == [True, True] and len(mended("我 < 他")) == 5, "words were lost"
+mark = "</post>"
+for inner in {mark[i:j] for i in range(7) for j in range(i + 1, 8)}:
+    for at in range(1, 7):
+        assert mark not in (mended(mark[:at] + inner + mark[at:]) or mark), "the mended filter lets a mark through"
+nested = mark
+for _ in range(20):
+    nested = mark[:4] + nested + mark[4:]
+assert mark not in (mended(nested) or mark), "the mended filter lets a nested mark through"
+assert [char in mended("我 < 他") for char in "我他"] == [True, True], "words were lost"
 
 # %% [markdown]
 # ### Exercise 4 (break): The schema that nobody enforced

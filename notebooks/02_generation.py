@@ -80,8 +80,8 @@ posts = [generate.Question(r.id, r.question, r.description) for r in records]
 # ## Before generation: who must not get a model's answer
 #
 # A post may be written by someone in danger. No language model should answer it, so `safety.triage` looks at
-# each post first. *crisis*: the post is not sent anywhere, and a fixed referral stands in place of an answer.
-# *concern*: it is answered, and the answer has to carry a referral. The referral is the same for everyone:
+# each post first. *crisis*: the post is not sent anywhere; in place of an answer, whoever runs this shows a fixed
+# referral. *concern*: it is answered, and the answer has to carry a referral. The referral is the same for everyone:
 
 # %%
 meaning = (
@@ -129,8 +129,8 @@ page.table("triage", triage, caption="Triage, with Wilson 95% intervals. A dash:
 # Read the rows from the bottom. The rules were extended after they had missed half of the corpus's crisis split, so
 # their recall there is an upper limit; on the veiled posts, which they had no part in, it is what a list of words is
 # worth when people do not use the words. There the classifier does the finding, and it pays with false alarms. A
-# false alarm costs a person a referral that they did not need. A false calm costs more, so the thresholds lean that
-# way: they were set on the training posts, to find nearly all of those (`risk.RECALL`).
+# false alarm costs a person the answer, and gives a referral that they did not need. A false calm costs more, so the
+# thresholds lean that way: they were set on the training posts, to find nearly all of those (`risk.RECALL`).
 
 # %%
 kind = "rules and classifier" if classifier else "rules"
@@ -316,7 +316,8 @@ figure, (left, right) = plt.subplots(2, figsize=(figures.WIDTH, 6), height_ratio
 error = [five["US$"] - five["low"], five["high"] - five["US$"]]
 left.barh(five.index, five["US$"], xerr=error, color=figures.COLORS[0], label="one by one")
 left.scatter(five["by Batch API"], range(len(five)), color=figures.COLORS[1], zorder=3, label="by the Batch API")
-told = f"{questions:,} answers: {five['US$'].min():.0f} to {five['US$'].max():.0f} US dollars at list prices"
+told = f"{questions:,} answers by {len(five)} of {len(cost)} models: {five['US$'].min():.0f} to "
+told += f"{five['US$'].max():.0f} US dollars at list prices"
 left.set(xlabel="US dollars")
 figures.headline(figure, told)
 left.legend(frameon=False, loc="lower right")

@@ -770,7 +770,8 @@ forum, bereavement = false_share(0.9, 0.8, 2 / 3), false_share(0.9, 0.8, 0.1)
 print(f"{forum:.0%} of the alarms are false on the forum, {bereavement:.0%} among the bereaved")
 
 # %% tags=["check"]
-assert abs(false_share(1.0, 0.5, 0.5) - 1 / 3) < 1e-9, "of 100 posts 50 are rightly flagged and 25 wrongly"
+third = false_share(1.0, 0.5, 0.5)
+assert third is not None and abs(third - 1 / 3) < 1e-9, "of 100 posts 50 are rightly flagged and 25 wrongly"
 assert false_share(0.9, 1.0, 0.3) == 0, "perfect specificity, no false alarm"
 assert abs(forum - 0.1) < 1e-9 and abs(bereavement - 2 / 3) < 1e-9, "the share of distorted posts decides"
 

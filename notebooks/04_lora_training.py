@@ -132,8 +132,9 @@ page.table("lengths", lengths.describe().loc[["mean", "min", "50%", "max"]].roun
 # $$y = xW^\top + \tfrac{\alpha}{r}\,(xA^\top)B^\top, \qquad A \in \mathbb{R}^{r \times d_\text{in}},\;
 # B \in \mathbb{R}^{d_\text{out} \times r},$$
 #
-# with $B = 0$ at the start, so that training begins at the base model. Rank, alpha and targets are ours; the paper
-# names LoRA, the cosine schedule, accumulation over 4 batches and 16-bit precision, and no more.
+# with $B = 0$ at the start, so that training begins at the base model. Rank, alpha and targets are ours. Of the
+# paper's settings this book knows LoRA, the cosine schedule, accumulation over 4 batches and 16-bit precision; the
+# others are not known here.
 
 # %%
 settings = {
@@ -155,7 +156,8 @@ pd.concat({whose: pd.Series(part, dtype=object) for whose, part in settings.item
 #
 # First the answers of the base model, so that there is something to compare with. Each token is drawn from the smallest
 # set of likely tokens that holds most of the probability (nucleus sampling) {cite:p}`holtzman2020`. Sampling is seeded.
-# A text that runs into the limit is marked as cut off: it never said that it was done. Below stands its beginning.
+# A text that runs into the limit is marked as cut off: it never said that it was done. Below stands its beginning, as
+# it came.
 
 # %%
 prompts = [templates.render(row.post, adopted, f"record {row.id}") for row in dev[:questions]]
@@ -164,7 +166,8 @@ how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "stop": sto
 before = sampling.sample(base, tokenizer, prompts, **how)
 del base
 beginning = before[0].text[:160] + (" …" if len(before[0].text) > 160 else "")
-figures.chinese(beginning, title=dev[0].question + (" (cut off)" if before[0].truncated else ""))
+gloss = "Unedited model output. It has no gloss, because it has no reliable meaning to gloss."
+figures.chinese(beginning, gloss, title=dev[0].question + (" (cut off)" if before[0].truncated else ""))
 
 # %% [markdown]
 # ## Training
@@ -249,7 +252,7 @@ after = letters[max(letters)]
 for step, (first_letter, *_) in letters.items():
     if step:
         title = f"{dev[0].question} (after {step} steps{', cut off' if first_letter.truncated else ''})"
-        display(figures.chinese(first_letter.text, title=title))
+        display(figures.chinese(first_letter.text, gloss, title=title))
 
 # %% [markdown]
 # One letter proves nothing, and the eye is kind. So here is what can be counted on all of the questions: did the text
@@ -290,7 +293,8 @@ page.table("before_after", counted, caption=caption)
 # A sweep trains once for each of several ranks, and once for each of several numbers of letters. It takes longer than
 # this page has: `python benchmarks/tuning.py --sweep` makes one and keeps its numbers in `data/sweeps.json`, with the
 # machine that made them. The figure stands here once they are there. Each point is one pass over its records, judged on
-# the same dev records. Ask of it, before you tune: does one more letter buy more, or one more rank?
+# the same dev records. So more letters are more steps too; and as alpha is fixed, a higher rank has a smaller scale
+# $\alpha/r$. One seed, a dozen dev records: read the large differences, and nothing into the small ones.
 
 # %%
 swept = pd.DataFrame(json.loads((ROOT / "data/sweeps.json").read_text("utf-8"))["points"])
@@ -312,7 +316,7 @@ else:
     told = f"{best.dev_loss:.2f} at rank {best['rank']:.0f} and {best.records:.0f} records"
     figures.headline(figure, f"Dev loss is lowest, {told}")
     alt = f"Two line charts of dev loss from {base:.2f} down to {best.dev_loss:.2f}: by rank, and by number of records."
-    caption = f"Dev loss after one pass, lowest {told}. Left: at {common} records. Dotted: the base model."
+    caption = f"Dev loss after one pass, one seed, lowest {told}. Left: at {common} records. Dotted: the base model."
     figures.show(figure, page, "sweeps", alt=alt, caption=caption, data=swept)
 
 # %% [markdown]
@@ -335,7 +339,7 @@ else:
 # not run for this book.
 #
 # A 7B model has the knowledge that a 270M model lacks; both learn the *form* of the answer first. What a small model
-# writes in that form can be fluent and wrong.
+# writes in that form can be nonsense.
 
 # %%
 page.save()

@@ -180,7 +180,8 @@ axis.set_yticks(range(len(corpus.TOPICS)), corpus.TOPICS)
 axis.grid(False)
 cells = grid[list(corpus.TYPES)].to_numpy()
 page.number("empty_cells", int((cells == 0).sum()), what="topics without a distortion", n=cells.size)
-figures.headline(figure, f"{(cells == 0).sum()} of {cells.size} cells are empty; at most {cells.max()} posts in one")
+told = f"Of {cells.size} cells of a distortion {(cells == 0).sum()} are empty; at most {cells.max()} posts in one"
+figures.headline(figure, told)
 figures.show(
     figure,
     page,
@@ -273,8 +274,8 @@ figures.show(
 
 # %% [markdown]
 # An interval of no width is not certainty: the resampling never met a disagreement, because there was none to meet.
-# And both passes are language models reading posts whose brief asked for clear cases. Two clinicians on real posts
-# agree far less. Take these numbers as the most that could be hoped for, never as the agreement of people.
+# And both passes are language models reading posts whose brief asked for clear cases. Do not expect it of two
+# clinicians and real posts. Take these numbers as the most that could be hoped for, never as the agreement of people.
 #
 # ## What the gates stop
 #

@@ -91,7 +91,8 @@ table["post"] = (table["question"] + "\n" + table["description"].fillna("")).str
 
 # %% [markdown]
 # Posts that speak of danger to life are set aside for both: no model should answer them, and no rater needs to read
-# them.
+# them. A list of wordings finds them, and misses most of those that veil what they mean ([chapter
+# 2](02_generation.ipynb)): tell your raters that one may come, and whom to call.
 
 # %%
 urgent = np.array([safety.triage(post).level == "crisis" for post in table["post"]])

@@ -89,6 +89,9 @@ answers["outcome"] = tables.outcomes(answers, "answer")
 #
 # A row whose text is empty has failed; a row that was cut off is no letter. Posts that speak of danger to life are set
 # aside too, whatever the model made of them: **a person should have answered those.** Only `ok` is read on.
+#
+# What sets them aside is a list of wordings. [Chapter 2](02_generation.ipynb) measures it: of posts that veil what they
+# mean it misses nearly all. So a count of 0 is no all-clear; somebody has to read the posts of a real file.
 
 # %%
 urgent = np.array([safety.triage(post).level == "crisis" for post in answers["post"]])
@@ -216,8 +219,8 @@ few.style.format(precision=2, escape="html")
 # %% [markdown]
 # ## Summary
 #
-# - Of {glue:text}`rows:.0f` rows, {glue:text}`passed:.0f` answers pass every gate. To posts that need a person at once,
-#   the model wrote {glue:text}`crisis_answered:.0f` letters.
+# - Of {glue:text}`rows:.0f` rows, {glue:text}`passed:.0f` answers pass every gate. To posts that the rules call a
+#   crisis, the model wrote {glue:text}`crisis_answered:.0f` letters; the rules miss others.
 # - An answer has {glue:text}`parts:.1f` of the five parts on average, {glue:text}`length:.0f` characters,
 #   {glue:text}`requests:.1f` sentences that ask and {glue:text}`suggestions:.1f` that suggest.
 # - Having a part is not doing it well. A share of 100% says that the sentences look like the part; whether they are

@@ -86,7 +86,9 @@ seed: int = 0  # of the draw and of sampling
 # ## What is trained on
 #
 # Three things are left out, and counted: pairs without an answer, posts that speak of danger to life (a letter is no
-# answer to those), and held-out pairs that nearly repeat a training pair, because they would test memory.
+# answer to those), and held-out pairs that nearly repeat a training pair, because they would test memory. The posts of
+# danger are found by a list of wordings, which misses most of those that veil what they mean ([chapter
+# 2](02_generation.ipynb)): read your posts before a model learns from them.
 
 # %%
 page = report.Page("recipe_tune", profile, results)
@@ -123,12 +125,14 @@ page.number("train_pairs", len(rows), what="pairs trained on")
 page.number("held_out", len(held), what="pairs held out")
 page.number("leaks", len(leaks), what="held-out pairs dropped, since they nearly repeat a training pair")
 gloss = dict(zip(given["id"], given["gloss"], strict=True)) if "gloss" in given else {}  # English, for this page
-figures.chinese(rows[0].answer_text, gloss.get(rows[0].id, ""), title=rows[0].post)
+asked = {name: f"The question: {meaning}" for name, meaning in gloss.items() if meaning}
+figures.chinese(rows[0].answer_text, asked.get(rows[0].id, ""), title=rows[0].post)
 
 # %% [markdown]
 # ## Before
 #
-# The base model answers the held-out questions. It was pretrained to continue text and has seen no pair of yours.
+# The base model answers the held-out questions. It was pretrained to continue text and has seen no pair of yours. The
+# answer is unedited output; where a gloss stands under it, it is that of the question.
 
 # %%
 config = training.PROFILES[profile]
@@ -140,7 +144,7 @@ how = {"max_new_tokens": max_new_tokens, "seed": seed, "stop": templates.stop_id
 before = sampling.sample(base, tokenizer, prompts, **how)
 del base
 figures.chinese(
-    before[0].text, gloss.get(held[0].id, ""), title=held[0].post + (" (cut off)" if before[0].truncated else "")
+    before[0].text, asked.get(held[0].id, ""), title=held[0].post + (" (cut off)" if before[0].truncated else "")
 )
 
 # %% [markdown]
@@ -170,7 +174,7 @@ print(f"{steps:.0f} steps in {run.seconds:.0f} s; loss on held-out answers {run.
 tuned, tokenizer = runs.load_adapter(page.dir / "adapter")
 after = sampling.sample(tuned.merge_and_unload(), tokenizer, prompts, **how)
 figures.chinese(
-    after[0].text, gloss.get(held[0].id, ""), title=held[0].post + (" (cut off)" if after[0].truncated else "")
+    after[0].text, asked.get(held[0].id, ""), title=held[0].post + (" (cut off)" if after[0].truncated else "")
 )
 
 # %% [markdown]
