@@ -156,7 +156,7 @@ def decode(
     """
     width = max(map(len, rows))
     prompts = list(dict.fromkeys(map(tuple, rows)))
-    owner = torch.tensor([prompts.index(tuple(row)) for row in rows], device=model.device)
+    owner: Any = torch.tensor([prompts.index(tuple(row)) for row in rows], device=model.device)
     text = torch.tensor([[pad] * (width - len(one)) + [*one] for one in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts], device=model.device)
     padded = not mask.all()  # the model masks what is to come by itself
