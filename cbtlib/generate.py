@@ -123,9 +123,10 @@ def generate(
         if not replay:
             job.claim(journal, endpoint)
         todo, crisis = plan(questions, job, journal, progress)
-        if replay and todo:
-            raise CbtError(_miss(todo, job, journal))
-        if todo:
+        if replay:  # a failed reply is one too
+            if absent := [question for question in todo if journal.reply(job.request(question).key) is None]:
+                raise CbtError(_miss(absent, job, journal))
+        elif todo:
             sender = Sender(journal, endpoint, traffic or Traffic(), job.judge, price, micro(budget), progress)
             stopped = sender.run(todo, job.request)
         return finish(questions, job, journal, price, endpoint, folder, crisis, stopped)
@@ -303,15 +304,15 @@ def plan(
     return todo, crisis
 
 
-def _miss(todo: list[Question], job: Job, journal: Journal) -> str:
+def _miss(absent: list[Question], job: Job, journal: Journal) -> str:
     recorded, wanted = journal.meta(), job.describe()
     changed = [
         f"{name}: {recorded.get(name)} there, {value} here"
         for name, value in wanted.items()
         if recorded.get(name) != value
     ]
-    why = "; ".join(changed) or "the questions themselves changed"
-    return f"{len(todo)} of the requests are not in {journal.path} (first: question {todo[0].id}); {why}"
+    why = "; ".join(changed) or "the questions changed, or that run stopped before them: give its own, or finish it"
+    return f"{journal.path} has no reply to {len(absent)} of the requests (first: question {absent[0].id}); {why}"
 
 
 def _unsendable(question: Question) -> str:

@@ -126,7 +126,7 @@ def test_a_replay_asks_nobody_and_needs_no_address_key_or_model(cbt, tmp_path, m
     made = [json.loads((tmp_path / name / "manifest.json").read_text("utf-8")) for name in ("out", "again")]
     assert made[0]["endpoint"] == made[1]["endpoint"]
     _, error = cbt("--replay", journal, "--temperature", "0.1", out="other", model=None)
-    assert "30 of the requests are not in" in error and "temperature" in error
+    assert "no reply to 30 of the requests" in error and "temperature" in error
 
 
 def test_the_batch_api_from_the_command_line(cbt):

@@ -537,11 +537,21 @@ def test_replay_needs_no_endpoint_and_a_changed_request_is_a_miss_that_says_so(t
         recorded = generate.run(posts(6), PROMPT, server, tmp_path / "a")
     replayed = generate.run(posts(6), PROMPT, server, tmp_path / "b", replay=tmp_path / "a" / "journal.sqlite")
     assert replayed == recorded
-    with pytest.raises(CbtError, match=r"6 of the requests are not in .*temperature"):
+    with pytest.raises(CbtError, match=r"no reply to 6 of the requests .*temperature"):
         journal = tmp_path / "a" / "journal.sqlite"
         generate.run(posts(6), PROMPT, server, tmp_path / "c", replay=journal, sampling=Sampling(temperature=0.1))
     with pytest.raises(CbtError, match="no journal"):
         generate.run(posts(6), PROMPT, server, tmp_path / "c", replay=tmp_path / "none.sqlite")
+
+
+def test_a_replay_repeats_what_failed_and_says_what_has_no_reply(tmp_path):
+    with faults.serve(lambda key, attempt: "server_error" if int(key[0], 16) % 2 else "ok") as server:
+        recorded = generate.run(posts(12), PROMPT, server, tmp_path / "a", traffic=replace(QUICK, attempts=1))
+    assert {answer.outcome for answer in recorded} == {"ok", "failed"}
+    journal = tmp_path / "a" / "journal.sqlite"
+    assert generate.run(posts(12), PROMPT, server, tmp_path / "b", replay=journal) == recorded
+    with pytest.raises(CbtError, match=r"no reply to 1 of .*: question q12\); the questions changed, or that run"):
+        generate.run(posts(13), PROMPT, server, tmp_path / "b", replay=journal)
 
 
 def test_shards_share_the_work_without_overlap_and_merging_twice_changes_nothing(tmp_path):
