@@ -10,14 +10,13 @@ Notable choices:
 
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cbtlib import CbtError
-from cbtlib.corpus import PARTS, no_repeats
+from cbtlib.corpus import PARTS
 from cbtlib.questions import Question
 
 Outcome = Literal["ok", "refused", "unparsed", "truncated", "filtered", "failed", "crisis"]
@@ -44,14 +43,6 @@ class Answer:
 
 
 _FIELDS = tuple(field.name for field in fields(Answer))
-
-
-def json_reply(text: str) -> Any:
-    """The JSON of a reply, which may stand in a code fence; ValueError when it is none or a key stands twice."""
-    try:
-        return json.loads(re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text), object_pairs_hook=no_repeats)
-    except RecursionError as error:
-        raise ValueError(str(error)) from None
 
 
 def to_line(answer: Answer) -> str:

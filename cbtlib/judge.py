@@ -31,8 +31,8 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from cbtlib import CbtError, agreement
-from cbtlib.answers import json_reply
 from cbtlib.metrics import outcomes
+from cbtlib.prompts import json_reply
 from cbtlib.resampling import Statistics, bootstrap, difference, intervals
 
 RUBRICS = {

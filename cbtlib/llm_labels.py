@@ -22,8 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbtlib import distortions, generate
-from cbtlib.answers import json_reply
-from cbtlib.prompts import Prompt
+from cbtlib.prompts import Prompt, json_reply
 from cbtlib.questions import Question
 
 Floats = NDArray[np.float64]

@@ -112,6 +112,7 @@ def test_parse_keeps_the_order_of_the_parts_and_takes_a_code_fence():
         (json.dumps(dict.fromkeys(corpus.PARTS, " ")), "validation"),
         (json.dumps(dict.fromkeys(corpus.PARTS, "x") | {"note": "y"}), "note"),
         (json.dumps({part: ["x"] for part in corpus.PARTS}), "validation"),
+        (json.dumps(dict.fromkeys(corpus.PARTS, "x"))[:-1] + ', "challenge": "y"}', "'challenge' stands twice"),
     ],
 )
 def test_anything_but_the_five_parts_is_refused_with_a_reason(reply, reason):

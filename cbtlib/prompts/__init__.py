@@ -17,13 +17,14 @@ Notable choices:
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cbtlib import CbtError
-from cbtlib.corpus import PARTS
+from cbtlib.corpus import PARTS, no_repeats
 
 HERE = Path(__file__).parent
 FENCE = ("<post>", "</post>")
@@ -89,10 +90,13 @@ def as_data(text: str) -> str:
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")  # half a character beyond U+FFFF: an emoji that an endpoint cut in two, say
 
 
-def load_json(text: str) -> Any:
-    """The JSON of an endpoint, a model or a file; ValueError for what is none. Half a character becomes U+FFFD."""
+def load_json(text: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """The JSON of an endpoint, a model or a file; ValueError for what is none. Half a character becomes U+FFFD.
+
+    `pairs` makes an object of keys and values (`json`'s object_pairs_hook).
+    """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=pairs)
         if _HALF.search(text):
             plain = json.dumps(value, ensure_ascii=False)
             value = json.loads(plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
@@ -101,15 +105,20 @@ def load_json(text: str) -> Any:
     return value
 
 
-def parse(text: str) -> dict[str, str]:
-    """The five parts of a JSON answer, in order; ValueError says what is wrong with anything else.
+def json_reply(text: str) -> Any:
+    """The JSON of a model's reply; ValueError when it is none or a key stands twice: two answers are no answer.
 
-    A Markdown code fence around the object is allowed, because many models add one whatever they are told.
+    A Markdown code fence around it is allowed, because many models add one whatever they are told.
     """
     if "```" in text:
         text = re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text)
+    return load_json(text, no_repeats)
+
+
+def parse(text: str) -> dict[str, str]:
+    """The five parts of a JSON answer, in order; ValueError says what is wrong with anything else."""
     try:
-        value = load_json(text)
+        value = json_reply(text)
     except ValueError as error:
         raise ValueError(f"not JSON ({error})") from None
     if not isinstance(value, dict):
