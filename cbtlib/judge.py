@@ -149,14 +149,14 @@ def verdicts(
         replies = (answers[system][blank.item][1] for system in (blank.first, blank.second))
         messages = _messages(RUBRICS[language], posts[blank.item], *replies)
         words = json.dumps([judge, messages, blank.repeat], ensure_ascii=False)
-        key = hashlib.sha256(words.encode()).hexdigest()[:20]
+        key = hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()[:20]
         if key in known:
             return replace(blank, **known[key])
         found = _verdict(blank, messages, ask)
         if journal and found.outcome != "failed":
             line = {"key": key, "outcome": found.outcome, "better": found.better, "detail": found.detail}
             with lock, journal.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(json.dumps(line) + "\n")  # in ASCII: half a character of a reply can be written too
         return found
 
     with ThreadPoolExecutor(workers) as pool:
@@ -279,9 +279,10 @@ def _read(journal: Path | None) -> dict[str, dict[str, Any]]:
     if journal is None:
         return {}
     journal.parent.mkdir(parents=True, exist_ok=True)
-    text = journal.read_text("utf-8") if journal.exists() else ""
+    text = journal.read_text("utf-8", errors="replace") if journal.exists() else ""  # a kill may cut a character too
     if text and not text.endswith("\n"):
-        journal.write_text(text + "\n", "utf-8")
+        with journal.open("a", encoding="utf-8") as file:
+            file.write("\n")
     known = {}
     for line in text.split("\n"):
         try:

@@ -123,6 +123,25 @@ def test_what_was_judged_is_not_asked_again_but_what_failed_is(tmp_path):
     assert len(asked) == 120 + failed + 1 + 4, "another text is another question"
 
 
+def test_half_a_character_in_a_reply_or_at_the_end_of_the_journal_costs_no_other_verdict(tmp_path):
+    journal, asked = tmp_path / "verdicts.jsonl", []
+    half = {**ANSWERS, "mid": dict(ANSWERS["mid"], q0=("ok", "中\ud83d"))}
+
+    def ask(messages, schema):
+        asked.append(1)
+        return "说不准\ud83d" if len(asked) == 1 else '{"better": "tie"}'
+
+    first = run(ask, half, journal=journal, workers=1)
+    assert [v.outcome for v in first] == ["unparsed"] + ["ok"] * 119 and first[0].detail == "说不准\ud83d"
+    with journal.open("ab") as file:
+        file.write('{"key": "0", "outcome": "unparsed", "better": null, "detail": "说'.encode()[:-1])
+    for _ in range(2):
+        assert run(lambda messages, schema: pytest.fail("all of it is there"), half, journal=journal) == first
+    journal.write_bytes(journal.read_bytes().split(b"\n", 1)[1])
+    again = run(ask, half, journal=journal)
+    assert len(asked) == 121 and {v.outcome for v in again} == {"ok"}, "a line that is gone is asked for again"
+
+
 def test_asking_again_shows_whether_the_judge_agrees_with_itself():
     assert np.isnan(judge.analyse(run(fair)).self_consistency[0])
     steady = judge.analyse(run(fair, repeats=3))
