@@ -325,9 +325,24 @@ def _unsendable(question: Question) -> str:
 
 # ---------------------------------------------------------------- replies
 
+# A warm letter says sorry too, and that its reader cannot sleep. A refusal is what the writer cannot do (我), or help
+# that cannot be given. Far from the apology it has to be a verb of helping: 我无法想象 (I cannot imagine) is sympathy.
+_SORRY = r"我?(?:很|非常|十分)?(?:抱歉|对不起|遗憾)"
+_WE = r"我(?:们|(?:作为|是)[^。你您]{1,12})?"
+_CANNOT = r"(?:实在|真的|确实|恐怕|可能|暂时|目前|现在|也|还|都)*(?:无法|不能|没有?办法|没法|不便)"
+_HELP = (
+    r"(?:直接|继续|再)?(?:(?:就|对|为|给|向|与|和)[^，。]{1,8})?(?:提供|给出|给予|回答|回应|回复|解答|协助|帮助|帮忙|帮到"
+    r"|满足|处理|讨论|谈论|评论|评价|判断|诊断|发表|参与|生成|写|完成|继续)"
+)
+_WHAT = (
+    r"(?:(?:这|此|该|[你您]的)[个类种些]?(?:问题|请求|要求|内容|话题)"
+    r"|(?:根据|按照|由于|出于|这?超出)[^。你您他她]{0,6}(?:政策|规定|规则|准则|安全|限制|原因|范围)[，,]?)?"
+)
 _REFUSAL = re.compile(
-    r"^\W*(?:(?:很|非常|十分)?(?:抱歉|对不起|遗憾)[，,。]?[^。]{0,12}(?:无法|不能|没办法|不便)|我(?:无法|不能)(?:为你|为您|就此|就这个|提供|回答|协助|继续)"
-    r"|作为(?:一个|一名)?(?:AI|人工智能|语言模型)|I(?:'|’)?m sorry|I (?:can(?:no|')t|am unable)|As an AI)",
+    rf"^\W*(?:{_SORRY}\W?(?:但是?|不过)?我{_CANNOT}(?!想象|体会|感|陪在|抱)|{_SORRY}[^。]{{0,30}}{_WE}{_CANNOT}{_HELP}"
+    rf"|{_SORRY}\W?{_WHAT}{_CANNOT}{_HELP}|我(?:无法|不能)(?:为你|为您|就此|就这个|提供|回答|协助|继续)"
+    rf"|(?:{_SORRY}\W?)?作为(?:一[个名款])? ?(?:AI|人工智能|大?语言模型) ?(?:大?语言)?(?:模型|助手|系统)?"
+    r"(?:[，,。…]|我|无法|不能|$)|I(?:'|’)?m sorry|I (?:can(?:no|')t|am unable)|As an AI)",
     re.IGNORECASE,
 )
 _FILTER_CODES = ("content_filter", "content_policy", "data_inspection", "sensitive", "content management policy")

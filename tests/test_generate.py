@@ -743,6 +743,67 @@ def test_a_warm_letter_that_says_sorry_is_not_a_refusal():
     assert generate.classify(200, body, prompts.get("five_parts"))[0] == "ok"
 
 
+WARM = """
+很抱歉听到你最近一直无法入睡，这一定很累。
+对不起，听到你不能见孩子我很难过。
+作为AI时代的打工人，你的焦虑很正常。
+很遗憾，你没办法改变过去，但可以改变看法。
+很抱歉你这阵子不能回家过年，换谁都会失落。
+抱歉让你一个人扛了这么久，说不出口的委屈无法用一句话讲完。
+对不起，我知道这些话不能马上让你好受。
+很遗憾这次考研没能如愿，可一次考试不能定义你。
+非常抱歉听到奶奶走了，你无法赶回去送她，心里一定很痛。
+很抱歉听到这些，我无法想象你是怎么熬过来的。
+很遗憾，朋友不能理解你的处境，这让你更孤单。
+对不起，这些年家里无法提供支持，你已经尽力了。
+很遗憾你们不能继续走下去，难过是自然的。
+很抱歉，我们不能选择出身，但可以选择怎么走下去。
+很抱歉，这个问题让你无法安心工作，我们一起看看。
+作为AI行业的新人，你担心被替代并不奇怪。
+作为人工智能专业的学生，你把自己逼得太紧了。
+我不能说我完全懂你，但我愿意听你讲。
+"""
+REFUSALS = """
+很抱歉，我无法提供帮助。
+抱歉，我不能回答这个问题。
+对不起，无法协助。
+抱歉，暂时无法为您提供这方面的建议。
+很抱歉，您的请求无法满足。
+非常抱歉，这个问题我不便评论，但我无法继续。
+我很抱歉，但我不能参与这样的对话。
+很抱歉，我目前没办法处理这样的内容。
+很抱歉听到你正在经历这样的痛苦，但我无法提供你需要的帮助，请联系专业人士。
+对不起，我也没法替你做这件事。
+很遗憾，我不能就这个话题给出意见。
+抱歉，不便回答。
+抱歉，我们不能回答此类问题。
+很抱歉，我是一个AI，无法提供心理咨询服务。
+对不起，根据规定不能讨论该话题。
+抱歉，这超出了我的能力范围，无法回答。
+很抱歉，作为AI，我不能感知情绪。
+我无法为您提供心理治疗。
+我不能协助这个请求。
+作为AI，我无法感受情绪。
+作为一个AI语言模型，我没有个人经历。
+作为一名人工智能助手，我不能做诊断。
+作为一个 AI 助手，我建议你咨询医生。
+作为语言模型我无法评判。
+I'm sorry, but I can't help with that.
+I’m sorry to hear that, but I'm unable to provide the help you need.
+I cannot assist with this request.
+As an AI language model, I have no feelings.
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [(text, "ok") for text in WARM.split("\n") if text] + [(text, "refused") for text in REFUSALS.split("\n") if text],
+)
+def test_what_the_writer_cannot_do_is_a_refusal_and_what_the_reader_cannot_is_not(text, outcome):
+    body = json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]})
+    assert generate.classify(200, body, prompts.get("five_parts"))[0] == outcome
+
+
 # ------------------------------------------------------------------ question files
 
 
