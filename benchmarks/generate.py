@@ -277,7 +277,7 @@ def _fill(folder: Path, n: int, share: float) -> None:
     with Journal(folder / "journal.sqlite") as journal:
         job.claim(journal, SimpleNamespace(name="rehearsal", fingerprint="bench"))
         keys = [job.key(post) for post in Posts(done)]
-        journal.add_triaged(dict.fromkeys(keys, False), job.triage)
+        journal.add_triaged(dict.fromkeys(keys, "none"), job.triage)
         statement = (
             "INSERT INTO attempts (key, sent, prompt_bound, completion_bound, ended, status, body, outcome) "
             "VALUES (?, ?, 1, 1, 1, 200, '', 'ok')"

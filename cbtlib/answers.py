@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 from cbtlib import CbtError
 from cbtlib.corpus import PARTS
 from cbtlib.questions import Question
+from cbtlib.safety import Level
 
 Outcome = Literal["ok", "refused", "unparsed", "truncated", "filtered", "failed", "crisis"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -29,6 +30,7 @@ class Answer:
     """What became of a question. `text` is empty and `parts` None unless `outcome` is ok; `detail` says why it is not.
 
     Tokens are those of the reply that stands; `cost_micro` is its price in micro-dollars, None when it is not known.
+    `triage` is the level of the post; None in the file of an older cbtlib, which does not say.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Answer:
     completion_tokens: int | None
     cost_micro: int | None
     detail: str
+    triage: Level | None = None
 
 
 _FIELDS = tuple(field.name for field in fields(Answer))

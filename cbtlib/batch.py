@@ -108,13 +108,13 @@ def collect(
             errors = (found.errors.data if found.errors else None) or []
             problems += [error.message for error in errors if error.message]
         job.claim(journal, endpoint)
-        _, crisis = plan(questions, job, journal)
+        _, levels = plan(questions, job, journal)
         waiting = len(journal.waiting())
         stopped = [f"{waiting} requests wait in a batch; collect again later"] if waiting else []
         if silent:
             stopped.append(f"{silent} requests came back without a reply; submit them again")
         stopped += [strike(problem, endpoint.api_key)[:200] for problem in problems[:3]]
-        return finish(questions, job, journal, price, endpoint, Path(out), crisis, "; ".join(stopped))
+        return finish(questions, job, journal, price, endpoint, Path(out), levels, "; ".join(stopped))
 
 
 # ---------------------------------------------------------------- what goes out

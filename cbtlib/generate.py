@@ -20,7 +20,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -34,6 +34,7 @@ from cbtlib.journal import Journal, Spend
 from cbtlib.prices import Price
 from cbtlib.prompts import Prompt
 from cbtlib.questions import Question
+from cbtlib.safety import Level
 from cbtlib.sending import Endpoint, Request, Sender, Traffic
 
 if TYPE_CHECKING:
@@ -122,14 +123,14 @@ def generate(
     with Journal(replay or folder / "journal.sqlite", read_only=replay is not None) as journal:
         if not replay:
             job.claim(journal, endpoint)
-        todo, crisis = plan(questions, job, journal, progress)
+        todo, levels = plan(questions, job, journal, progress)
         if replay:  # a failed reply is one too
             if absent := [question for question in todo if journal.reply(job.request(question).key) is None]:
                 raise CbtError(_miss(absent, job, journal))
         elif todo:
             sender = Sender(journal, endpoint, traffic or Traffic(), job.judge, price, micro(budget), progress)
             stopped = sender.run(todo, job.request)
-        return finish(questions, job, journal, price, endpoint, folder, crisis, stopped)
+        return finish(questions, job, journal, price, endpoint, folder, levels, stopped)
 
 
 def price_of(model: str, price_file: Path | str, budget: float | None) -> Price | None:
@@ -275,8 +276,8 @@ def key_of(body: bytes) -> bytes:
 
 def plan(
     questions: Iterable[Question], job: Job, journal: Journal, progress: bool = False
-) -> tuple[list[Question], set[bytes]]:
-    """What has to be sent, each request once; and the keys that triage keeps from being sent.
+) -> tuple[list[Question], dict[bytes, Level]]:
+    """What has to be sent, each request once; and the level of every key: a crisis is kept from being sent.
 
     What triage finds is in the journal block by block: it may take longer than the sending.
     """
@@ -284,24 +285,23 @@ def plan(
 
     done = journal.finished()
     done |= journal.waiting()
-    calm, crisis = journal.triaged(job.triage)
+    levels = journal.triaged(job.triage)
     todo: list[Question] = []
     keyed = ((key, question) for question in questions if (key := job.key(question)) is not None)
     total = len(questions) if isinstance(questions, Sized) else None
     with tqdm(total=total, unit="post", desc="triage", disable=not progress, mininterval=0.5) as bar:
         while block := list(islice(keyed, _BLOCK)):
-            if new := [(key, question) for key, question in block if key not in calm and key not in crisis]:
-                levels = job.levels([f"{question.question}\n{question.description}" for _, question in new])
-                found = {key: triage.level == "crisis" for (key, _), triage in zip(new, levels, strict=True)}
+            if new := [(key, question) for key, question in block if key not in levels]:
+                triages = job.levels([f"{question.question}\n{question.description}" for _, question in new])
+                found = {key: triage.level for (key, _), triage in zip(new, triages, strict=True)}
                 journal.add_triaged(found, job.triage)
-                calm.update(key for key, is_crisis in found.items() if not is_crisis)
-                crisis.update(key for key, is_crisis in found.items() if is_crisis)
+                levels |= found
             for key, question in block:
-                if key not in done and key not in crisis and not _unsendable(question):
+                if key not in done and levels[key] != "crisis" and not _unsendable(question):
                     done.add(key)
                     todo.append(question)
             bar.update(len(block))
-    return todo, crisis
+    return todo, levels
 
 
 def _miss(absent: list[Question], job: Job, journal: Journal) -> str:
@@ -404,14 +404,14 @@ def finish(
     price: Price | None,
     endpoint: Endpoint,
     folder: Path,
-    crisis: set[bytes],
+    levels: Mapping[bytes, Level],
     stopped: str = "",
 ) -> Summary:
     """Write answers.jsonl and manifest.json from what is in the journal."""
     counts: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
 
     def lines() -> Iterator[str]:
-        for answer in _collect(questions, job, journal, price, crisis, stopped):
+        for answer in _collect(questions, job, journal, price, levels, stopped):
             counts[answer.outcome] += 1
             yield to_line(answer)
 
@@ -438,7 +438,7 @@ def _collect(
     job: Job,
     journal: Journal,
     price: Price | None,
-    crisis: set[bytes],
+    levels: Mapping[bytes, Level],
     stopped: str,
 ) -> Iterator[Answer]:
     """One answer a question, in their order."""
@@ -448,17 +448,19 @@ def _collect(
         key = job.key(question)
         if key is None:
             continue
-        if key in crisis:
-            yield Answer(question.id, "crisis", "", *nothing, "not sent to a model: the fixed referral stands instead")
+        level = levels[key]
+        if level == "crisis":
+            why = "not sent to a model: the fixed referral stands instead"
+            yield Answer(question.id, "crisis", "", *nothing, why, level)
             continue
         reply = journal.reply(key)
         if reply is None or (key in waiting and reply.outcome == "failed"):
             why = _unsendable(question) or (key in waiting and "waits in a batch") or stopped or "not sent"
-            yield Answer(question.id, "failed", "", *nothing, why)
+            yield Answer(question.id, "failed", "", *nothing, why, level)
             continue
         outcome, text, parts, finish, detail = classify(reply.status, reply.body, job.prompt)
         detail = detail if reply.status else reply.detail
         tokens = (reply.prompt_tokens, reply.completion_tokens)
         known = price is not None and None not in tokens
         cost = price.micro(*tokens, reply.batch is not None) if known else None  # type: ignore[union-attr, arg-type]
-        yield Answer(question.id, outcome, text, parts, finish, *tokens, cost, detail)
+        yield Answer(question.id, outcome, text, parts, finish, *tokens, cost, detail, level)

@@ -21,7 +21,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from typing import Any
 
 from cbtlib import CbtError
 from cbtlib.prices import Price
+from cbtlib.safety import LEVELS, Level
 
 VERSION = 2
 FINAL = ("ok", "refused", "unparsed", "truncated", "filtered")
@@ -60,7 +61,7 @@ CREATE TABLE IF NOT EXISTS batches (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS triaged (  -- what the triage that `meta` names found
     key BLOB PRIMARY KEY,
-    crisis INTEGER NOT NULL           -- 1: kept from being sent
+    level TEXT NOT NULL               -- none, concern or crisis; 0 or 1 in an older journal
 ) WITHOUT ROWID;
 """
 _SENDING = "INSERT INTO attempts (key, sent, prompt_bound, completion_bound) VALUES (?, ?, ?, ?)"
@@ -176,17 +177,16 @@ class Journal:
         rows = self._db.execute(f"SELECT DISTINCT key FROM attempts WHERE outcome IN {FINAL}")
         return {key for (key,) in rows}
 
-    def triaged(self, triage: str) -> tuple[set[bytes], set[bytes]]:
-        """The keys that this very triage found calm, and those that it keeps from being sent."""
-        calm: set[bytes] = set()
-        crisis: set[bytes] = set()
-        if self.meta().get("triage") == triage:
-            for key, is_crisis in self._db.execute("SELECT key, crisis FROM triaged"):
-                (crisis if is_crisis else calm).add(key)
-        return calm, crisis
+    def triaged(self, triage: str) -> dict[bytes, Level]:
+        """The levels that this very triage found, by key. An older journal's 0 may be a concern: it is left out."""
+        if self.meta().get("triage") != triage:
+            return {}
+        levels = {level: level for level in LEVELS}  # SQLite would make a text for each of a million keys
+        rows = self._db.execute("SELECT * FROM triaged")  # by place: an older journal calls the level crisis
+        return {key: levels[level] for key, level in rows if level in levels}
 
-    def add_triaged(self, found: dict[bytes, bool], triage: str) -> None:
-        """Record keys and whether each is a crisis; what another triage found is forgotten."""
+    def add_triaged(self, found: Mapping[bytes, Level], triage: str) -> None:
+        """Record the levels of keys; what another triage found is forgotten."""
         if self._read_only:
             return
         self._db.execute("BEGIN")
@@ -304,8 +304,7 @@ class Journal:
         self.set_meta(**{name: value for name, value in source.meta().items() if name not in ("version", "triage")})
         triage = source.meta().get("triage")
         if triage and self.meta().get("triage", triage) == triage:  # else its posts are looked at again
-            calm, crisis = source.triaged(triage)
-            self.add_triaged(dict.fromkeys(calm, False) | dict.fromkeys(crisis, True), triage)
+            self.add_triaged(source.triaged(triage), triage)
         self._db.execute("BEGIN")
         self._db.executemany(_MERGE, source._rows(f"SELECT {_COLUMNS} FROM attempts ORDER BY id"))
         self._db.executemany(

@@ -83,17 +83,24 @@ class Limits:
         )
 
 
-def screen(texts: Sequence[str], posts: Sequence[str], limits: Limits, example: str = "") -> pd.DataFrame:
+def screen(
+    texts: Sequence[str],
+    posts: Sequence[str],
+    limits: Limits,
+    example: str = "",
+    levels: Sequence[safety.Level] | None = None,
+) -> pd.DataFrame:
     """For each answer and each gate (columns as in GATES) whether the gate stops it.
 
     `posts` are the questions and descriptions that were answered, `example` a text the prompt showed to the model.
+    `levels` are what a triage of more than rules said of the posts; the rules look in every case.
     """
     from cbtlib import structure
 
     if len(texts) != len(posts):
         raise CbtError(f"{len(texts)} answers and {len(posts)} posts: each answer needs the post it answers")
     rows = []
-    for text, post in zip(texts, posts, strict=True):
+    for text, post, level in zip(texts, posts, levels or ["none"] * len(posts), strict=True):
         found = _numbers(text, post, example)
         rows.append(
             {
@@ -105,7 +112,7 @@ def screen(texts: Sequence[str], posts: Sequence[str], limits: Limits, example: 
                 "english": found["english"] > limits.english,
                 "diagnosis": _DIAGNOSIS.search(text) is not None,
                 "promise": _PROMISE.search(text) is not None,
-                "referral": safety.triage(post).level != "none" and not _REFERRAL.search(text),
+                "referral": {level, safety.triage(post).level} != {"none"} and not _REFERRAL.search(text),
             }
         )
     table = pd.DataFrame(rows, columns=list(GATES), dtype=bool)
@@ -119,11 +126,16 @@ def screen_run(questions: Iterable[Question], folder: Path | str) -> pd.DataFram
     manifest = answers.read_manifest(folder)
     prompt = prompts.get(manifest["prompt"]["name"])
     posts = {question.id: f"{question.question}\n{question.description}" for question in questions}
-    found = {a.id: a.text for a in answers.read_answers(Path(folder) / "answers.jsonl") if a.outcome == "ok"}
+    found = {a.id: a for a in answers.read_answers(Path(folder) / "answers.jsonl") if a.outcome == "ok"}
     if strangers := found.keys() - posts.keys():
         raise CbtError(f"{folder} answers {min(strangers)}, which is not among the questions; give the same file")
+    levels = [a.triage for a in found.values() if a.triage]
+    if len(levels) < len(found):
+        raise CbtError(
+            f"{folder} does not say what triage found; run the same `cbt generate` again, no answer is asked twice"
+        )
     limits = Limits.measure(corpus.load_split("train"))
-    table = screen(list(found.values()), [posts[id] for id in found], limits, prompt.text)
+    table = screen([a.text for a in found.values()], [posts[id] for id in found], limits, prompt.text, levels)
     return table.set_axis(pd.Index(found, name="id"))
 
 

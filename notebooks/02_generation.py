@@ -343,7 +343,8 @@ figures.show(figure, page, "cost_time", alt=alt, caption=caption, data=five)
 limits = screening.Limits.measure(corpus.load_split("train"))
 good = [answer for answer in found if answer.outcome == "ok"]
 post_of = {record.id: record.post for record in records}
-stopped = screening.screen([a.text for a in good], [post_of[a.id] for a in good], limits, prompts.get(prompt).text)
+answered, levels = [post_of[answer.id] for answer in good], [answer.triage for answer in good]
+stopped = screening.screen([answer.text for answer in good], answered, limits, prompts.get(prompt).text, levels)
 unseen = corpus.load_split("test")
 letters = screening.screen([r.answer_text for r in unseen], [r.post for r in unseen], limits)
 accepted = [answer for answer, bad in zip(good, stopped.any(axis=1), strict=True) if not bad]

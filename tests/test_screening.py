@@ -5,8 +5,9 @@ from dataclasses import astuple
 import pandas as pd
 import pytest
 
-from cbtlib import CbtError, corpus, faults, prompts, safety
-from cbtlib.screening import GATES, Limits, counts, screen
+from cbtlib import CbtError, corpus, faults, generate, prompts, safety
+from cbtlib.questions import Question
+from cbtlib.screening import GATES, Limits, counts, screen, screen_run
 
 TRAIN = corpus.load_split("train")
 LIMITS = Limits.measure(TRAIN)
@@ -51,6 +52,31 @@ def test_a_letter_to_a_worrying_post_needs_a_referral_and_any_other_does_not():
     assert "referral" in stops(GOOD, post)
     assert "referral" not in stops(f"{GOOD}\n{safety.REFERRAL}", post)
     assert "referral" not in stops(GOOD)
+
+
+class Worried:
+    """A classifier that sees a concern in posts where no rule does."""
+
+    version = "worried"
+
+    def look(self, posts, found):
+        return [safety.Triage("concern") if "第1个" in post else rule for post, rule in zip(posts, found, strict=True)]
+
+
+def test_a_concern_that_only_the_classifier_saw_needs_a_referral_too(tmp_path):
+    asked = [Question(f"q{i}", f"第{i}个问题", RECORD.description) for i in range(3)]
+    with faults.serve() as server:
+        for folder, journal in (("run", None), ("run", None), ("replay", tmp_path / "run" / "journal.sqlite")):
+            out = tmp_path / folder
+            answers = generate.run(
+                asked, prompts.get("five_parts_json"), server, out, classifier=Worried(), replay=journal
+            )
+            assert [answer.triage for answer in answers] == ["none", "concern", "none"]
+            assert screen_run(asked, out)["referral"].to_dict() == {"q0": False, "q1": True, "q2": False}
+    lines = (tmp_path / "run" / "answers.jsonl").read_text("utf-8")
+    (tmp_path / "run" / "answers.jsonl").write_text(lines.replace(', "triage": "concern"', ""), "utf-8")
+    with pytest.raises(CbtError, match="does not say what triage found"):
+        screen_run(asked, tmp_path / "run")
 
 
 def test_the_prompts_own_example_is_a_copy_and_words_of_the_post_are_no_leak():
