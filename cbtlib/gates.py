@@ -6,9 +6,10 @@ refusals trained on, dialogues that hold another client's turns, texts with two 
 Notable choices
 - A gate gives Findings with file and line; `cbt corpus check` exits with 1 when there is one. It mends nothing.
 - Near duplicates are pairs with a Jaccard similarity of character 5-grams (letters and digits only) of at least 0.3.
-  Candidates come from a shared sample of n-gram hashes (FracMinHash, Irber et al. 2022): 1 in `rate`, chosen so that
-  even short texts keep about 16 n-grams each. Each candidate is then measured exactly, so no pair reported is a
-  false one; a pair at the threshold is overlooked with a chance of about exp(-shared n-grams / rate), under 1%.
+  Candidates come from a shared sample of n-gram hashes (FracMinHash, Irber et al. 2022): 1 in `rate` of each text, a
+  rate at which it keeps about 16 n-grams, or more if the shortest 5% need it; two texts are compared at the higher of
+  their rates. Each candidate is then measured exactly, so no pair reported is a false one; a pair at the threshold
+  is overlooked with a chance of about exp(-shared n-grams / rate), under 1%.
 - An n-gram in more than 64 texts links only neighbours: a flood of copies is found as a chain, in linear time.
 """
 
@@ -173,11 +174,12 @@ def near_duplicates(texts: Sequence[str], threshold: float = NEAR, n: int = 5) -
     lengths = np.array([len(text) for text in texts], np.int64)
     if len(texts) < 2:
         return []
-    rate = int(np.clip(np.quantile(lengths, 0.05) // 16, 1, 16))
+    rates = np.clip(np.minimum(lengths, np.quantile(lengths, 0.05)) // 16, 1, 16).astype(np.int64)
+    limits = np.uint64(2**64 - 1) // rates.astype(np.uint64)
     hashes, owners = [], []
     for start in range(0, len(texts), 4096):
         grams, owner = _ngrams(texts[start : start + 4096], n)
-        keep = grams < np.uint64(2**64 // rate) if rate > 1 else np.ones(len(grams), bool)
+        keep = grams <= limits[start : start + 4096].take(owner)
         hashes.append(grams[keep])
         owners.append(owner[keep] + start)
     hash_, owner_ = np.concatenate(hashes), np.concatenate(owners)
@@ -186,9 +188,10 @@ def near_duplicates(texts: Sequence[str], threshold: float = NEAR, n: int = 5) -
     fresh = np.ones(len(hash_), bool)  # an n-gram counts once in a text
     fresh[1:] = (hash_[1:] != hash_[:-1]) | (owner_[1:] != owner_[:-1])
     hash_, owner_ = hash_[fresh], owner_[fresh]
-    sizes = np.bincount(owner_, minlength=len(texts))
+    sizes = np.bincount(owner_, minlength=len(texts)) * rates  # of whole texts, as their samples tell them
     pairs, shared = _sharing(hash_, owner_, len(texts))
     left, right = pairs // len(texts), pairs % len(texts)
+    shared = shared * np.maximum(rates[left], rates[right])
     likely = shared >= 0.4 * threshold * (sizes[left] + sizes[right] - shared)
     sets: dict[int, set[int]] = {}
     found = []

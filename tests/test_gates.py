@@ -249,6 +249,15 @@ def test_near_duplicates_of_long_texts_are_found_from_a_sample_of_their_ngrams()
     assert all(jaccard(texts[i], texts[j]) == pytest.approx(value) for i, j, value in pairs)
 
 
+def test_a_few_short_texts_among_long_ones_lose_no_copy():
+    rng = random.Random(0)
+    letters = [chr(0x4E00 + k) for k in range(3000)]
+    long = ["".join(rng.choices(letters, k=600)) for _ in range(300)]
+    short = ["".join(rng.choices(letters, k=60)) for _ in range(7)]  # with their copies under 5% of all
+    texts = [*long, *short, *(text[:40] + "".join(rng.choices(letters, k=20)) for text in short)]  # Jaccard 0.47
+    assert [(i, j) for i, j, _ in gates.near_duplicates(texts)] == [(i, i + 7) for i in range(300, 307)]
+
+
 def test_a_flood_of_copies_is_found_as_a_chain():
     texts = [f"{POSTS[0]}{POSTS[1]}{POSTS[2]}第{i}次" for i in range(300)]
     pairs = {(i, j) for i, j, _ in gates.near_duplicates(texts)}
