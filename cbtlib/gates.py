@@ -93,10 +93,13 @@ def check(
     """
     if not paths:
         raise CbtError("name at least one file to check")
+    trained = {path.resolve() for path in against}
+    if both := [path for path in paths if path.resolve() in trained]:
+        raise CbtError(f"{both[0]} is checked against itself; give --against another file, the one trained on")
     placed: list[_Placed] = []
     report = Report([str(path) for path in paths], 0, 0, dict.fromkeys(normalise, 0))
     for path in (*against, *paths):  # of a pair, the one named first is then the checked one
-        train = path in against and path not in paths
+        train = path in against
         samples, problems = formats.read(path, format)
         samples, changed = formats.normalise(samples, normalise)
         report.normalised = {form: count + changed[form] for form, count in report.normalised.items()}

@@ -63,6 +63,14 @@ def test_an_evaluation_set_that_overlaps_its_training_set_is_a_leak(tmp_path):
     assert report.lines == 2
 
 
+def test_a_file_is_not_checked_against_itself_however_it_is_spelled(tmp_path):
+    corpus.dump([record(0)], tmp_path / "a.jsonl")
+    (tmp_path / "link.jsonl").symlink_to("a.jsonl")
+    for other in (tmp_path / "a.jsonl", tmp_path / "." / ".." / tmp_path.name / "a.jsonl", tmp_path / "link.jsonl"):
+        with pytest.raises(CbtError, match=r"a\.jsonl is checked against itself"):
+            gates.check([tmp_path / "a.jsonl"], [other])
+
+
 def test_a_reworded_post_is_a_near_duplicate(tmp_path):
     reworded = POSTS[0].replace("公司", "单位").replace("全湿", "湿透")
     assert found(check(tmp_path, record(0), record(1, description=reworded, split="dev"))) == ["leak"]
