@@ -20,7 +20,6 @@ This is a filter for research data. It is not a clinical instrument and must not
 import csv
 import hashlib
 import io
-import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,7 @@ from pathlib import Path
 from re._parser import parse  # type: ignore[import-not-found]  # the standard library's own reading of a pattern
 from typing import TYPE_CHECKING, Any, Literal
 
-from cbtlib import ROOT, CbtError
+from cbtlib import ROOT, CbtError, corpus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -254,19 +253,11 @@ def read_labelled(
     and crisis); in a CSV or TSV file without a header they are numbers from 1. A label is positive when it is one of
     `positive`; without those it has to be in YES or NO, and anything else is a CbtError, never a calm post.
     """
+    from cbtlib import tables  # it loads pandas, which triage does without
+
     path = Path(path)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise CbtError(f"cannot read {path} ({error.strerror}); give a file with a text and a label a row") from None
-    try:
-        content = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        content = raw.decode("gb18030", "replace")  # it decodes almost anything: a text of another kind has no columns
-    try:
-        rows = _table(path, content, bool(text and label and text.isdigit() and label.isdigit()))
-    except csv.Error as error:
-        raise CbtError(f"{path} is no table ({error}); give a text and a label a row") from None
+    numbered = text and label and text.isdigit() and label.isdigit()
+    rows = _numbered(path) if numbered else tables.read_rows(path)
     if not rows:
         raise CbtError(f"{path} holds no posts")
     names = rows[0][1].keys()
@@ -285,25 +276,19 @@ def read_labelled(
     return texts, labels
 
 
-def _table(path: Path, content: str, numbered: bool) -> list[tuple[int, dict[str, Any]]]:
-    """(line, row); `numbered`: the file has no header, and columns are called 1, 2, …"""
-    if path.suffix.lower() not in (".csv", ".tsv"):
-        lines = enumerate(content.split("\n"), 1)  # not splitlines: a post may hold U+2028
-        return [(number, _json_row(path, number, line)) for number, line in lines if line.strip()]
-    csv.field_size_limit(10**7)
+def _numbered(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """(line, row) of a CSV or TSV file without a header: its columns are called 1, 2, …"""
+    content = path.read_text(corpus.sniff_encoding(path))
+    csv.field_size_limit(corpus.MAX_LINE)
     reader = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-    rows = [(reader.line_num, row) for row in reader if row]
-    if numbered:
-        return [(number, {str(i): value for i, value in enumerate(row, 1)}) for number, row in rows]
-    header = rows[0][1] if rows else []
-    return [(number, dict(zip(header, row, strict=False))) for number, row in rows[1:]]
-
-
-def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise CbtError(f"{path}, line {number}: not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise CbtError(f"{path}, line {number}: not a JSON object")
-    return row
+        rows = [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise CbtError(f"{path}, line {reader.line_num}: is no table row ({error}); give a text and a label") from None
+    for number, row in rows:
+        if len(row) != len(rows[0][1]):  # its label may stand in another column
+            raise CbtError(
+                f"{path}, line {number}: has {len(row)} cells, and the first row {len(rows[0][1])}; put a text that "
+                "holds a comma or a tab into quotation marks"
+            )
+    return [(number, {str(i): cell for i, cell in enumerate(row, 1)}) for number, row in rows]

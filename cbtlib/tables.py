@@ -39,7 +39,7 @@ def read(path: Path | str, columns: Mapping[str, str], optional: Sequence[str] =
     for a file that is no table, a column that is not there, an id that comes twice, a question or id that is no text.
     """
     path = ROOT / path
-    rows = _rows(path)
+    rows = read_rows(path)
     if not rows:
         raise CbtError(f"{path} holds no rows: it needs the columns {', '.join(columns.values())}")
     names = list(dict.fromkeys(name for _, row in rows for name in row))
@@ -130,7 +130,8 @@ def _refuse(path: Path, problems: Sequence[str]) -> None:
 # ------------------------------------------------------------------ from bytes to rows
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """(line, row) of a file in any of the forms above; CbtError names every line that is no row."""
     encoding = corpus.sniff_encoding(path)
     with path.open(encoding=encoding) as file:
         first = file.read(4096).lstrip()[:1]

@@ -154,6 +154,26 @@ def test_a_label_that_nobody_explained_is_an_error_and_no_calm_post(tmp_path):
         safety.read_labelled(path)
 
 
+@pytest.mark.parametrize("names", [{}, {"text": "2", "label": "1"}])
+def test_a_row_with_another_number_of_cells_is_an_error_and_no_calm_post(tmp_path, names):
+    path = tmp_path / "a.csv"
+    for row, cells in (("0,1,我不想活了", 3), ("1", 1)):  # the first would be the post 1 with the label 0
+        path.write_text("label,text\n" * (not names) + f"1,乙\n\n{row}\n", encoding="utf-8")
+        line = 3 if names else 4
+        with pytest.raises(CbtError, match=rf"a\.csv[\s\S]*line {line}: has ({cells} cells|another number of cells)"):
+            safety.read_labelled(path, **names)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.csv", "text,label,label\n甲,1,0\n"), ("a.jsonl", '{"text": "甲", "label": 1, "label": 0}')],
+)
+def test_two_labels_of_one_name_are_an_error(tmp_path, name, content):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(CbtError, match=r"line 1.*'label' stands twice"):
+        safety.read_labelled(tmp_path / name)
+
+
 def test_a_rule_that_is_no_pattern_is_named_with_its_line(tmp_path, monkeypatch):
     path = tmp_path / "rules.csv"
     path.write_text("level,rule,pattern\ncrisis,a,想死\ncrisis,b,[想，\n", encoding="utf-8")
@@ -166,7 +186,8 @@ def test_a_rule_that_is_no_pattern_is_named_with_its_line(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("", "no posts"), ("{", "line 1"), ('{"a": 1}', "say which"), ("[]", "object")]
+    ("text", "message"),
+    [("", "no posts"), ("{", "line 1"), ('{"a": 1}', "say which"), ("[]", "no posts"), ("[1]", "object")],
 )
 def test_a_file_without_posts_or_labels_is_refused(tmp_path, text, message):
     (tmp_path / "a.jsonl").write_text(text, encoding="utf-8")
