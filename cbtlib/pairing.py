@@ -188,9 +188,9 @@ def _content(path: Path) -> str:
     if not path.is_file():
         raise CbtError(f"{path} does not exist, or is no file")
     try:
-        return path.read_text("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")  # read_text would make a line end of a lone carriage return
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        line = error.object[: error.start].count(b"\n") + 1
         raise CbtError(f"{path}:{line} is not UTF-8 text; save the file as UTF-8") from None
 
 

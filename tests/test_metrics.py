@@ -598,6 +598,14 @@ def test_an_answer_that_failed_cannot_move_a_score(files):
         assert one == two
 
 
+def test_a_lone_carriage_return_ends_no_line(tmp_path):
+    (tmp_path / "a.txt").write_bytes("甲\r乙\r\n丙\n".encode())
+    assert [text for _, text in pairing.read(tmp_path / "a.txt").texts.values()] == ["甲\r乙", "丙"]
+    (tmp_path / "a.txt").write_bytes("\ufeff甲\r乙\n".encode() + b"\xff")
+    with pytest.raises(CbtError, match=r"a\.txt:2 is not UTF-8"):
+        pairing.read(tmp_path / "a.txt")
+
+
 def test_an_answer_that_failed_is_no_reference(files):
     records, gold, good, folder = files
     rows = [(r.id, "ok", r.answer_text[:40]) for r in records]
