@@ -182,11 +182,16 @@ def _half_width(text: str) -> str:
     return text.translate(_HALF) if _WIDE.search(text) else text  # most texts have none, and to see that is cheaper
 
 
+_WHOLE = re.compile(r"[^\ud800-\udfff]+")
+
+
 @functools.cache
 def _simplified() -> Callable[[str], str]:
     from opencc import OpenCC
 
-    return OpenCC("t2s").convert
+    convert = OpenCC("t2s").convert
+    # half a character, which JSON may hold, is no UTF-8, and OpenCC takes nothing else
+    return lambda text: _WHOLE.sub(lambda found: convert(found[0]), text)
 
 
 # ------------------------------------------------------------------ the readers

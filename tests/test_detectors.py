@@ -428,7 +428,7 @@ def test_a_test_file_that_overlaps_the_training_file_is_scored_twice(tmp_path):
 def test_a_copy_in_other_characters_is_a_copy():
     train = ["他们肯定嫌我123", "我就是个废物。"]
     for text in ("他们 肯定嫌我\u3000１２３", "他們肯定嫌我123！", "我就是个，废物"):
-        assert labelling.copies([*train, text, "下雨了"], np.array([0, 0, 1, 1])).tolist()[2:] == [True, False]
+        assert labelling.copies([*train, text, "下雨\ud83d了"], np.array([0, 0, 1, 1])).tolist()[2:] == [True, False]
     assert not labelling.copies(["好的", "好的"], np.array([0, 0])).any()  # one part alone has no copies of another
 
 

@@ -235,6 +235,13 @@ def test_normalising_is_asked_for_counted_and_keeps_offsets():
         formats.normalise([SAMPLE], ["pinyin"])
 
 
+def test_half_a_character_stays_as_it_is(tmp_path):
+    (old,), problems = formats.read(put(tmp_path / "a.jsonl", '{"text": "\\ud83d醫生乾\\ud83d淨\\ud83d\\ude00"}'))
+    assert problems == []
+    (new,), changed = formats.normalise([old], formats.NORMAL_FORMS)
+    assert (new.text, changed["simplified"]) == ("\ud83d医生干\ud83d净😀", 3)
+
+
 @settings(deadline=None, max_examples=200)
 @given(
     st.text(
