@@ -92,7 +92,10 @@ def save(classifier: Classifier, path: Path = WEIGHTS) -> None:
 
 def posts(split: str, path: Path = POSTS) -> tuple[list[str], list[bool]]:
     """Texts and labels of a split (`train` or `heldout`) of the posts written for this."""
-    rows = [row for _, row in corpus.read_objects(path) if isinstance(row, dict) and row["split"] == split]
+    found = [row for _, row in corpus.read_objects(path)]
+    if problems := [row for row in found if isinstance(row, corpus.Problem)]:
+        raise corpus.CorpusError(path, problems)
+    rows = [row for row in found if isinstance(row, dict) and row["split"] == split]
     if not rows:
         raise CbtError(f"{path} has no posts of the split {split}")
     return [row["text"] for row in rows], [row["crisis"] for row in rows]

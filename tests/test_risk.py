@@ -31,6 +31,14 @@ def test_held_out_posts_are_no_training_posts_and_no_posts_of_the_corpus():
         risk.posts("dev")
 
 
+def test_a_damaged_line_is_an_error_and_not_one_post_less(tmp_path):
+    path = tmp_path / "posts.jsonl"
+    good = '{"split": "train", "text": "甲", "crisis": true}\n'
+    path.write_text(good + '{"split": "train", "text": "乙"\n' + good, encoding="utf-8")
+    with pytest.raises(CbtError, match=r"posts\.jsonl: 1 problem.*\n  line 2: is no JSON object"):
+        risk.posts("train", path)
+
+
 @given(st.lists(st.tuples(st.sampled_from(LEVELS), st.floats(-5, 5)), max_size=8))
 def test_a_level_is_raised_and_never_lowered(rows):
     scores = np.array([score for _, score in rows])
