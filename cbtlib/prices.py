@@ -18,7 +18,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
@@ -130,18 +130,19 @@ def dollars(micro: int | None) -> str:
 
 def _pico(row: dict[str, str], column: str, path: Path | str, line: int) -> int:
     try:
-        pico = Decimal(row[column]) * 10**6  # $1 per 10^6 tokens = 10^-6 $ = 10^6 picodollars per token
-    except InvalidOperation:
+        exact = Decimal(row[column]) * 10**6  # $1 per 10^6 tokens = 10^-6 $ = 10^6 picodollars per token
+        pico = int(exact)
+    except (ArithmeticError, ValueError):  # no number, too large a one, infinite, or nan
         raise CbtError(f"{path}, line {line}, column {column}: {row[column]!r} is not a price") from None
-    if pico < 0 or pico != int(pico):
+    if pico < 0 or pico != exact:
         raise CbtError(f"{path}, line {line}, column {column}: {row[column]} has to be a price with at most 6 decimals")
-    return int(pico)
+    return pico
 
 
 def _share(row: dict[str, str], path: Path | str, line: int) -> Fraction | None:
     try:
         share = Fraction(row["batch_share"]) if row["batch_share"] else None
-    except ValueError:
+    except (ValueError, ZeroDivisionError):
         share = Fraction(-1)
     if share is not None and not 0 < share <= 1:
         raise CbtError(f"{path}, line {line}, column batch_share: {row['batch_share']!r} is no share of 1; 0.5 is half")

@@ -353,7 +353,9 @@ def test_the_price_file_is_dated_sourced_and_strict(tmp_path):
     assert prices.find("gpt-4o-mini-2", rows) is None
     short = [("m,p,abc,,1,,d,s,\n", "input"), (ROW + ROW, "second price"), ("m,p,-1,,1,,d,s,\n", "input")]
     more = (f"{ROW.rstrip()},or,more\n", "line 2: more cells than the header has")
-    for text, message in [*short, more]:
+    wild = [(f"m,p,1,,{x},,d,s,\n", "line 2, column output: ") for x in ("nan", "inf", "-inf", "1e999999999")]
+    wild += [(f"m,p,1,,1,{x},d,s,\n", "line 2, column batch_share: ") for x in ("nan", "inf", "1/0")]
+    for text, message in [*short, more, *wild]:
         path = tmp_path / "bad.csv"
         path.write_text(",".join(prices.COLUMNS) + "\n" + text, encoding="utf-8")
         with pytest.raises(CbtError, match=message):
