@@ -112,8 +112,10 @@ def make(posts: Mapping[str, str], answers: Answers, raters: Sequence[str], out:
     rater. Raises CbtError for a bad rater name, no answer to rate, or an answer to an unknown post.
     """
     for rater in raters:
-        if not re.fullmatch(r"[\w-]{1,40}", rater):
-            raise CbtError(f"{rater!r} is no name for a rater: use 1 to 40 letters, digits, - or _ (it names a file)")
+        if not re.fullmatch(r"\w[\w-]{0,39}", rater):  # a - in front would come back from the CSV as '-
+            raise CbtError(
+                f"{rater!r} is no name for a rater: use 1 to 40 letters, digits, _ or (not first) - (it names a file)"
+            )
     if not raters or len({rater.casefold() for rater in raters}) != len(raters):  # on some disks Ann is ANN
         raise CbtError(f"raters need one name each, and these were given: {', '.join(raters) or 'none'}")
     rated = [

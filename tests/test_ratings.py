@@ -318,6 +318,13 @@ def test_a_file_that_is_no_export_is_an_error_in_a_sentence(sheet, content):
             forms.read_key(path)
 
 
+@pytest.mark.parametrize("rater", ["-ann", "a/b", "", "a" * 41])
+def test_a_rater_whose_name_would_not_come_back_makes_no_form(tmp_path, rater):
+    with pytest.raises(CbtError, match=r"is no name for a rater: use 1 to 40 letters"):
+        forms.make(POSTS, ANSWERS, [rater], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_names_that_are_one_file_and_a_folder_that_is_a_file_make_no_form(tmp_path):
     with pytest.raises(CbtError, match="one name each"):  # on some disks
         forms.make(POSTS, ANSWERS, ["ann", "Ann"], tmp_path)
