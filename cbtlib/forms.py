@@ -261,7 +261,7 @@ def _table(text: str, path: Path) -> list[dict[str, Any]]:
     So is a row with more cells than columns: a comma too many moves scores under another criterion. One with fewer ends
     in blanks, as a spreadsheet writes it when the last columns are empty for a while.
     """
-    table = csv.DictReader(io.StringIO(text, newline=""))
+    table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     columns = table.fieldnames or ()
     for name in ("sheet", "code", *(criterion.id for criterion in CRITERIA)):
         if name not in columns:

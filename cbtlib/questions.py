@@ -66,7 +66,11 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         if path.suffix.lower() == ".csv":
             csv.field_size_limit(LONGEST_FIELD)
             with path.open(encoding="utf-8-sig", newline="") as file:
-                yield from enumerate(csv.DictReader(file), 2)
+                table = csv.DictReader(file, strict=True)
+                for row in table:
+                    whole = None not in row and None not in row.values()
+                    width = len(table.fieldnames or ())
+                    yield table.line_num, row if whole else f"has another number of cells than the header's {width}"
             return
         if path.suffix.lower() == ".json" and (items := _list(path)):
             yield from (

@@ -280,7 +280,9 @@ def _numbered(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """(line, row) of a CSV or TSV file without a header: its columns are called 1, 2, …"""
     content = path.read_text(corpus.sniff_encoding(path))
     csv.field_size_limit(corpus.MAX_LINE)
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    reader = csv.reader(
+        io.StringIO(content, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
+    )
     try:
         rows = [(reader.line_num, row) for row in reader if row]
     except csv.Error as error:

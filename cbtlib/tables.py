@@ -163,7 +163,7 @@ def _table(path: Path, text: str) -> tuple[list[tuple[int, dict[str, Any]]], lis
     header = text.split("\n", 1)[0]
     delimiter = max(",\t;", key=header.count)
     csv.field_size_limit(corpus.MAX_LINE)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     names = reader.fieldnames or []
     if twice := [name for name in names if list(names).count(name) > 1]:
         raise CbtError(f"{path}, line 1: the column {twice[0]!r} stands twice; rename one of the two")

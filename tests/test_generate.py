@@ -878,6 +878,22 @@ def test_a_bad_question_file_is_refused_with_its_line_before_anything_is_sent(tm
         questions.read_questions(path)
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a,睡不着,怎么办,述\nb,问,述\n", "line 2: has another number of cells than the header's 3"),
+        ("a,问\n", "line 2: has another number of cells than the header's 3"),
+        ('a,问,"第一行\n第二行"\nb,问\n', "line 4: has another number of cells"),
+        ('a,问,"没有关上的引号\nb,问,述\n', "not CSV"),
+    ],
+)
+def test_a_row_of_a_csv_file_that_lost_its_columns_is_no_question(tmp_path, rows, message):
+    path = tmp_path / "q.csv"
+    path.write_text("id,question,description\n" + rows, encoding="utf-8")
+    with pytest.raises(CbtError, match=message):
+        questions.read_questions(path)
+
+
 def test_a_csv_file_with_a_huge_field_is_read_and_a_foreign_one_is_named(tmp_path):
     path = tmp_path / "q.csv"
     path.write_text(f"id,question,description\na,问,{'字' * 200_000}\n", encoding="utf-8")

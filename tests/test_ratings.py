@@ -191,6 +191,15 @@ def test_a_row_with_more_cells_than_columns_is_an_error_and_no_score(sheet, chan
         forms.read([back], key)
 
 
+def test_a_quotation_mark_that_is_not_closed_swallows_no_ratings(sheet):
+    key, folder = sheet
+    back = filled(folder, "ann", lambda row: 1)
+    head, first, *rest = back.read_text("utf-8").splitlines()
+    back.write_text("\n".join([head, f'{first}"x', f'"{rest[0]}', *rest[1:]]) + "\n", "utf-8")
+    with pytest.raises(CbtError, match="back_ann.csv"):
+        forms.read([back], key)
+
+
 def test_a_row_that_a_spreadsheet_cut_at_its_last_blanks_has_missing_scores(sheet):
     key, folder = sheet
     back = filled(folder, "ann", lambda row: 1)

@@ -66,6 +66,7 @@ def test_what_others_call_a_column_is_suggested_and_never_taken(tmp_path):
         ("question,answer\n", "holds no rows"),
         ("question,answer\na,b\nc\n", "line 3: has another number of cells than the header's 2"),
         ("question,answer\na,b,c\n", "line 2: has another number of cells than the header's 2"),
+        ('question,answer\na,"b\nc,d\n', "line 3: is no table row: unexpected end of data"),
         ("question,answer\na," + "b" * 5_000_000 + "\n", "line 2: is no table row: field larger"),
         ("question,question\na,b\n", "'question' stands twice"),
         ("question,answer\n,b\n", "line 2, column question: is empty"),
