@@ -224,6 +224,7 @@ def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto
     if not pairs:
         raise CbtError(f"{path} holds no post")
     sources = [repr(pairs).encode(), *((folder / f"detector.{kind}").read_bytes() for kind in ("json", "npz"))]
+    sources.append(safety.version().encode())  # lines hold triage too: no file is half of other rules
     part = out.with_name(f"{out.name}.{hashlib.sha256(b''.join(sources)).hexdigest()[:12]}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ from cbtlib import (
     labelling,
     llm_labels,
     lora_labels,
+    safety,
 )
 from cbtlib.detectors import Post
 
@@ -498,6 +499,19 @@ def test_labelling_goes_on_where_it_stopped_and_leaves_nothing_half_written(tmp_
             labelling.label(file, bad, tmp_path / "d")
     with pytest.raises(CbtError, match="cannot make the folder"):
         run(table_file(tmp_path / "a.csv", posts(40)), None, file)
+
+
+def test_labelling_begins_anew_when_the_crisis_rules_have_changed(tmp_path, fitted, monkeypatch):
+    monkeypatch.setattr(labelling, "BLOCK", 2)
+    fitted.save(tmp_path / "d")
+    file, out = table_file(tmp_path / "a.csv", posts(5)), tmp_path / "l.jsonl"
+    first_block = iter([safety.Triage("none")] * 2)
+    monkeypatch.setattr(safety, "triage", lambda text: next(first_block))
+    with pytest.raises(StopIteration):
+        labelling.label(file, out, tmp_path / "d")
+    monkeypatch.setattr(safety, "triage", lambda text: safety.Triage("concern"))
+    monkeypatch.setattr(safety, "version", lambda: "other rules")
+    assert labelling.label(file, out, tmp_path / "d") == {"concern": 5}
 
 
 def test_without_a_detector_the_books_own_is_made_once_and_used(tmp_path, monkeypatch):
