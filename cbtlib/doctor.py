@@ -99,9 +99,10 @@ def doctor() -> bool:
     for check in CHECKS:
         try:
             print(f"ok    {check.__name__:8} {check()}")
-        except CbtError as error:
+        except (CbtError, ImportError) as error:
             good = False
-            print(f"MEND  {check.__name__:8} {error}")
+            cure = "" if isinstance(error, CbtError) else ": run `pip install -r requirements.lock`"
+            print(f"MEND  {check.__name__:8} {error}{cure}")
     return good
 
 

