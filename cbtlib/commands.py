@@ -48,6 +48,7 @@ def generate(**given: Any) -> None:
                 shard=shard,
                 classifier=job.classifier,
                 replay=given["replay"],
+                products=not given["dry_run"],  # a sample must not stand where all answers stood
                 progress=sys.stderr.isatty(),
             )
     _report(summary, given, asked)
@@ -107,8 +108,10 @@ def _report(summary: generation.Summary, given: dict[str, Any], asked: list[Ques
     print("  ".join(f"{outcome} {count}" for outcome, count in summary.outcomes.items()))
     low, high = prices.dollars(summary.spend.lower_micro), prices.dollars(summary.spend.upper_micro)
     print(f"spent {low}" if low == high else f"spent between {low} and {high}", end="")
-    print(f" for {summary.spend.attempts} attempts; {given['out']}/answers.jsonl, manifest.json, journal.sqlite")
-    print(f"{answers.export(asked, given['out'])}: the ok answers, for datasets.load_dataset")
+    products = "" if given["dry_run"] else "answers.jsonl, manifest.json, "
+    print(f" for {summary.spend.attempts} attempts; {given['out']}/{products}journal.sqlite")
+    if products:
+        print(f"{answers.export(asked, given['out'])}: the ok answers, for datasets.load_dataset")
 
 
 def _forecast(out: Path, total: int, model: str, price_file: Path) -> None:

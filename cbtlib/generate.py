@@ -19,7 +19,7 @@ Notable choices:
 import hashlib
 import json
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -107,6 +107,7 @@ def generate(
     shard: tuple[int, int] | None = None,
     classifier: "Classifier | None" = None,
     replay: Path | str | None = None,
+    products: bool = True,
     progress: bool = False,
 ) -> Summary:
     """Answer `questions` (any iterable that can be gone through more than once) into the folder `out`.
@@ -114,7 +115,7 @@ def generate(
     Writes journal.sqlite, answers.jsonl and manifest.json. `budget` in dollars is never exceeded: sending stops while
     the upper bound still fits. `shard` (i, n) keeps the questions whose key falls to part i of n. With a `classifier`,
     triage is more than its rules. With `replay`, all replies come from that journal; a request that is not in it is an
-    error.
+    error. Without `products` only the journal is written.
     """
     job = Job(prompt, endpoint.model, sampling or Sampling(), shard, classifier)
     price = price_of(endpoint.model, price_file, budget)
@@ -130,7 +131,7 @@ def generate(
         elif todo:
             sender = Sender(journal, endpoint, traffic or Traffic(), job.judge, price, micro(budget), progress)
             stopped = sender.run(todo, job.request)
-        return finish(questions, job, journal, price, endpoint, folder, levels, stopped)
+        return finish(questions, job, journal, price, endpoint, folder if products else None, levels, stopped)
 
 
 def price_of(model: str, price_file: Path | str, budget: float | None) -> Price | None:
@@ -403,11 +404,11 @@ def finish(
     journal: Journal,
     price: Price | None,
     endpoint: Endpoint,
-    folder: Path,
+    folder: Path | None,
     levels: Mapping[bytes, Level],
     stopped: str = "",
 ) -> Summary:
-    """Write answers.jsonl and manifest.json from what is in the journal."""
+    """Write answers.jsonl and manifest.json from what is in the journal; without a folder, only count."""
     counts: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
 
     def lines() -> Iterator[str]:
@@ -415,6 +416,9 @@ def finish(
             counts[answer.outcome] += 1
             yield to_line(answer)
 
+    if folder is None:
+        deque(lines(), maxlen=0)
+        return Summary(dict(counts), journal.spend(price), stopped)
     write_lines(folder / "answers.jsonl", lines())
     spend = journal.spend(price)
     manifest = {

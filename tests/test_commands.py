@@ -105,6 +105,18 @@ def test_a_dry_run_forecasts_an_interval_that_holds_the_bill_and_its_answers_cou
     assert low <= bill <= high and low < expected < high and server.requests == 30
 
 
+def test_a_dry_run_leaves_the_products_of_a_run_alone(cbt, tmp_path):
+    with faults.serve() as server:
+        cbt("--dry-run", server=server)
+        assert not (tmp_path / "out/answers.jsonl").exists() and not (tmp_path / "out/dataset").exists()
+        cbt(server=server)
+        before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+        output, error = cbt("--dry-run", "--sample", "12", "--temperature", "0.1", server=server)
+    assert not error and "ok 12" in output and server.requests == 42 and "answers.jsonl" not in output
+    changed = {path.name for path, content in before.items() if path.read_bytes() != content}
+    assert len(before) > 4 and not {name for name in changed if not name.startswith("journal.sqlite")}
+
+
 def test_a_budget_ends_a_run_with_a_sentence_and_a_larger_one_ends_it_well(cbt):
     with faults.serve() as server:
         _, error = cbt("--budget", "0.02", "--max-tokens", "300", server=server)
