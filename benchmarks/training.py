@@ -4,9 +4,10 @@
 
 All take the same rows (records of the corpus), rank, targets, precision and batches, no dropout, and the same Trainer
 underneath. Each is a process of its own and is measured twice, in two rounds, so that a busy moment of the machine
-does not fall on one of them alone. Reported: median seconds of a micro-batch step, tokens a second, and the share of
-the fp32 or bf16 matmul rate measured in the same process right before the steps. FLOPs are those that LoRA training
-with answer-only logits cannot do without, for every variant; a variant that computes more reaches a smaller share.
+does not fall on one of them alone. Reported, of the faster round: mean seconds of a micro-batch step, tokens a second,
+and the share of the fp32 or bf16 matmul rate measured in the same process right before the steps. FLOPs are those that
+LoRA training with answer-only logits cannot do without, for every variant; a variant that computes more reaches a
+smaller share.
 
     ours          cbtlib.training as the chapter uses it
     peft forward  with nothing of `cbtlib.fused`

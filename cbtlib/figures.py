@@ -25,12 +25,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, NullFormatter
 
 from cbtlib import markup
-from cbtlib.corpus import PARTS
 from cbtlib.report import METADATA, Page
 
 COLORS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
-PART_COLORS = dict(zip(PARTS, COLORS, strict=False))
-"""The five parts have one colour each, in figures, in the annotated answer and in the book's mark."""
 
 WIDTH = 6.6
 """Of a figure, in inches."""
