@@ -25,7 +25,7 @@ test-browser: .venv/installed ## the built book in headless Chromium: axe, keybo
 	@command -v chromium chromium-browser google-chrome >/dev/null || \
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } || \
 	  { echo "Chromium is needed and cannot be installed without root: install it, or set CHROMIUM=/path/to/it"; exit 1; }
-	@cd tests/browser && PYTHON=$(CURDIR)/$(BIN)/python node --test --test-reporter=spec
+	@cd tests/browser && PYTHON="$(CURDIR)/$(BIN)/python" node --test --test-reporter=spec
 
 serve: .venv/installed ## serve the built book on this machine (PORT=8000)
 	@$(BIN)/python -m cbtlib serve --port $(PORT)

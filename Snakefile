@@ -46,7 +46,7 @@ for page, spec in run.PAGES.items():
             fingerprint=run.fingerprint(page, PROFILE),
         threads: 1 if spec.get("light") else workflow.cores
         shell:
-            "{sys.executable} -m cbtlib run notebooks/{params.page}.py --profile {PROFILE} --results {RESULTS}"
+            "{sys.executable:q} -m cbtlib run notebooks/{params.page}.py --profile {PROFILE:q} --results {RESULTS:q}"
 
 
 rule site:
@@ -57,4 +57,4 @@ rule site:
     params:
         fingerprint=book.fingerprint(),
     shell:
-        "{sys.executable} -m cbtlib.book {PROFILE} {RESULTS}"
+        "{sys.executable:q} -m cbtlib.book {PROFILE:q} {RESULTS:q}"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -170,6 +171,19 @@ def test_a_module_change_reaches_only_pages_that_import_it(monkeypatch):
     changed = {page for page in pages if run.fingerprint(page, "smoke") != before[page]}
     later = {page for page in pages if using & set(run.PAGES[page]["needs"])}
     assert changed == using | later
+
+
+def test_the_book_is_made_in_a_folder_with_a_space(tmp_path):
+    (tmp_path / "my environment").symlink_to(sys.prefix)
+    python = str(tmp_path / "my environment/bin" / Path(sys.executable).name)
+    command = [python, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path)]
+    command += ["--cores", "1", "--dry-run", "--printshellcmds", "--config", "profile=smoke", "results=my results"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if " -m cbtlib" in line]
+    words = [shlex.split(line.removeprefix("Shell command: ")) for line in lines]
+    assert len(words) == len(run.PAGES) + 1
+    assert {line[0] for line in words} == {python} and {line[-1] for line in words} == {"my results"}
 
 
 def test_the_book_is_made_by_one_run_at_a_time(tmp_path, monkeypatch):
