@@ -5,8 +5,8 @@ Notable choices
 - The defaults of a page's `parameters` cell are the embedded profile; a profile file lists only what differs.
 - An unknown parameter or profile, or a value of another type, is refused before anything runs.
 - A page that fails keeps what it did in `failed.ipynb`, and the reader gets one sentence.
-- `fingerprint` is the content a page depends on (source, imported modules, parameters, data, earlier pages): the
-  graph reruns a page when this changes, and not when a file was merely touched.
+- `fingerprint` is the content a page depends on (source, imported modules and those that dress it, parameters, data,
+  earlier pages): the graph reruns a page when this changes, and not when a file was merely touched.
 """
 
 import ast
@@ -196,16 +196,20 @@ def banner(facts: dict[str, Any]) -> str:
     return f":::{{admonition}} How this page was made\n:class: run-banner\n{text}\n:::"
 
 
-def modules(source: Path) -> list[Path]:
-    """Files of cbtlib that a Python file imports, directly or through others, sorted; found without running it."""
+def modules(*sources: Path) -> list[Path]:
+    """Files of cbtlib that Python files import, directly or through others, sorted; found without running them.
+
+    With them the texts that these read: those beside a package's modules, and those that a module of cbtlib names.
+    """
     found: set[Path] = set()
-    todo = [source]
+    todo = list(sources)
     while todo:
         new = _imported(todo.pop().read_text("utf-8")) - found
         found |= new
         todo += new
-    texts = {file for path in found if path.parent != ROOT / "cbtlib" for file in path.parent.glob("*.*")}
-    return sorted(found | texts)
+    texts = {(path, text) for path in found for text in path.parent.glob("*.*") if text.suffix != ".py"}
+    named = {text for path, text in texts if path.parent != ROOT / "cbtlib" or text.name in path.read_text("utf-8")}
+    return sorted(found | named)
 
 
 @functools.cache  # the pages import much the same
@@ -224,20 +228,24 @@ def _imported(code: str) -> frozenset[Path]:
     return frozenset(found)
 
 
+def inputs(page: str) -> list[Path]:
+    """The files that a page is made of, products of earlier pages aside: sources, modules, data and the lock."""
+    sources = ROOT / "notebooks" / f"{page}.py", ROOT / "cbtlib/run.py"  # this module runs and dresses the page
+    files = {*sources, *modules(*sources), ROOT / "requirements.lock"}
+    for name in PAGES[page]["data"]:
+        path = ROOT / "data" / name
+        files |= {file for file in path.rglob("*") if file.is_file()} if path.is_dir() else {path}
+    return sorted(files)
+
+
 def fingerprint(page: str, profile: str) -> str:
     """SHA-256 over everything a page's products depend on: a change here, and only here, makes the graph rerun it."""
-    spec = PAGES[page]
-    source = ROOT / "notebooks" / f"{page}.py"
     digest = hashlib.sha256(json.dumps(profile_parameters(profile, page), sort_keys=True).encode())
-    data = [ROOT / "data" / name for name in spec["data"]]
-    files = [source, *modules(source), ROOT / "requirements.lock"]
-    for path in data:
-        files += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    for path in files:
+    for path in inputs(page):
         if not path.exists():
             raise CbtError(f"{_shown(path)}, which page {page} reads, does not exist")
         digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-    for earlier in sorted(spec["needs"]):
+    for earlier in sorted(PAGES[page]["needs"]):
         digest.update(fingerprint(earlier, profile).encode())
     return digest.hexdigest()
 

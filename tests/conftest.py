@@ -6,11 +6,28 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import source_from_cache
 from pathlib import Path
 
 import pytest
 
 from cbtlib import ROOT
+
+WATCH = """
+def _watch():
+    import os, sys
+    log = open(os.path.join(os.environ["IPYTHONDIR"], f"{os.getpid()}.opened"), "w", 1)
+
+    def note(event, args):
+        if event == "open" and not isinstance(args[0], int):
+            print(os.path.abspath(os.fsdecode(args[0])), file=log)
+
+    sys.addaudithook(note)
+
+_watch()
+del _watch
+"""
+"""What a kernel of a copy runs first: it writes down every file that it opens."""
 
 
 @dataclass
@@ -19,9 +36,20 @@ class Copy:
 
     root: Path
 
+    def opened(self, page: str) -> set[Path]:
+        """The files of the copy that a page's kernel opened: the kernel that wrote its metrics.json."""
+        logs = [log.read_text("utf-8").splitlines() for log in (self.root / ".ipython").glob("*.opened")]
+        lines = next(lines for lines in logs if f"{self.root}/results/smoke/{page}/metrics.json.part" in lines)
+        found = [Path(line) for line in lines if line.startswith(f"{self.root}/")]
+        found = [Path(source_from_cache(path)) if path.suffix == ".pyc" else path for path in found]
+        return {path.relative_to(self.root) for path in found if path.is_file()}
+
     def cbt(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `cbt …` with the copy's own cbtlib."""
-        environment = {**os.environ, "PYTHONPATH": str(self.root)}
+        startup = self.root / ".ipython/profile_default/startup/watch.py"
+        startup.parent.mkdir(parents=True, exist_ok=True)
+        startup.write_text(WATCH, "utf-8")
+        environment = {**os.environ, "PYTHONPATH": str(self.root), "IPYTHONDIR": str(self.root / ".ipython")}
         for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
             environment.pop(name, None)
         command = [sys.executable, "-m", "cbtlib", *words]

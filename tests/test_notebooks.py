@@ -134,6 +134,13 @@ def test_a_page_that_runs_shows_plain_names_in_its_tables(smoke_book, page):
         assert not labels & set(naming.METRICS)
 
 
+@pytest.mark.parametrize("page", run.PAGES)
+def test_every_file_that_a_page_opens_reruns_it(smoke_book, page):
+    """A file that is not among a page's inputs could change, and `cbt book` would keep the page."""
+    opened = {path for path in smoke_book.opened(page) if path.parts[0] in ("cbtlib", "data", "notebooks")}
+    assert opened and not opened - {path.relative_to(ROOT) for path in run.inputs(page)}
+
+
 def test_the_manifest_says_what_ran_on_what(smoke_book):
     manifest = json.loads((smoke_book.root / "results/smoke/manifest.json").read_text("utf-8"))
     assert set(manifest["pages"]) == set(run.PAGES)

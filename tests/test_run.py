@@ -173,6 +173,16 @@ def test_a_module_change_reaches_only_pages_that_import_it(monkeypatch):
     assert changed == using | later
 
 
+@pytest.mark.parametrize("page", run.PAGES)
+def test_what_dresses_a_page_is_among_its_inputs(page):
+    assert {ROOT / "cbtlib/run.py", ROOT / "cbtlib/student.py"} <= set(run.inputs(page))
+
+
+def test_a_text_of_cbtlib_reaches_only_pages_whose_modules_name_it():
+    form = ROOT / "cbtlib/rating_form.html"
+    assert {page for page in run.PAGES if form in run.inputs(page)} == {"06_human_evaluation", "recipe_compare"}
+
+
 def test_the_book_is_made_in_a_folder_with_a_space(tmp_path):
     (tmp_path / "my environment").symlink_to(sys.prefix)
     python = str(tmp_path / "my environment/bin" / Path(sys.executable).name)
