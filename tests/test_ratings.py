@@ -196,7 +196,7 @@ def test_a_quotation_mark_that_is_not_closed_swallows_no_ratings(sheet):
     back = filled(folder, "ann", lambda row: 1)
     head, first, *rest = back.read_text("utf-8").splitlines()
     back.write_text("\n".join([head, f'{first}"x', f'"{rest[0]}', *rest[1:]]) + "\n", "utf-8")
-    with pytest.raises(CbtError, match="back_ann.csv"):
+    with pytest.raises(CbtError, match=r"back_ann\.csv"):
         forms.read([back], key)
 
 
