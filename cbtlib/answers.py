@@ -60,6 +60,11 @@ def read_answers(path: Path | str) -> Iterator[Answer]:
         yield from (Answer(**json.loads(line)) for line in file)
 
 
+def outcome_of(text: str | None, given: Outcome = "ok") -> Outcome:
+    """What became of an answer: what its row says, and failed where an ok one has no text."""
+    return "failed" if given == "ok" and not (text or "").strip() else given
+
+
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write a product whole or not at all."""
     part = path.with_name(f"{path.name}.part")

@@ -14,11 +14,13 @@ its format here (or lets `detect` see it) and every gate, statistic and detector
     emollm      JSON list of {conversation: [{system, input, output}]}
     alpaca      JSON list of instruction, input, output and perhaps history: what `cbt corpus export` writes
     sharegpt    JSON list of {conversations: [{from: user | assistant, value}]}: the same
-    csv         a table, or JSON objects, with text, or question and description, and perhaps answer and label
+    csv         a table, or JSON objects, with text, or question and description, and perhaps answer, label, outcome
 
 Notable choices
 - Labels keep the names of their set: `distortions.taxonomy()` maps them, and a mapping is a choice to be seen.
 - Nothing is dropped: each item becomes a Sample or a Problem with its line (in a JSON list, its position).
+- A row of a table or of a JSON list may say in `outcome` that it is no data. It keeps its text, so that a leak in it
+  is seen, and has no labels: those of a failed call are none.
 - Text is read as it stands. `normalise` is there for a reader who wants it and counts what it changed.
 - Traditional characters become simplified ones by OpenCC's phrases (乾隆 stays, 乾淨 becomes 干净). Both of its steps
   and those of `normalise` give one character for one, so spans stay true.
@@ -36,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtlib import CbtError, corpus
+from cbtlib.answers import OUTCOMES, Outcome
 from cbtlib.corpus import Problem
 
 
@@ -55,6 +58,7 @@ class Sample:
     turns: tuple[tuple[str, str], ...] | None = None
     split: str | None = None
     crisis: bool = False
+    outcome: Outcome = "ok"
 
 
 Item = Sample | Problem
@@ -292,9 +296,19 @@ def _item_by_item(read: Callable[[int, Any], Item]) -> Callable[[Path], Iterator
 
     def read_all(path: Path) -> Iterator[Item]:
         for number, item in _json_list(path):
-            yield item if isinstance(item, Problem) else read(number, item)
+            yield item if isinstance(item, Problem) else _with_outcome(item, read(number, item))
 
     return read_all
+
+
+def _with_outcome(row: Any, item: Item) -> Item:
+    """The item with the outcome that its row gives."""
+    outcome = row.get("outcome") if isinstance(row, dict) else None
+    if isinstance(item, Problem) or outcome in (None, "", "ok"):
+        return item
+    if outcome not in OUTCOMES:
+        return Problem(item.line, "outcome", f"{outcome!r} is none of {', '.join(OUTCOMES)}")
+    return replace(item, labels=None, outcome=outcome)
 
 
 @_item_by_item
@@ -310,12 +324,14 @@ _NAMES = {
     "label": ("label", "labels", "distortion", "type", "category", "标签", "类别"),
 }
 _NONE = frozenset(("none", "non-distorted", "no distortion", "无", "无扭曲", "正常"))
+_MISSING = frozenset(("", "nan", "n/a", "na", "null"))
 
 
 def _table(path: Path) -> Iterator[Item]:
-    """CSV or TSV with a header, or JSON objects: text, or question and description; perhaps answer, label, id.
+    """CSV or TSV with a header, or JSON objects: text, or question and description; perhaps answer, label, id, outcome.
 
-    Several labels of a cell are split by |. An empty cell is a missing label; no distortion has a name (none, 无).
+    Several labels of a cell are split by |. An empty cell is a missing label, and so is nan or N/A, which programs
+    write for one; no distortion has a name (none, 无).
     """
     for number, row in _rows(path):
         if isinstance(row, Problem):
@@ -332,13 +348,15 @@ def _table(path: Path) -> Iterator[Item]:
         post = _text(row, *cells)
         kinds = row[label] if label else None
         if isinstance(kinds, str):
-            kinds = [kind.strip() for kind in kinds.split("|") if kind.strip()] or None
+            kinds = kinds.split("|")
         if not (kinds is None or (isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds))):
             yield Problem(number, str(label), f"is no label and no list of labels: {kinds!r}"[:80])
             continue
-        chosen = None if kinds is None else frozenset(kind for kind in kinds if kind.lower() not in _NONE)
+        named = [kind.strip() for kind in kinds or () if kind.strip().lower() not in _MISSING]
+        missing = kinds is None or (kinds and not named)  # an empty list is none: it says that there is no distortion
+        chosen = None if missing else frozenset(kind for kind in named if kind.lower() not in _NONE)
         answer = _text(row, "answer") if row.get("answer") is not None else None
-        yield Sample(str(row.get("id", number)), number, post, answer, chosen)
+        yield _with_outcome(row, Sample(str(row.get("id", number)), number, post, answer, chosen))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:

@@ -102,19 +102,26 @@ def read(path: Path, format: str = "auto") -> Labelled:
     CbtError when a line cannot be read or no item has labels.
     """
     first = _first_object(path) if path.suffix == ".jsonl" else {}
-    if {"outcome", "text"} <= first.keys():
+    if {"outcome", "text", "parts"} <= first.keys():
         found = of_answers(list(generate.read_answers(path)))
     elif {"labels", "scores"} <= first.keys():
-        rows = [row for _, row in corpus.read_objects(path)]
-        bad = [row for row in rows if isinstance(row, corpus.Problem)]
+        bad, kept, lines = [], [], {}
+        outcomes: Counter[str] = Counter()
+        for line, row in corpus.read_objects(path):
+            if isinstance(row, corpus.Problem):
+                bad.append(row)
+            elif (name := str(row.get("id"))) in lines:
+                bad.append(corpus.Problem(line, "id", f"{name!r} stands on line {lines[name]} already"))
+            else:
+                lines[name] = line
+                outcome = "crisis" if row.get("triage") == "crisis" else str(row.get("outcome") or "ok")
+                outcomes[outcome] += 1
+                kept += [row.get("labels")] if outcome == "ok" else []
         if bad:
             raise corpus.CorpusError(path, bad)
         types = tuple(kind for kind in first["scores"] if kind != "any")
-        told = [row for row in rows if isinstance(row, dict)]
-        kept = [row.get("labels") for row in told if row.get("triage") != "crisis"]
         labels, n = distortions.matrix(kept, types), len(kept)
-        counts = {"ok": n, "crisis": len(told) - n}
-        found = Labelled("texts", types, labels, np.zeros(n, int), [""] * n, [[]] * n, counts)
+        found = Labelled("texts", types, labels, np.zeros(n, int), [""] * n, [[]] * n, dict(outcomes))
     elif format == "records" or (format == "auto" and formats.detect(path) == "records"):
         records = corpus.load(path)
         found = of_records([record for record in records if not record.crisis])
@@ -126,9 +133,10 @@ def read(path: Path, format: str = "auto") -> Labelled:
         known = [sample for sample in samples if sample.labels is not None and not sample.crisis]
         types = tuple(sorted({name for sample in known for name in sample.labels or ()}))
         labels = distortions.matrix([sample.labels for sample in known], types)
-        outcomes = {"ok": len(known), "unparsed": sum(sample.labels is None for sample in samples)}
+        bare = Counter(x.outcome if x.outcome != "ok" else "unparsed" for x in samples if x.labels is None)
+        outcomes = Counter({"ok": len(known), **bare})
         lengths = np.array([len(sample.text) for sample in known], int)
-        found = Labelled("texts", types, labels, lengths, [""] * len(known), [[]] * len(known), outcomes)
+        found = Labelled("texts", types, labels, lengths, [""] * len(known), [[]] * len(known), dict(outcomes))
     if not len(found.labels) or not found.types:
         raise CbtError(f"{path}: no item of it has labels ({_counts(found.outcomes)}): there is nothing to count")
     return found

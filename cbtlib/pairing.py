@@ -7,6 +7,7 @@ Notable choices
 - Items meet by id, never by position, unless the file is plain text: then the line number is the id. A line ends
   where sacrebleu's command says it does, at a line feed.
 - An item that is on one side only is an error. An answer that failed is a line with its outcome, not a missing line.
+- An answer without text has failed, whatever its file says, in every form but plain lines, which have no outcomes.
 - Answers whose outcome is not ok are counted and left out; two systems are compared where both are ok. Such an answer
   is no reference either.
 - A metric that was not run has a row that says why; it is never silently absent.
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtlib import CbtError, bleurt, corpus, formats, metrics, report
-from cbtlib.answers import OUTCOMES
+from cbtlib.answers import OUTCOMES, outcome_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def read(path: Path) -> Side:
     if _answered(path, content):
         return _answers(path)
     samples = _samples(path)
-    unanswered = [sample for sample in samples if sample.answer is None]
+    unanswered = [sample for sample in samples if sample.answer is None and sample.outcome == "ok"]
     if unanswered:
         raise CbtError(f"{path}:{unanswered[0].line} holds no answer, so there is nothing to score against")
     lines: dict[str, int] = {}
@@ -54,7 +55,7 @@ def read(path: Path) -> Side:
             where = f"{path}:{sample.line} holds the id {sample.id!r} of line {lines[sample.id]} again"
             raise CbtError(f"{where}; one item needs one answer (several references are several files)")
         lines[sample.id] = sample.line
-    texts = {sample.id: ("ok", sample.answer or "") for sample in samples}
+    texts = {sample.id: (outcome_of(sample.answer, sample.outcome), sample.answer or "") for sample in samples}
     return Side(path, texts, lines, {sample.id: sample.text for sample in samples})
 
 
@@ -195,9 +196,12 @@ def _content(path: Path) -> str:
 
 
 def _answered(path: Path, content: str) -> bool:
-    """Whether a file is one of answers: JSON Lines whose first has a text or an outcome."""
+    """Whether a file is one of answers: JSON Lines whose first has a text or an outcome, and no field for the answer.
+
+    Where a row has a text and an answer, the text is the post: `formats` reads it.
+    """
     first = content.partition("\n")[0]
-    return path.suffix == ".jsonl" and ('"text"' in first or '"outcome"' in first)
+    return path.suffix == ".jsonl" and ('"text"' in first or '"outcome"' in first) and '"answer"' not in first
 
 
 def _samples(path: Path) -> list[formats.Sample]:
@@ -235,7 +239,7 @@ def _answers(path: Path) -> Side:
             raise CbtError(f"{where}, field text: {text!r} is no text; an answer that failed says so in its outcome")
         if (name := str(item)) in texts:
             raise CbtError(f"{where}, field id: {name!r} stands here twice")
-        texts[name], lines[name] = (outcome, text), number
+        texts[name], lines[name] = (outcome_of(text, outcome), text), number
     return Side(path, texts, lines, {})
 
 

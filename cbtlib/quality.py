@@ -119,7 +119,7 @@ def aggregates(samples: Sequence[Sample]) -> dict[str, Any]:
     post, with a question; pairs of near duplicates; distinct-4 and self-BLEU on an equal footing (None where the set
     has not 200 answers of 300 characters). CbtError when there is no answer.
     """
-    answered = [(sample.text, sample.answer) for sample in samples if sample.answer and not sample.crisis]
+    answered = [(x.text, x.answer) for x in samples if x.answer and x.outcome == "ok" and not x.crisis]
     if not answered:
         raise CbtError("there is no answer in it: name a set of posts with answers")
     posts, answers = list(dict.fromkeys(post for post, _ in answered)), [answer for _, answer in answered]

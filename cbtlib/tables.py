@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from cbtlib import ROOT, CbtError, corpus
-from cbtlib.answers import OUTCOMES
+from cbtlib.answers import OUTCOMES, outcome_of
 
 ALIASES = {
     "question": ("question", "post", "query", "prompt", "input", "instruction", "text", "问题", "提问", "来信"),
@@ -79,7 +79,7 @@ def outcomes(table: pd.DataFrame, column: str, given: str = "outcome") -> list[s
         text, outcome = row[column], row.get(given) or "ok"
         if outcome not in OUTCOMES:
             raise CbtError(f"line {line}, column {given}: {outcome!r} is none of {', '.join(OUTCOMES)}")
-        found.append("failed" if outcome == "ok" and not (text or "").strip() else outcome)
+        found.append(outcome_of(text, outcome))
     return found
 
 

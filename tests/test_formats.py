@@ -90,6 +90,36 @@ def test_a_table_may_be_json_and_an_empty_label_is_a_missing_one(tmp_path):
     assert sample.labels is None  # not "no distortion"
 
 
+@pytest.mark.parametrize("form", ["csv", "json", "jsonl"])
+def test_a_row_that_says_it_failed_has_no_labels_wherever_it_stands(tmp_path, form):
+    rows = [{"text": "雨", "label": "A", "outcome": ""}, {"text": "风", "label": "none", "outcome": "failed"}]
+    lines = {"csv": "text,label,outcome\n雨,A,\n风,none,failed\n", "json": json.dumps(rows)}
+    rows[0].pop("outcome")
+    lines["jsonl"] = "\n".join(map(json.dumps, rows))
+    path = put(tmp_path / f"a.{form}", lines[form])
+    samples, problems = formats.read(path, "csv")
+    assert [(x.labels, x.outcome) for x in samples] == [({"A"}, "ok"), (None, "failed")] and not problems
+    put(path, lines[form].replace("failed", "OK!"))
+    (problem,) = formats.read(path, "csv")[1]
+    assert problem.field == "outcome" and problem.what.startswith("'OK!' is none of ok, refused")
+
+
+def test_a_tuning_set_may_say_that_an_answer_failed(tmp_path):
+    rows = [
+        {"instruction": "雨", "output": "带伞。"},
+        {"instruction": "风", "output": "Error 500", "outcome": "failed"},
+    ]
+    samples, problems = formats.read(put(tmp_path / "a.json", rows))
+    assert [x.outcome for x in samples] == ["ok", "failed"] and not problems
+
+
+def test_what_programs_write_for_a_missing_label_is_no_label(tmp_path):
+    given = [["A", ""], [], [""], "nan", "N/A", None, "A|", ["none"]]
+    path = put(tmp_path / "a.json", [{"text": "雨", "label": label} for label in given])
+    labels = [sample.labels for sample in formats.load(path)]
+    assert labels == [{"A"}, frozenset(), None, None, None, None, {"A"}, frozenset()]
+
+
 def test_a_table_without_distortion_is_an_empty_set_and_not_missing(tmp_path):
     path = put(tmp_path / "a.tsv", "thought\tdistortion\n下雨天全完了\tFortune-telling\n今天下雨\tNon-distorted\n")
     samples, _ = formats.read(path, "c2d2")

@@ -129,6 +129,28 @@ def test_labels_of_posts_in_a_crisis_are_counted_beside_and_missing_ones_refused
         label_figures.read(path)
 
 
+def test_a_row_that_failed_is_counted_beside_the_labels_in_every_form(tmp_path):
+    gold = tmp_path / "gold.jsonl"
+    rows = [{"text": "甲", "label": "labelling", "outcome": "ok"}, {"text": "乙", "label": "none", "outcome": "failed"}]
+    rows += [{"text": "丙", "label": "none"}, {"text": "丁"}]
+    table = tmp_path / "gold.csv"
+    table.write_text("text,label,outcome\n甲,labelling,ok\n乙,none,failed\n丙,none,\n丁,,\n", "utf-8")
+    for order in (rows, rows[::-1]):
+        gold.write_text("".join(json.dumps(row) + "\n" for row in order), "utf-8")
+        for path in (gold, table):
+            found = label_figures.read(path)
+            assert len(found.labels) == 2 and found.outcomes == {"ok": 2, "failed": 1, "unparsed": 1}
+    rows = [{"id": str(k), "labels": ["a"], "scores": {"a": 0.5, "any": 0.5}} for k in range(3)]
+    rows[1]["outcome"] = "failed"
+    gold.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    found = label_figures.read(gold)
+    assert len(found.labels) == 2 and found.outcomes == {"ok": 2, "failed": 1}
+    rows[2]["id"] = "0"
+    gold.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    with pytest.raises(CbtError, match="line 3, field id: '0' stands on line 1 already"):
+        label_figures.read(gold)
+
+
 def test_generated_answers_are_counted_when_they_are_answers(tmp_path):
     def answer(name, outcome, text):
         return generate.Answer(name, outcome, text, None, None, None, None, None, "")

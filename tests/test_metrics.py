@@ -1,5 +1,7 @@
 """Metrics: equal to sacrebleu and to METEOR's published formula, honest about what is empty, missing or leaked."""
 
+import csv
+import io
 import json
 import re
 import subprocess
@@ -596,6 +598,31 @@ def test_an_answer_that_failed_cannot_move_a_score(files):
             for hyp, ref in ((broken, gold), (without, shorter))
         )
         assert one == two
+
+
+def test_an_outcome_counts_in_every_form_and_on_every_line(files):
+    records, _, _, folder = files
+    rows = [{"id": r.id, "question": "问", "answer": "Error 500", "outcome": "failed"} for r in records]
+    rows[0] = {"id": records[0].id, "question": "问", "answer": "慢慢来。"}
+    rows[2]["answer"] = None
+    rows[5] = {"id": records[5].id, "question": "问", "answer": ""}
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[1]), restval="")
+    writer.writeheader(), writer.writerows(rows)
+    lines = "\n".join(json.dumps(row) for row in rows)
+    turned = "\n".join(json.dumps(row) for row in rows[::-1])
+    given = {"table.csv": table.getvalue(), "list.json": json.dumps(rows), "a.jsonl": lines, "b.jsonl": turned}
+    for name, text in given.items():
+        (folder / name).write_text(text, "utf-8")
+        told = {item: outcome for item, (outcome, _) in pairing.read(folder / name).texts.items()}
+        assert told == {r.id: "failed" for r in records} | {records[0].id: "ok"}, name
+
+
+def test_an_ok_answer_without_text_failed(files):
+    records, gold, _, folder = files
+    rows = [(r.id, "ok", r.answer_text if r is not records[1] else " ") for r in records]
+    found = pairing.score(write_answers(folder / "one.jsonl", rows), [gold], names=["chrf"], resamples=20)
+    assert found["outcomes"] == {str(folder / "one.jsonl"): {"ok": 5, "failed": 1}}
 
 
 def test_a_lone_carriage_return_ends_no_line(tmp_path):

@@ -99,7 +99,7 @@ def test_aggregates_hold_no_text_and_stand_on_an_equal_footing():
     table = quality.beside({"a": figures, "b": few})
     assert "—" in quality.markdown(table) and list(table.columns) == ["a", "b"]
     with pytest.raises(CbtError, match="no answer"):
-        quality.aggregates([formats.Sample("1", 1, "下雨")])
+        quality.aggregates([formats.Sample("1", 1, "下雨"), formats.Sample("2", 2, "风", "Error", outcome="failed")])
 
 
 def test_quality_sets_another_set_beside_and_prints_its_aggregates(tmp_path):
