@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtlib import CbtError
+from cbtlib.corpus import no_repeats
 from cbtlib.prompts import load_json
 
 LONGEST_FIELD = 10**7
@@ -40,7 +41,7 @@ def read_questions(path: Path | str) -> list[Question]:
             problems.append(f"  line {line}: {row}")
             continue
         given = (row.get(name) for name in ("id", "questionID"))
-        number = next((str(one) for one in given if one not in (None, "")), f"line-{line}")
+        number = next((one for one in given if one not in (None, "")), f"line-{line}")
         texts = [row.get(name) or "" for name in ("question", "description")]
         if not {"question", "description"} & row.keys():
             fields = ", ".join(map(str, row))[:80]
@@ -49,11 +50,13 @@ def read_questions(path: Path | str) -> list[Question]:
             problems.append(f"  line {line}: question and description have to be texts")
         elif not "".join(texts).strip():
             problems.append(f"  line {line}: no question and no description")
-        elif number in seen:
-            problems.append(f"  line {line}: the id {number} stands on line {seen[number]} already")
+        elif isinstance(number, bool) or not isinstance(number, str | int) or not str(number).strip():
+            problems.append(f"  line {line}: the id {number!r} names nothing; give a text or a whole number")
+        elif (name := str(number)) in seen:
+            problems.append(f"  line {line}: the id {name} stands on line {seen[name]} already")
         else:
-            seen[number] = line
-            questions.append(Question(number, *texts))
+            seen[name] = line
+            questions.append(Question(name, *texts))
     if problems or not questions:
         more = [f"  … and {len(problems) - 20} more"] if len(problems) > 20 else []
         raise CbtError("\n".join([f"{path}: nothing was sent", *(problems or ["  no question in it"])[:20], *more]))
@@ -67,10 +70,14 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             csv.field_size_limit(LONGEST_FIELD)
             with path.open(encoding="utf-8-sig", newline="") as file:
                 table = csv.DictReader(file, strict=True)
+                names = list(table.fieldnames or ())
+                if twice := [name for name in names if names.count(name) > 1]:
+                    yield 1, f"the column {twice[0]!r} stands twice; rename one of the two"
+                    return
                 for row in table:
                     whole = None not in row and None not in row.values()
-                    width = len(table.fieldnames or ())
-                    yield table.line_num, row if whole else f"has another number of cells than the header's {width}"
+                    what = f"has another number of cells than the header's {len(names)}"
+                    yield table.line_num, row if whole else what
             return
         if path.suffix.lower() == ".json" and (items := _list(path)):
             yield from (
@@ -82,7 +89,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
                 if not (raw := raw.removeprefix(codecs.BOM_UTF8).strip()):
                     continue
                 try:
-                    row = load_json(raw.decode())
+                    row = load_json(raw.decode(), no_repeats)
                     yield line, row if isinstance(row, dict) else "not a JSON object"
                 except UnicodeDecodeError:
                     yield line, "not UTF-8 (from GB18030: iconv -f GB18030 -t UTF-8)"
@@ -92,14 +99,13 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         yield 0, f"not CSV ({error})"
     except UnicodeDecodeError:
         yield 0, "the file is not UTF-8 (from GB18030: iconv -f GB18030 -t UTF-8)"
+    except ValueError as error:
+        yield 0, f"not a JSON list ({error})"
     except OSError as error:
         raise CbtError(f"cannot read {path}: {error.strerror}; give a JSONL, JSON or CSV file") from None
 
 
 def _list(path: Path) -> list[Any] | None:
     """The items of a file that is one JSON list; None for anything else, such as JSON Lines under that name."""
-    try:
-        value = load_json(path.read_text(encoding="utf-8-sig"))
-    except ValueError:
-        return None
-    return value if isinstance(value, list) else None
+    text = path.read_text(encoding="utf-8-sig")
+    return load_json(text, no_repeats) if text.lstrip().startswith("[") else None

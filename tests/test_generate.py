@@ -869,6 +869,11 @@ def test_a_json_list_in_the_form_of_psyqa_is_read_and_an_id_of_0_is_an_id(tmp_pa
         (b'{"question": ["a"], "description": "b"}', "have to be texts"),
         (b"", "no question in it"),
         (b"[1, 2]", "not a JSON object"),
+        (b'{"question": "a"}\n{"question": "b", "question": "c"}', "line 2: not JSON .*'question' stands twice"),
+        (b'{"id": NaN, "question": "a"}', "line 1: the id nan names nothing; give a text or a whole number"),
+        (b'{"id": [1], "question": "a"}', r"line 1: the id \[1\] names nothing"),
+        (b'{"id": true, "question": "a"}', "line 1: the id True names nothing"),
+        (b'{"id": " ", "question": "a"}', "line 1: the id ' ' names nothing"),
     ],
 )
 def test_a_bad_question_file_is_refused_with_its_line_before_anything_is_sent(tmp_path, content, message):
@@ -892,6 +897,15 @@ def test_a_row_of_a_csv_file_that_lost_its_columns_is_no_question(tmp_path, rows
     path.write_text("id,question,description\n" + rows, encoding="utf-8")
     with pytest.raises(CbtError, match=message):
         questions.read_questions(path)
+
+
+def test_what_stands_twice_in_a_table_or_a_list_is_no_question(tmp_path):
+    (tmp_path / "q.csv").write_text("id,question,question\na,问,述\n", encoding="utf-8")
+    with pytest.raises(CbtError, match="line 1: the column 'question' stands twice; rename one"):
+        questions.read_questions(tmp_path / "q.csv")
+    (tmp_path / "q.json").write_text('[{"question": "a"},\n{"question": "b", "question": "c"}]', encoding="utf-8")
+    with pytest.raises(CbtError, match=r"not a JSON list \(the key 'question' stands twice\)"):
+        questions.read_questions(tmp_path / "q.json")
 
 
 def test_a_csv_file_with_a_huge_field_is_read_and_a_foreign_one_is_named(tmp_path):
