@@ -31,6 +31,7 @@ class Question:
 def read_questions(path: Path | str) -> list[Question]:
     """Questions of a JSONL or CSV file, or a JSON list, with question, description and (if there is one) id.
 
+    Without an id, the number of its line names a question, as `tables` names it when answers are read beside it.
     Corpus files fit, and PsyQA's. Raises CbtError with the line (in a list: the place) of everything that is not a
     question, before anything is paid.
     """
@@ -41,7 +42,7 @@ def read_questions(path: Path | str) -> list[Question]:
             problems.append(f"  line {line}: {row}")
             continue
         given = (row.get(name) for name in ("id", "questionID"))
-        number = next((one for one in given if one not in (None, "")), f"line-{line}")
+        number = next((one for one in given if one not in (None, "")), line)
         texts = [row.get(name) or "" for name in ("question", "description")]
         if not {"question", "description"} & row.keys():
             fields = ", ".join(map(str, row))[:80]

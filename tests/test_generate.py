@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cbtlib import CbtError, faults, generate, prices, prompts, questions, safety
+from cbtlib import CbtError, faults, generate, prices, prompts, questions, safety, tables
 from cbtlib.generate import Question, Sampling
 from cbtlib.journal import Journal, Reply
 from cbtlib.sending import Traffic, _retry_after, judged
@@ -897,6 +897,20 @@ def test_a_row_of_a_csv_file_that_lost_its_columns_is_no_question(tmp_path, rows
     path.write_text("id,question,description\n" + rows, encoding="utf-8")
     with pytest.raises(CbtError, match=message):
         questions.read_questions(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("q.csv", 'question,description\n问,"一\n二"\n再问,述\n'),
+        ("q.json", '[{"question": "问"}, {"question": "再问"}]'),
+        ("q.jsonl", '{"question": "问"}\n\n{"question": "再问"}\n'),
+    ],
+)
+def test_a_question_without_an_id_has_the_name_that_its_answer_is_looked_for_by(tmp_path, name, content):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    table = tables.read(tmp_path / name, {"question": "question"}, optional=["id"])
+    assert [question.id for question in questions.read_questions(tmp_path / name)] == table["id"].tolist()
 
 
 def test_what_stands_twice_in_a_table_or_a_list_is_no_question(tmp_path):
