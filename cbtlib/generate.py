@@ -346,6 +346,8 @@ _REFUSAL = re.compile(
     r"(?:[，,。…]|我|无法|不能|$)|I(?:'|’)?m sorry|I (?:can(?:no|')t|am unable)|As an AI)",
     re.IGNORECASE,
 )
+# What servers call an answer that ended by itself: OpenAI's name, those of TGI, Together and Anthropic, or no name.
+_ENDED = (None, "stop", "eos", "eos_token", "stop_token", "stop_sequence", "end_turn")
 _FILTER_CODES = ("content_filter", "content_policy", "data_inspection", "sensitive", "content management policy")
 
 
@@ -355,17 +357,22 @@ def classify(status: int, body: str, prompt: Prompt) -> tuple[Outcome, str, dict
         filtered = status in (400, 403, 451) and any(code in body.lower() for code in _FILTER_CODES)
         return ("filtered" if filtered else "failed"), "", None, None, f"HTTP {status}: {_message(body)}"
     try:
-        choice = prompts.load_json(body)["choices"][0]
+        reply = prompts.load_json(body)
+        choice, error = reply["choices"][0], reply.get("error")
         message = choice.get("message") or {"content": choice["text"]}
         text, finish = (message.get("content") or "").strip(), choice.get("finish_reason")
     except (ValueError, LookupError, TypeError, AttributeError):
         return "failed", "", None, None, f"HTTP 200, but no chat completion: {body[:120]!r}"
+    if error is not None:
+        return "failed", "", None, finish, f"HTTP 200 with an error: {_message(body)}"
     if finish == "content_filter":
         return "filtered", "", None, finish, "the endpoint's content filter stopped the answer"
+    if finish not in (*_ENDED, "length", "max_tokens"):
+        return "failed", "", None, finish, f"the answer did not end by itself: finish_reason {str(finish)[:80]!r}"
     refusal = message.get("refusal")
     if refusal or (len(text) < 200 and _REFUSAL.search(text)):
         return "refused", "", None, finish, str(refusal or text)[:200]
-    if finish == "length":
+    if finish in ("length", "max_tokens"):
         return "truncated", "", None, finish, "the answer stopped at the token limit"
     if not text:
         return "unparsed", "", None, finish, "a reply without text"

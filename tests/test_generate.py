@@ -713,6 +713,46 @@ def test_json_without_an_answer_is_failed(body):
     assert generate.classify(200, body, PROMPT)[0] == "failed"
 
 
+def _ended(finish, **beside):
+    choice = {"message": {"content": "慢慢来，先睡一觉。"}, "finish_reason": finish}
+    return generate.classify(200, json.dumps({"choices": [choice], **beside}), prompts.get("five_parts"))
+
+
+@pytest.mark.parametrize(
+    ("finish", "outcome"),
+    [
+        *((finish, "ok") for finish in (None, "stop", "eos", "eos_token", "stop_token", "stop_sequence", "end_turn")),
+        *((finish, "truncated") for finish in ("length", "max_tokens")),
+        ("content_filter", "filtered"),
+        *((finish, "failed") for finish in ("error", "abort", "tool_calls", "insufficient_system_resource", "", {})),
+    ],
+)
+def test_only_an_answer_that_ended_by_itself_is_ok(finish, outcome):
+    found, text, _, reason, detail = _ended(finish, error=None)
+    assert (found, reason) == (outcome, finish) and bool(text) == (outcome == "ok") != bool(detail)
+    assert outcome != "failed" or repr(str(finish)) in detail
+
+
+def test_an_error_beside_the_choices_is_failed_and_named():
+    for error in ({"message": "the upstream broke", "code": 502}, "the upstream broke"):
+        found, text, *_, detail = _ended("stop", error=error)
+        assert (found, text) == ("failed", "") and "the upstream broke" in detail
+
+
+def test_an_answer_that_was_aborted_is_asked_again(tmp_path, monkeypatch):
+    whole, finishes = faults._reply, ["abort", "stop"]
+
+    def reply(request, fault):
+        found = whole(request, fault)
+        found["choices"][0]["finish_reason"] = finishes.pop(0)
+        return found
+
+    monkeypatch.setattr(faults, "_reply", reply)
+    with faults.serve() as server:
+        (answer,) = generate.run(posts(1), PROMPT, server, tmp_path, traffic=QUICK)
+    assert answer.outcome == "ok" and server.requests == 2
+
+
 JSON = st.recursive(
     st.none()
     | st.booleans()
