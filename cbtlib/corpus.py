@@ -253,7 +253,7 @@ def read_objects(path: Path | str) -> Iterator[tuple[int, dict[str, Any] | Probl
             yield number, line
             continue
         try:
-            item = json.loads(line, parse_constant=_no_constant, object_pairs_hook=no_repeats)
+            item = json.loads(line, parse_constant=no_constant, object_pairs_hook=no_repeats)
         except (ValueError, RecursionError) as error:
             yield number, Problem(number, "", f"is no JSON object: {error} ({line.strip()[:40]!r})")
             continue
@@ -263,7 +263,8 @@ def read_objects(path: Path | str) -> Iterator[tuple[int, dict[str, Any] | Probl
             yield number, Problem(number, "", f"is JSON, but a {type(item).__name__} in place of an object")
 
 
-def _no_constant(name: str) -> Any:
+def no_constant(name: str) -> Any:
+    """json takes NaN and Infinity, which are no JSON."""
     raise ValueError(f"{name} is no JSON value")
 
 

@@ -145,8 +145,9 @@ def read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
                 rows.append((line, item))
     elif first == "[":
         try:
-            items = json.loads(path.read_text(encoding))
-        except ValueError as error:
+            text = path.read_text(encoding)
+            items = json.loads(text, parse_constant=corpus.no_constant, object_pairs_hook=corpus.no_repeats)
+        except (ValueError, RecursionError) as error:
             raise CbtError(f"{path} begins like a JSON list and is none: {error}") from None
         for number, item in enumerate(items, 1):
             if isinstance(item, dict):

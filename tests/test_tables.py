@@ -75,6 +75,9 @@ def test_what_others_call_a_column_is_suggested_and_never_taken(tmp_path):
         ('{"question": "a", "answer": "b"\n', "line 1: is no JSON object"),
         ('["a"]', "item 1: is str, not an object"),
         ("[", "begins like a JSON list and is none"),
+        ("[" * 100_000, "begins like a JSON list and is none"),
+        ('[{"question": "a", "answer": "b", "answer": "c"}]', "the key 'answer' stands twice"),
+        ('[{"question": "a", "answer": NaN}]', "NaN is no JSON value"),
         ("PK\x03\x04", "zip"),
     ],
 )
