@@ -251,7 +251,8 @@ def read_labelled(
 
     `text` and `label` name the columns (else the usual names are looked for; a corpus file has question, description
     and crisis); in a CSV or TSV file without a header they are numbers from 1. A label is positive when it is one of
-    `positive`; without those it has to be in YES or NO, and anything else is a CbtError, never a calm post.
+    `positive`, each of which some row has; without those it has to be in YES or NO. Anything else is a CbtError, never
+    a calm post, and so is a row without a text, which would be a missed crisis.
     """
     from cbtlib import tables  # it loads pandas, which triage does without
 
@@ -265,15 +266,26 @@ def read_labelled(
     columns = [text] if text else [name for name in ("text", "post", "question", "description") if name in names]
     if not columns or not {*columns, label} <= set(names):
         raise CbtError(f"{path} has the columns {', '.join(names)}; say which is the text and which the label")
-    texts, labels = [], []
+    texts: list[str] = []
+    given: list[str] = []
     for number, row in rows:
         value = row.get(label)
-        found = "" if value is None else str(value).strip().lower()
+        found = str(value).strip().lower() if isinstance(value, str | int | float) else ""
         if not found or (not positive and found not in YES | NO):
             raise CbtError(f"{path}, line {number}: the label {found!r} may mean anything; say --positive LABEL")
-        texts.append("\n".join(str(row.get(name) or "") for name in columns))
-        labels.append(found in ({word.lower() for word in positive} or YES))
-    return texts, labels
+        # A post without its text would count as a crisis that triage missed.
+        for name in columns:
+            if not isinstance(row.get(name), str):
+                raise CbtError(f"{path}, line {number}, field {name}: is no text; write it there, or take the row out")
+        texts.append("\n".join(row[name] for name in columns))
+        if not texts[-1].strip():
+            raise CbtError(f"{path}, line {number}, field {columns[0]}: is empty; write it there, or take the row out")
+        given.append(found)
+    chosen = {word.lower() for word in positive} or YES
+    if positive and (unused := sorted(chosen.difference(given))):
+        known = ", ".join(sorted(set(given))[:10])
+        raise CbtError(f"{path}: no row has the label {unused[0]!r} of --positive; give one of its labels: {known}")
+    return texts, [found in chosen for found in given]
 
 
 def _numbered(path: Path) -> list[tuple[int, dict[str, Any]]]:

@@ -174,6 +174,32 @@ def test_two_labels_of_one_name_are_an_error(tmp_path, name, content):
         safety.read_labelled(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"text": None, "label": 1}, "line 2, field text: is no text"),
+        ({"text": ["我不想活了"], "label": 1}, "line 2, field text: is no text"),
+        ({"post": "我不想活了", "label": 1}, "line 2, field text: is no text"),
+        ({"text": " ", "label": 1}, "line 2, field text: is empty"),
+        ({"text": "我不想活了", "label": ["1"]}, "line 2: the label"),
+    ],
+)
+def test_a_row_without_a_text_or_a_label_is_an_error_and_no_missed_crisis(tmp_path, second, message):
+    path = tmp_path / "a.jsonl"
+    rows = ({"text": "我不想活了", "label": 1}, second)
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    for positive in ([], ["1"]):
+        with pytest.raises(CbtError, match=rf"a\.jsonl, {message}"):
+            safety.read_labelled(path, positive=positive)
+
+
+def test_a_positive_label_that_no_row_has_is_an_error(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n甲,high\n乙,low\n", encoding="utf-8")
+    with pytest.raises(CbtError, match=r"no row has the label 'hihg' of --positive; .*: high, low"):
+        safety.read_labelled(path, positive=["high", "hihg"])
+
+
 def test_a_rule_that_is_no_pattern_is_named_with_its_line(tmp_path, monkeypatch):
     path = tmp_path / "rules.csv"
     path.write_text("level,rule,pattern\ncrisis,a,想死\ncrisis,b,[想，\n", encoding="utf-8")
