@@ -581,8 +581,9 @@ def safety_evaluate(
     """Measure the crisis triage on labelled posts: recall and precision with intervals. Prints no post."""
     import pandas as pd
 
-    from cbtlib import risk, safety
+    from cbtlib import commands, risk, safety
 
+    commands.check_triage(triage)
     texts, crisis = safety.read_labelled(data, text, label, positive or ())
     rules = [safety.triage(text) for text in texts]
     tables = {"rules": rules} | ({} if triage == "rules" else {"full": risk.load().look(texts, rules)})

@@ -84,8 +84,13 @@ def _check(given: dict[str, Any]) -> None:
         raise CbtError(f"--batch {given['batch']}: write one of {', '.join(BATCH)}")
     if given["batch"] and (given["dry_run"] or given["replay"]):
         raise CbtError("--batch goes with neither --dry-run nor --replay")
-    if given["triage"] not in ("full", "rules"):
-        raise CbtError(f"--triage {given['triage']}: write full (rules and classifier) or rules")
+    check_triage(given["triage"])
+
+
+def check_triage(triage: str) -> None:
+    """CbtError for a triage that there is not, before another one runs in its place."""
+    if triage not in ("full", "rules"):
+        raise CbtError(f"--triage {triage}: write full (rules and classifier) or rules")
 
 
 def _batch(

@@ -227,3 +227,6 @@ def test_the_command_prints_figures_and_no_post(tmp_path):
     command = [sys.executable, "-m", "cbtlib", "safety", "evaluate", "--triage", "rules", "--data", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "recall" in done.stdout and "不想活" not in done.stdout
+    command[command.index("rules")] = "foo"
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("cbt: --triage foo: write full")
