@@ -39,7 +39,7 @@ from transformers import (
     set_seed,
 )
 
-from cbtlib import CbtError, backbones, endpoint, fused, runs, templates
+from cbtlib import CbtError, backbones, endpoint, fused, metrics, runs, templates
 from cbtlib.embedded import NAMES
 from cbtlib.runs import TrainingResult
 from cbtlib.templates import IGNORED, Row
@@ -360,9 +360,17 @@ def check(rows: Sequence[Row], dev_rows: Sequence[Row], config: TrainingConfig) 
     held_out = [row.id for row in rows if getattr(row, "split", "train") != "train"]
     if held_out:
         raise CbtError(f"{len(held_out)} training records are not of the split 'train', {held_out[0]} first: leave out")
-    leaked = {row.post.strip() for row in dev_rows} & {row.post.strip() for row in rows}
-    if leaked:
-        raise CbtError(f"{len(leaked)} posts are in the training and in the dev records: leave them out of one")
+    # A referral is no letter to learn, nor to watch: whoever is in danger is answered by rule.
+    crisis = [row.id for row in (*rows, *dev_rows) if getattr(row, "crisis", False)]
+    if crisis:
+        raise CbtError(f"{len(crisis)} records are crisis records, {crisis[0]} first: leave out")
+    leaks = metrics.leaks([row.post for row in rows], [row.post for row in dev_rows])
+    if leaks:
+        worst = max(leaks, key=lambda leak: leak.similarity)
+        raise CbtError(
+            f"{len({leak.test for leak in leaks})} dev posts are, or nearly are, training posts (dev record "
+            f"{dev_rows[worst.test].id} is {worst.similarity:.2f} like {rows[worst.training].id}): leave out"
+        )
     local, forms = Path(config.model), ("*.safetensors", "pytorch_model*.bin")
     if config.model not in NAMES and local.is_dir() and not any(any(local.glob(form)) for form in forms):
         raise CbtError(f"the model folder {local} holds no weights ({', '.join(forms)})")

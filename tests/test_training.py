@@ -47,6 +47,7 @@ class Pair:
     post: str
     answer_text: str
     split: str = "train"
+    crisis: bool = False
 
 
 ROWS = [
@@ -523,10 +524,16 @@ def test_a_configuration_that_cannot_work_is_one_sentence(config, message, tmp_p
     assert not (tmp_path / "adapter").exists() and not (tmp_path / "result.json").exists()
 
 
+CRISIS = Pair("c0", "我不想活了", "请联系身边的人。", crisis=True)
+
 BAD_ROWS = [
     ([], DEV, "no training records"),
     (ROWS, [], "no dev records"),
-    ([*ROWS, DEV[0]], DEV, "1 posts are in the training and in the dev records"),
+    ([*ROWS, DEV[0]], DEV, "3 dev posts are, or nearly are, training posts (dev record d0 is 1.00 like d0)"),
+    (ROWS, [*DEV, Pair("copy", ROWS[2].post + "。", "好")], "(dev record copy is 1.00 like p2)"),
+    (ROWS, [*DEV, Pair("copy", ROWS[2].post.replace("，", "， "), "好")], "(dev record copy is 1.00 like p2)"),
+    ([*ROWS, CRISIS], DEV, "1 records are crisis records, c0 first"),
+    (ROWS, [*DEV, CRISIS], "1 records are crisis records, c0 first"),
     ([*ROWS, replace(DEV[0], split="test")], DEV[1:], "1 training records are not of the split 'train', d0"),
     ([*ROWS, Pair("empty", "我很累", "  ")], DEV, "record empty has no answer"),
     ([*ROWS, Pair("spells", "我很累<eos>", "好")], DEV, "record spells spells the special token '<eos>'"),
