@@ -108,8 +108,9 @@ def claims(
     ] = False,
 ) -> None:
     """Print the paper's claims against a run, or a run against the published numbers."""
-    from cbtlib import report, reproducing
+    from cbtlib import report, reproducing, run
 
+    run.profile_parameters(profile, "claims")  # a wrong profile name is no run to compare
     if publish:
         print(report.publish(profile))
         print(reproducing.renew_readme())

@@ -31,6 +31,7 @@ from cbtlib import ROOT, CbtError, markup, naming
 from cbtlib.answers import OUTCOMES
 from cbtlib.cache import sha256
 from cbtlib.prevalence import wilson
+from cbtlib.run import PAGES
 
 VERSIONS = ("torch", "transformers", "peft", "xllamacpp", "sacrebleu", "scikit-learn")
 METADATA = "cbt"
@@ -202,9 +203,10 @@ def commit() -> str:
 def manifest(profile: str, results: str = "results") -> dict[str, Any]:
     """Provenance of one profile's run, from each page's run.json: also written to results/<profile>/manifest.json."""
     root = ROOT / results / profile
-    runs = {path.parent.name: json.loads(path.read_text("utf-8")) for path in sorted(root.glob("*/run.json"))}
+    facts = ("seconds", "peak_memory_gb", "commit")
+    runs = {path.parent.name: _read(path, *facts) for path in sorted(root.glob("*/run.json"))}
     if not runs:
-        raise CbtError(f"no page of profile {profile!r} has run yet: run `cbt book --profile {profile}`")
+        raise _not_run(profile)
     data = sorted(path for path in (ROOT / "data").rglob("*") if path.is_file())
     content = {
         "profile": profile,
@@ -228,7 +230,7 @@ def numbers(profile: str, results: str = "results") -> dict[str, dict[str, Any]]
     """All numbers of a profile's pages as {"page::name": {"value", "low", "high", "n", "what"}}."""
     found = {}
     for path in sorted((ROOT / results / profile).glob("*/metrics.json")):
-        for name, entry in json.loads(path.read_text("utf-8"))["numbers"].items():
+        for name, entry in _read(path, "numbers")["numbers"].items():
             found[f"{path.parent.name}::{name}"] = entry
     return found
 
@@ -319,6 +321,8 @@ def reproduce(profile: str, results: str = "results") -> pd.DataFrame:
             "`cbt claims --publish` does, from a run of committed sources"
         )
     reference, found = json.loads(path.read_text("utf-8")), numbers(profile, results)
+    if not found:
+        raise _not_run(profile)
     rows = []
     for key, entry in reference["numbers"].items():
         got = found.get(key, {}).get("value")
@@ -335,9 +339,15 @@ def publish(profile: str, results: str = "results") -> Path:
     Sampled letters differ between processors, because a sum of floating-point numbers does. So a tolerance is for two
     draws: where each has its 95% interval, all N numbers agree in 95 of 100 reruns if each may differ by half of that
     interval times sqrt(2) z(1 - 0.025/N) / z(0.975), by Bonferroni. At least 10% of the value are allowed, which is all
-    where there is no interval. Refused when the pages ran from uncommitted sources.
+    where there is no interval. Refused for a smoke run, whose model is random, when a page has not run, and when the
+    pages ran from uncommitted sources.
     """
+    if profile == "smoke":
+        raise CbtError("the numbers of a smoke run mean nothing: publish another profile (--profile)")
     made = manifest(profile, results)
+    missing = [page for page in PAGES if page not in made["pages"]]
+    if missing:
+        raise CbtError(f"{', '.join(missing)} of profile {profile!r} did not run: `cbt book --profile {profile}` first")
     dirty = sorted(page for page, run in made["pages"].items() if "changes" in run["commit"])
     if dirty:
         raise CbtError(f"page {dirty[0]} ran from sources that are not committed: commit, rerun, then publish")
@@ -406,6 +416,25 @@ def _plain(value: Any) -> Any:
         return value
     number = value.item() if hasattr(value, "item") else value
     return float(f"{number:.10g}") if isinstance(number, float) else number
+
+
+def _read(path: Path, *fields: str) -> dict[str, Any]:
+    """The JSON object that a page's run left, or CbtError when it is cut or lacks a field."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        found = None
+    missing = [field for field in fields if not isinstance(found, dict) or field not in found]
+    if missing:
+        raise CbtError(
+            f"{_shown(path)} is damaged (no {', '.join(missing)} in it); "
+            f"run: cbt run notebooks/{path.parent.name}.py --profile {path.parents[1].name}"
+        )
+    return found
+
+
+def _not_run(profile: str) -> CbtError:
+    return CbtError(f"no page of profile {profile!r} has run yet: run `cbt book --profile {profile}`")
 
 
 def _shown(path: Path) -> str:

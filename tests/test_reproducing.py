@@ -19,8 +19,8 @@ def run(tmp_path, monkeypatch):
     """A repository with one page that ran: one figure, one number its summary cites, one that nobody cites."""
     for module in (report, reproducing):
         monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setattr(reproducing, "PAGES", {"07_words": {}})
-    folder = tmp_path / "results/smoke/07_words"
+        monkeypatch.setattr(module, "PAGES", {"07_words": {}})
+    folder = tmp_path / "results/embedded/07_words"
     for place in (folder, *(tmp_path / name for name in ("notebooks", "book/executed", "data/paper"))):
         place.mkdir(parents=True)
     (tmp_path / "data/paper/claims.csv").write_text("id,number\nx,\n")
@@ -48,32 +48,32 @@ def run(tmp_path, monkeypatch):
 def publish(root, value, tolerance):
     (root / "results/reference").mkdir(exist_ok=True)
     numbers = {"07_words::share": {"value": value, "tolerance": tolerance, "what": "x"}}
-    report.write_json(root / "results/reference/smoke.json", {"numbers": numbers})
+    report.write_json(root / "results/reference/embedded.json", {"numbers": numbers})
 
 
 def test_a_figure_and_a_cited_number_have_a_row_and_nothing_else_does(run):
-    table = reproducing.rows("smoke")
+    table = reproducing.rows("embedded")
     assert table["kind"].tolist() == ["figure", "number"]
     assert table["claim"].tolist() == [CAPTION, "share of words"]
-    assert set(table["command"]) == {"cbt run notebooks/07_words.py --profile smoke"}
+    assert set(table["command"]) == {"cbt run notebooks/07_words.py --profile embedded"}
     assert table["product"].tolist() == ["07_words/the_shares.svg", "07_words/metrics.json"]
     assert set(table["minutes"]) == {1.5} and set(table["memory (GB)"]) == {1.5}
     assert table["this run"].tolist() == ["share 0.25", "0.25"]
 
 
 def test_without_a_reference_nothing_is_expected_and_the_page_says_so(run):
-    text = reproducing.write("smoke").read_text("utf-8")
+    text = reproducing.write("embedded").read_text("utf-8")
     assert "No reference is published" in text and not re.search(r"± \d", text)
-    assert set(reproducing.rows("smoke")["holds"]) == {""}
+    assert set(reproducing.rows("embedded")["holds"]) == {""}
 
 
 @pytest.mark.parametrize(("value", "holds"), [(0.26, "yes"), (0.4, "no")])
 def test_a_run_is_held_against_what_was_published(run, value, holds):
     publish(run, value, 0.05)
-    table = reproducing.rows("smoke")
+    table = reproducing.rows("embedded")
     assert table["holds"].tolist() == [holds, holds]
     assert table["expected"].tolist() == [f"share {value} ± 0.05", f"{value} ± 0.05"]
-    text = reproducing.write("smoke").read_text("utf-8")
+    text = reproducing.write("embedded").read_text("utf-8")
     assert ("(outside)" in text) is (holds == "no") and "No reference" not in text
 
 
@@ -86,9 +86,11 @@ def test_numbers_are_written_as_people_write_them(value, shown):
 
 def test_a_rerun_that_only_draws_other_letters_holds_and_a_defect_does_not(run, monkeypatch):
     """100 shares of 40 sampled letters each, published, then drawn anew; then with good and bad letters exchanged."""
-    place, dice = run / "results/smoke/07_words/metrics.json", np.random.default_rng(0)
+    place, dice = run / "results/embedded/07_words/metrics.json", np.random.default_rng(0)
     for slow in ("footprint", "manifest"):
-        monkeypatch.setattr(report, slow, lambda *_: collections.defaultdict(dict))
+        monkeypatch.setattr(
+            report, slow, lambda *_: collections.defaultdict(dict, pages={"07_words": {"commit": "abc"}})
+        )
     truth = dice.uniform(0.2, 0.8, 100)
 
     def draw(shares):
@@ -100,32 +102,34 @@ def test_a_rerun_that_only_draws_other_letters_holds_and_a_defect_does_not(run, 
     held = []
     for _ in range(30):
         draw(truth)
-        report.publish("smoke")
+        report.publish("embedded")
         draw(truth)
-        held.append(report.reproduce("smoke")["holds"].all())
+        held.append(report.reproduce("embedded")["holds"].all())
     assert sum(held) >= 24
     draw(1 - truth)
-    assert not report.reproduce("smoke")["holds"].all()
+    assert not report.reproduce("embedded")["holds"].all()
 
 
 def test_what_is_published_is_a_run_of_committed_sources_and_holds_against_itself(run):
-    path = report.publish("smoke")
+    path = report.publish("embedded")
     content = json.loads(path.read_text("utf-8"))
     numbers = content["numbers"]  # of two numbers: z(1 - 0.025 / 2) = 2.2414
     assert numbers["07_words::share"]["tolerance"] == pytest.approx(0.05 * 2**0.5 * 2.2414 / 1.96, abs=1e-5)
     assert numbers["07_words::nobody"]["tolerance"] == pytest.approx(0.3), "10% where there is no interval"
     assert content["minutes"] == 1.5 and content["peak_memory_gb"] == 1.5 and content["disk_gb"] >= 0
-    assert set(reproducing.rows("smoke")["holds"]) == {"yes"}
-    facts = run / "results/smoke/07_words/run.json"
+    assert set(reproducing.rows("embedded")["holds"]) == {"yes"}
+    facts = run / "results/embedded/07_words/run.json"
     report.write_json(facts, json.loads(facts.read_text("utf-8")) | {"commit": "abc+changes"})
     before = path.read_bytes()
     with pytest.raises(CbtError, match="07_words ran from sources that are not committed"):
-        report.publish("smoke")
+        report.publish("embedded")
     assert path.read_bytes() == before
 
 
 def test_a_caption_cannot_break_the_table_and_is_escaped_once(run):
-    line = next(line for line in reproducing.write("smoke").read_text("utf-8").splitlines() if "Share of posts" in line)
+    line = next(
+        line for line in reproducing.write("embedded").read_text("utf-8").splitlines() if "Share of posts" in line
+    )
     assert len(re.findall(r"(?<!\\)\|", line)) == 5 and r"\*95%\*" in line
     assert r"Share of posts \| with a label, \*95%\* intervals: (2)." in line
 

@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from typer.testing import CliRunner
 
-from cbtlib import ROOT, CbtError, report, run
+from cbtlib import ROOT, CbtError, cli, report, run
 
 
 @pytest.fixture
@@ -24,6 +25,9 @@ def write(value: float) -> None:
 
 def test_within_tolerance_holds_outside_does_not_and_missing_does_not(place):
     reference = (place / "results/reference/embedded.json").read_bytes()
+    page = report.Page("06_human_evaluation", "embedded")
+    page.number("other", 1, what="x")
+    page.save()
     assert not report.reproduce("embedded")["holds"].any(), "a number that was not computed cannot hold"
     write(0.59)
     assert report.reproduce("embedded")["holds"].all()
@@ -45,13 +49,48 @@ def test_the_published_numbers_belong_to_pages_and_carry_tolerances(path):
         assert key.split("::")[0] in run.PAGES and entry["tolerance"] >= 0, key
 
 
-def test_uncommitted_sources_are_not_published(place):
+def test_nothing_that_ran_is_said_and_so_is_a_profile_that_is_none(place):
+    with pytest.raises(CbtError, match="no page of profile 'embedded' has run yet: run `cbt book"):
+        report.reproduce("embedded")
+    done = CliRunner().invoke(cli.app, ["claims", "--profile", "nosuch"])
+    assert "there is no profile 'nosuch'" in str(done.exception) and not done.output
+
+
+@pytest.mark.parametrize("text", ["", '{"numbers": {"bleu": {"val', "[]", "{}"])
+def test_damaged_numbers_are_named_with_what_makes_them_anew(place, text):
     write(0.5)
-    facts = {"page": "05_evaluation", "commit": "abc+changes", "seconds": 1.0, "peak_memory_gb": 1.0}
-    (place / "results/embedded/05_evaluation/run.json").write_text(json.dumps(facts))
+    (place / "results/embedded/05_evaluation/metrics.json").write_text(text)
+    message = (
+        r"results/embedded/05_evaluation/metrics.json is damaged .*cbt run notebooks/05_evaluation.py --profile emb"
+    )
+    for read in (report.claims, report.reproduce):
+        with pytest.raises(CbtError, match=message):
+            read("embedded")
+
+
+@pytest.mark.parametrize(
+    ("profile", "pages", "commit", "message"),
+    [
+        ("embedded", ["05_evaluation"], "abc", "06_human_evaluation of profile 'embedded' did not run"),
+        ("embedded", ["05_evaluation", "06_human_evaluation"], "abc+changes", "not committed"),
+        ("smoke", ["05_evaluation", "06_human_evaluation"], "abc", "the numbers of a smoke run mean nothing"),
+    ],
+)
+def test_what_is_no_whole_run_of_committed_sources_is_not_published(
+    place, monkeypatch, profile, pages, commit, message
+):
+    monkeypatch.setattr(report, "PAGES", {"05_evaluation": {}, "06_human_evaluation": {}})
+    for name in pages:
+        page = report.Page(name, profile)
+        page.number("bleu", 0.5, what="x")
+        page.save()
+        facts = {"page": name, "commit": commit, "seconds": 1.0, "peak_memory_gb": 1.0}
+        (page.dir / "run.json").write_text(json.dumps(facts))
     (place / "requirements.lock").write_text("")
     (place / "data").mkdir()
     before = (place / "results/reference/embedded.json").read_bytes()
-    with pytest.raises(CbtError, match="not committed"):
-        report.publish("embedded")
-    assert (place / "results/reference/embedded.json").read_bytes() == before
+    with pytest.raises(CbtError, match=message):
+        report.publish(profile)
+    assert {path.name: path.read_bytes() for path in (place / "results/reference").iterdir()} == {
+        "embedded.json": before
+    }
