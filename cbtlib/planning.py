@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import torch
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from cbtlib import CbtError, embedded, endpoint, fused, runs, templates, training
@@ -202,7 +203,10 @@ def _is_here(model: str) -> bool:
     """Whether a model's weights are on this machine: our own, a folder, or in the hub's cache."""
     names = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
     local = model in embedded.NAMES or Path(model).is_dir()
-    return local or any(isinstance(try_to_load_from_cache(model, name), str) for name in names)
+    try:
+        return local or any(isinstance(try_to_load_from_cache(model, name), str) for name in names)
+    except HFValidationError:  # a folder that is not there: the hub has no such name
+        return False
 
 
 def _shape(model: str) -> tuple[Any, Any]:

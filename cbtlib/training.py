@@ -74,6 +74,10 @@ class TrainingConfig:
     seed: int = 42
 
 
+POSITIVE = ("max_length", "epochs", "batch_size", "accumulation", "learning_rate", "rank", "alpha")
+SHARES = ("warmup", "dropout")
+"""Settings that must be above 0, and those from 0 to below 1; every other number is 0 or more."""
+
 PROFILES = {
     "smoke": TrainingConfig(
         model="smoke",
@@ -349,6 +353,13 @@ class Collator:
 
 def check(rows: Sequence[Row], dev_rows: Sequence[Row], config: TrainingConfig) -> None:
     """Raise CbtError for what is wrong with rows or configuration, as far as it shows without the model."""
+    for name, value in dataclasses.asdict(config).items():
+        if isinstance(value, str):
+            continue
+        wanted = "above 0" if name in POSITIVE else "from 0 to below 1" if name in SHARES else "of 0 or more"
+        fits = 0 < value < math.inf if name in POSITIVE else 0 <= value < (1 if name in SHARES else math.inf)
+        if not fits:
+            raise CbtError(f"{name} is {value}: take a number {wanted} (--set {name}=...)")
     if config.device == "cuda" and not torch.cuda.is_available():
         raise CbtError("device is 'cuda' and PyTorch finds no CUDA device here: take device 'cpu' or 'auto'")
     if config.four_bit and importlib.util.find_spec("bitsandbytes") is None:

@@ -513,8 +513,32 @@ BAD_CONFIGS = [
     (replace(CONFIG, template="klingon"), "no template 'klingon'"),
     (replace(CONFIG, template="qwen"), r"needs the tokens <\|im_start\|>"),
     (replace(CONFIG, template="baichuan"), "needs the tokens <reserved_102>"),
-    (replace(CONFIG, learning_rate=math.inf, max_steps=3), "the loss is nan.*lower the learning_rate"),
+    (replace(CONFIG, learning_rate=1e30, max_steps=3), "the loss is nan.*lower the learning_rate"),
 ]
+
+OUT_OF_RANGE = [
+    ("learning_rate=nan", "learning_rate is nan: take a number above 0"),
+    ("learning_rate=-1", "learning_rate is -1.0: take a number above 0"),
+    ("learning_rate=inf", "learning_rate is inf: take a number above 0"),
+    ("epochs=0", "epochs is 0.0: take a number above 0"),
+    ("batch_size=0", "batch_size is 0: take a number above 0"),
+    ("accumulation=0", "accumulation is 0: take a number above 0"),
+    ("rank=0", "rank is 0: take a number above 0"),
+    ("rank=-1", "rank is -1: take a number above 0"),
+    ("dropout=2", "dropout is 2.0: take a number from 0 to below 1"),
+    ("warmup=nan", "warmup is nan: take a number from 0 to below 1"),
+    ("max_steps=-1", "max_steps is -1: take a number of 0 or more"),
+    ("seed=-1", "seed is -1: take a number of 0 or more"),
+]
+
+
+@pytest.mark.parametrize(("setting", "message"), OUT_OF_RANGE)
+def test_a_setting_out_of_range_is_named_and_takes_no_folder(setting, message, tmp_path):
+    config = training.configure("smoke", settings=[setting])
+    for act in (training.train, lambda *given: planning.plan(*given[:3])):
+        with pytest.raises(CbtError, match=re.escape(message)):
+            act(ROWS, DEV, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("config", "message"), BAD_CONFIGS)
@@ -887,6 +911,7 @@ def test_a_model_of_the_hub_is_planned_by_its_configuration_or_not_at_all(tmp_pa
     text = planning.plan(ROWS, DEV, config)
     assert "somebody/model is not on this machine and its configuration cannot be had (cannot load the model" in text
     assert all(name in text for name in planning.BACKBONES)
+    assert "/no/such is not on this machine" in planning.plan(ROWS, DEV, replace(CONFIG, model="/no/such"))
 
     own = endpoint.tokenizer("smoke")
     shape = LlamaConfig(vocab_size=len(own), num_key_value_heads=2, **TINY)
