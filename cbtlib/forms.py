@@ -109,7 +109,8 @@ def make(posts: Mapping[str, str], answers: Answers, raters: Sequence[str], out:
 
     For each rater `form_<rater>.html` and `form_<rater>.csv`; for all `label_studio.json`, `label_studio.xml` and the
     folder `argilla` (for `rg.Dataset.from_disk`); and `key.json`, which says what each code is and must not reach a
-    rater. Raises CbtError for a bad rater name, no answer to rate, or an answer to an unknown post.
+    rater. Raises CbtError for a bad rater name, no answer to rate, an answer to an unknown post, or a folder that holds
+    the key of another sheet.
     """
     for rater in raters:
         if not re.fullmatch(r"\w[\w-]{0,39}", rater):  # a - in front would come back from the CSV as '-
@@ -139,10 +140,8 @@ def make(posts: Mapping[str, str], answers: Answers, raters: Sequence[str], out:
         "codes": {code: {"system": system, "item": item} for code, (system, item) in codes.items()},
         "outcomes": {s: dict(Counter(outcome for outcome, _ in answers[s].values())) for s in answers},
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CbtError(f"cannot write the forms into {out}: {error.strerror}; name a folder of your own") from error
+    # The key comes first: forms without one could go out, and nobody could ever say what was rated.
+    files = {"key.json": _json(key)}
     template = Path(__file__).with_name("rating_form.html").read_text("utf-8")
     for rater in raters:
         order = [items[index] for index in generator.permutation(len(items))]
@@ -150,17 +149,24 @@ def make(posts: Mapping[str, str], answers: Answers, raters: Sequence[str], out:
         form["criteria"] = [asdict(criterion) for criterion in CRITERIA]
         # "<" is the one character that could end the script element early
         embedded = json.dumps(form, ensure_ascii=False).replace("<", "\\u003c")
-        (out / f"form_{rater}.html").write_text(template.replace("__SHEET__", embedded), "utf-8")
+        files[f"form_{rater}.html"] = template.replace("__SHEET__", embedded)
         blank = dict.fromkeys([c.id for c in CRITERIA] + ["comment"], "")
         rows = [{"sheet": sheet, "rater": rater, **item, **blank} for item in order]
-        (out / f"form_{rater}.csv").write_text("\ufeff" + _csv(rows), "utf-8", newline="")
-    tasks = [{"data": {"sheet": sheet, **item}} for item in items]
-    (out / "label_studio.json").write_text(json.dumps(tasks, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    (out / "label_studio.xml").write_text(_label_studio(), "utf-8")
-    for name, content in _argilla(sheet, items, len(raters)).items():
-        (out / "argilla" / name).parent.mkdir(parents=True, exist_ok=True)
-        (out / "argilla" / name).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    (out / "key.json").write_text(json.dumps(key, ensure_ascii=False, indent=1) + "\n", "utf-8")
+        files[f"form_{rater}.csv"] = "\ufeff" + _csv(rows)
+    files["label_studio.json"] = _json([{"data": {"sheet": sheet, **item}} for item in items])
+    files["label_studio.xml"] = _label_studio()
+    files |= {f"argilla/{name}": _json(content) for name, content in _argilla(sheet, items, len(raters)).items()}
+    try:
+        if (out / "key.json").is_file() and (other := read_key(out / "key.json")["sheet"]) != sheet:
+            raise CbtError(
+                f"{out} holds the key of sheet {other}, without which its ratings say nothing: name another folder, or "
+                "delete that one if no rater has its forms"
+            )
+        for name, text in files.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).write_text(text, "utf-8", newline="")
+    except OSError as error:
+        raise CbtError(f"cannot write the forms into {out}: {error.strerror}; name a folder of your own") from error
     return key
 
 
@@ -275,6 +281,10 @@ def _table(text: str, path: Path) -> list[dict[str, Any]]:
                 "put a text that holds a comma into quotation marks"
             )
     return rows
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

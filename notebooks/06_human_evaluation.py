@@ -98,6 +98,7 @@ answers = {
 }
 names = [f"rater-{number}" for number in range(1, raters + 1)]
 folder = page.dir / "forms"
+(folder / "key.json").unlink(missing_ok=True)  # no rater has this page's forms: with other replies it makes others
 key = forms.make(posts, answers, names, folder, seed)
 outcomes = pd.concat([page.outcomes(system, counts) for system, counts in key["outcomes"].items()])
 page.count("replies", len(key["codes"]), int(outcomes.to_numpy().sum()), what="replies with outcome ok, on every form")

@@ -342,6 +342,23 @@ def test_names_that_are_one_file_and_a_folder_that_is_a_file_make_no_form(tmp_pa
         forms.make(POSTS, ANSWERS, ["ann"], tmp_path / "taken")
 
 
+def test_a_folder_that_holds_another_sheet_keeps_its_key(sheet):
+    _, folder = sheet
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(CbtError, match=r"holds the key of sheet [0-9a-f]{10}, .*name another folder"):
+        forms.make(POSTS, ANSWERS, ["ann", "bo"], folder, seed=4)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    forms.make(POSTS, ANSWERS, ["ann", "bo"], folder, seed=3)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_no_form_is_written_without_its_key(tmp_path):
+    (tmp_path / "key.json").mkdir()
+    with pytest.raises(CbtError, match=r"cannot write the forms into .*: Is a directory"):
+        forms.make(POSTS, ANSWERS, ["ann"], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["key.json"]
+
+
 def test_no_ok_answer_makes_no_form(tmp_path):
     with pytest.raises(CbtError, match="no answer has outcome ok"):
         forms.make(POSTS, {"base": {"q1": ("failed", "Error 500")}}, ["ann"], tmp_path)
