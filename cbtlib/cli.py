@@ -46,7 +46,10 @@ def run(
         name, equals, value = text.partition("=")
         if not equals:
             raise CbtError(f"-p {text}: write name=value")
-        given[name] = yaml.safe_load(value)
+        try:
+            given[name] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):  # the latter for a date that there is not
+            raise CbtError(f"-p {text}: the value is no YAML; close its brackets, or put it into quotes") from None
     print(runner.run(notebook, profile, given, results))
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from typer.testing import CliRunner
 
 from cbtlib import ROOT, CbtError, book, cache, report, run
+from cbtlib.cli import app
 
 HEAD = """# %%
 from cbtlib import CbtError
@@ -54,6 +56,12 @@ def test_a_parameter_of_another_type_is_refused_before_anything_runs(notebook, t
     with pytest.raises(CbtError, match=r"items has to be of type int, and .* is not"):
         run.run(page, "smoke", {"items": value}, str(tmp_path))
     assert not (tmp_path / "smoke").exists()
+
+
+@pytest.mark.parametrize("value", ["[1", "2026-13-45"])
+def test_a_value_that_is_no_yaml_is_named(value):
+    done = CliRunner().invoke(app, ["run", "notebooks/03_distortion_statistics.py", "-p", f"data={value}"])
+    assert isinstance(done.exception, CbtError) and f"-p data={value}: " in str(done.exception)
 
 
 def test_a_missing_notebook_names_the_nearest():
