@@ -76,6 +76,8 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
     if not notebook.is_file():
         known = sorted(path.name for path in (ROOT / "notebooks").glob("*.py"))
         raise CbtError(f"{notebook} does not exist{_nearest(notebook.name, known)}; pages are {', '.join(known)}")
+    if notebook.suffix != ".py":
+        raise CbtError(f"{_shown(notebook)} is no page; name a .py page, notebooks/03_distortion_statistics.py, say")
     page = notebook.stem
     source = jupytext.read(notebook)
     known = papermill.inspect_notebook(_with_kernel(source))

@@ -64,6 +64,11 @@ def test_a_value_that_is_no_yaml_is_named(value):
     assert isinstance(done.exception, CbtError) and f"-p data={value}: " in str(done.exception)
 
 
+def test_a_file_that_is_no_page_is_refused():
+    with pytest.raises(CbtError, match=r"notebooks/profiles/smoke\.yml is no page; name a \.py page"):
+        run.run(ROOT / "notebooks/profiles/smoke.yml", "smoke")
+
+
 def test_a_missing_notebook_names_the_nearest():
     with pytest.raises(CbtError, match=r"did you mean 'claims.py'"):
         run.run(Path("notebooks/claim.py"), "smoke")
