@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -229,10 +230,15 @@ def _check_address(url: str, key: str) -> None:
             "OPENAI_BASE_URL holds a user or a password, and the URL is written into manifests: take it out and put "
             "the key into OPENAI_API_KEY"
         )
-    if not re.fullmatch(r"https?://[^/\s?#]+[^\s?#]*", url):
+    try:
+        urllib.parse.urlsplit(url)
+        whole = re.fullmatch(r"https?://[^/\s?#]+[^\s?#]*", url)
+    except ValueError:  # "http://[::1/v1"
+        whole = None
+    if not whole:
         raise CbtError(
             f"OPENAI_BASE_URL is '{url}': it must begin with http:// or https:// and a host, usually ends with /v1, "
-            "and has no space, ? or #"
+            "and has no space, ? or #, and no bracket without its other one"
         )
     if not re.fullmatch(r"[!-~]+", key):
         raise CbtError(

@@ -238,6 +238,7 @@ def test_half_a_setting_is_refused(monkeypatch):
         ("https://user:hush-hush@example.org/v1", "k", "holds a user or a password"),
         ("https:///v1", "k", "and a host"),
         ("https://example.org/v1?key=x", "k", "no space, ? or #"),
+        ("http://[::1/v1", "k", "no bracket without its other one"),
         ("https://example.org/v1", "hush-hush\n", "copy it again"),
         ("https://example.org/v1", "hush-hush 密钥", "copy it again"),
     ],
