@@ -171,7 +171,7 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     part, slash, parts = text.partition("/")
-    if not (slash and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise CbtError(f"--shard {text}: write i/n with i from 1 to n")
     return int(part), int(parts)
 

@@ -172,6 +172,7 @@ def test_a_profile_gives_model_prompt_and_limit_and_options_win(monkeypatch):
         (["--deadline", "-1"], "deadline"),
         (["--budget", "-1"], "no budget"),
         (["--shard", "3/2"], "i/n"),
+        (["--shard", "²/³"], "i/n"),
         (["--body", "{"], "not JSON"),
         (["--body", "[]"], "JSON object"),
         (["--batch", "send"], "submit, status, collect"),
