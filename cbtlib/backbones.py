@@ -38,12 +38,22 @@ DAMAGE = "a file of weights is damaged or holds more than tensors: fetch it agai
 
 def layout(folder: Path) -> str:
     """ "baichuan" or "qwen" when a model folder needs `convert`, "" when transformers loads it as it is."""
+    name = str((_config(folder).get("architectures") or [""])[0]).lower()
+    return {"baichuanforcausallm": "baichuan", "qwenlmheadmodel": "qwen"}.get(name, "")
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """The config.json of a model folder; empty where there is none."""
     place = folder / "config.json"
     if not place.exists():
-        return ""
-    config = json.loads(place.read_text(encoding="utf-8"))
-    name = (config.get("architectures") or [""])[0].lower()
-    return {"baichuanforcausallm": "baichuan", "qwenlmheadmodel": "qwen"}.get(name, "")
+        return {}
+    try:
+        config = json.loads(place.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise CbtError(f"{place} cannot be read as JSON in UTF-8 ({error}): fetch it again") from None
+    if not isinstance(config, dict) or not isinstance(config.get("architectures") or [], list):
+        raise CbtError(f"{place} holds no settings of a model, whose architectures are a list: fetch it again")
+    return config
 
 
 def convert(folder: Path | str, out: Path | str) -> Path:
@@ -60,7 +70,7 @@ def convert(folder: Path | str, out: Path | str) -> Path:
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
         raise CbtError(f"the model folder {folder} holds no weights (*.safetensors, pytorch_model*.bin)")
-    published = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    published = _config(folder)
     settings, rename = {"baichuan": (_llama, _from_baichuan), "qwen": (_qwen2, _from_qwen)}[kind]
     with cache.folder(out) as place:
         config = settings(published, folder)

@@ -181,6 +181,14 @@ def test_what_cannot_be_converted_is_one_sentence(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("content", [b"{", b"[1]", b'{"architectures": "Qwen"}', "{}".encode("utf-16"), b"[" * 100_000])
+def test_a_config_that_is_no_json_object_is_named(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    for do in (lambda: backbones.convert(tmp_path, tmp_path / "out"), lambda: endpoint.load(str(tmp_path))):
+        with pytest.raises(CbtError, match=r"config\.json .*fetch it again"):
+            do()
+
+
 def test_of_two_conversions_to_one_folder_one_is_refused_and_a_broken_one_leaves_nothing(tmp_path, monkeypatch):
     published("baichuan", tmp_path / "theirs")
     out, usual = tmp_path / "ours", backbones._weights
