@@ -210,9 +210,10 @@ def read_key(path: Path) -> dict[str, Any]:
         key = json.loads(path.read_text("utf-8"))
         assert {"sheet", "raters", "codes", "outcomes"} <= set(key)
         assert all(isinstance(rater, str) for rater in key["raters"])
+        assert all(is_name(place[name]) for place in key["codes"].values() for name in ("system", "item"))
     except FileNotFoundError:
         raise CbtError(f"{path} does not exist; it is the key.json that `cbt ratings sheet` wrote") from None
-    except (ValueError, RecursionError, AssertionError, TypeError, OSError):
+    except (ValueError, RecursionError, AssertionError, AttributeError, LookupError, TypeError, OSError):
         raise CbtError(f"{path} is not a key: it is the key.json that `cbt ratings sheet` wrote") from None
     return key
 

@@ -234,6 +234,14 @@ def test_a_rater_that_is_no_name_is_an_error(sheet, rater):
         forms.read_key(folder / "key.json")
 
 
+@pytest.mark.parametrize("codes", [["R0001"], {"R0001": "base"}, {"R0001": {"system": "base"}}, {"R0001": None}])
+def test_a_key_whose_codes_say_no_system_and_item_is_an_error(sheet, codes):
+    key, folder = sheet
+    (folder / "key.json").write_text(json.dumps(key | {"codes": codes}), "utf-8")
+    with pytest.raises(CbtError, match=r"key\.json is not a key"):
+        forms.read_key(folder / "key.json")
+
+
 def test_raters_and_posts_with_numbers_for_names_are_those_names():
     table = simulated(items=4, raters=3)
     numbers = table.assign(rater=table["rater"].str[1:].astype(int), item=table["item"].str[1:].astype(int))
