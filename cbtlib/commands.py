@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import os
 import random
 import sys
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cbtlib import ROOT, CbtError, answers, batch, endpoint, prices, prompts
+from cbtlib import ROOT, CbtError, answers, batch, corpus, endpoint, prices, prompts
 from cbtlib import generate as generation
 from cbtlib.journal import Journal
 from cbtlib.questions import Question, read_questions
@@ -78,8 +79,10 @@ def _defaults(given: dict[str, Any]) -> dict[str, Any]:
 def _check(given: dict[str, Any]) -> None:
     """Options that cannot mean anything, before anything is asked."""
     for name in ("concurrency", "attempts", "deadline", "rpm", "tpm", "sample", "max_tokens"):
-        if given[name] is not None and given[name] <= 0:
-            raise CbtError(f"--{name.replace('_', '-')} {given[name]}: give a number above 0")
+        if given[name] is not None and not (math.isfinite(given[name]) and given[name] > 0):
+            raise CbtError(f"--{name.replace('_', '-')} {given[name]}: give a finite number above 0")
+    if not math.isfinite(given["temperature"]):  # in JSON there is no way to ask for it
+        raise CbtError(f"--temperature {given['temperature']}: give a finite number")
     if given["batch"] and given["batch"] not in BATCH:
         raise CbtError(f"--batch {given['batch']}: write one of {', '.join(BATCH)}")
     if given["batch"] and (given["dry_run"] or given["replay"]):
@@ -159,8 +162,8 @@ def _classifier(given: dict[str, Any], where: Endpoint) -> Any:
 
 def _body(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except ValueError as error:
+        value = json.loads(text, parse_constant=corpus.no_constant)
+    except (ValueError, RecursionError) as error:
         raise CbtError(f"--body is not JSON ({error})") from None
     if not isinstance(value, dict):
         raise CbtError("--body has to be a JSON object")
