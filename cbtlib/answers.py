@@ -86,7 +86,7 @@ def make_folder(out: Path | str) -> Path:
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CbtError(f"cannot make the folder {out}: {error.strerror}; give another --out") from None
+        raise CbtError(f"cannot make the folder {out}: {error.strerror}; name another folder") from None
     return Path(out)
 
 

@@ -22,6 +22,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from cbtlib import CbtError
+from cbtlib.answers import make_folder
 
 
 def root() -> Path:
@@ -58,7 +59,7 @@ def folder(out: Path) -> Iterator[Path]:
 
     Raises CbtError when `out` exists or another process is making it.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with alone(out.with_name(out.name + ".lock"), f"another process is writing {out}: wait for it"):
         if out.exists():
             raise CbtError(f"{out} exists: take another folder, or remove that one")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtlib import CbtError
+from cbtlib.answers import make_folder
 from cbtlib.corpus import SPLITS, Record, to_dict
 
 TARGETS = ("parquet", "alpaca", "sharegpt", "openai-batch")
@@ -27,7 +28,14 @@ def export(records: Sequence[Record], to: str, out: Path, prompt: str = "five_pa
         raise CbtError(f"cannot export to {to!r}: choose one of {', '.join(TARGETS)}")
     if to == "openai-batch" and not model:
         raise CbtError("openai-batch needs --model: each request names the model that answers it")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        return _export(records, to, make_folder(out), prompt, model)
+    except OSError as error:
+        where = error.filename or out
+        raise CbtError(f"cannot write {where}: {error.strerror}; move what is there, or give another --out") from None
+
+
+def _export(records: Sequence[Record], to: str, out: Path, prompt: str, model: str) -> list[Path]:
     written = []
     for split in SPLITS:
         rows = [record for record in records if record.split == split and not record.crisis]

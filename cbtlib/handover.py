@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from cbtlib import CbtError, backbones, embedded, endpoint, templates, training
+from cbtlib.answers import make_folder
 from cbtlib.templates import Row
 from cbtlib.training import TrainingConfig
 
@@ -35,7 +36,7 @@ def export(rows: Sequence[Row], dev_rows: Sequence[Row], config: TrainingConfig,
     """
     if to not in TRAINERS:
         raise CbtError(f"cannot hand over to {to!r}: choose one of {', '.join(TRAINERS)}")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write = _llama_factory if to == "llama-factory" else _axolotl
     return write({"train": rows, "dev": dev_rows}, config, out)
 

@@ -31,6 +31,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from cbtlib import CbtError, agreement
+from cbtlib.answers import make_folder
 from cbtlib.metrics import outcomes
 from cbtlib.prompts import json_reply
 from cbtlib.resampling import Statistics, bootstrap, difference, intervals
@@ -278,7 +279,7 @@ def _read(journal: Path | None) -> dict[str, dict[str, Any]]:
     """Verdicts of a journal by key; a line that a kill cut short is no verdict and is asked for again."""
     if journal is None:
         return {}
-    journal.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(journal.parent)
     text = journal.read_text("utf-8", errors="replace") if journal.exists() else ""  # a kill may cut a character too
     if text and not text.endswith("\n"):
         with journal.open("a", encoding="utf-8") as file:

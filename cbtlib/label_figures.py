@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse, stats
 
 from cbtlib import CbtError, corpus, distortions, figures, formats, generate, prevalence, report, resampling
+from cbtlib.answers import make_folder
 from cbtlib.corpus import TYPES
 
 SHOWN_SETS = 15
@@ -362,7 +363,7 @@ def order(labelled: Labelled, language: str = "both") -> Drawn:
 
 def write(labelled: Labelled, out: Path, language: str = "both") -> list[str]:
     """Write every figure (PNG, SVG, CSV) and statistics.json into a folder; returns the lines that sum it up."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     table = prevalence.shares(labelled.labels, labelled.types)
     told = {}
     for name, drawn in draw(labelled, language):

@@ -7,6 +7,7 @@ Notable choices
 - A claim's verdict is computed from the claim's row and the run's numbers; a blank value gives no verdict.
 """
 
+import contextlib
 import csv
 import functools
 import hashlib
@@ -28,7 +29,7 @@ from pandas.io.formats.style import Styler
 from scipy.special import ndtri
 
 from cbtlib import ROOT, CbtError, markup, naming
-from cbtlib.answers import OUTCOMES
+from cbtlib.answers import OUTCOMES, make_folder
 from cbtlib.cache import sha256
 from cbtlib.prevalence import wilson
 from cbtlib.run import PAGES
@@ -49,7 +50,7 @@ class Page:
         self.name, self.profile = name, profile
         self.root = ROOT / results / profile
         self.dir = self.root / name
-        self.dir.mkdir(parents=True, exist_ok=True)
+        make_folder(self.dir)
         self._numbers: dict[str, dict[str, Any]] = {}
         self._outcomes: dict[str, dict[str, int]] = {}
 
@@ -161,7 +162,8 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder may be a file
+            temporary.unlink()
         raise CbtError(f"cannot write {path}: {error.strerror}; name a file in a folder that is there") from None
 
 

@@ -71,6 +71,7 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
     from papermill.exceptions import PapermillExecutionError
 
     from cbtlib import report
+    from cbtlib.answers import make_folder
 
     notebook = Path(notebook).resolve()
     if not notebook.is_file():
@@ -91,8 +92,7 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
         kind = known[name]["inferred_type_name"].strip("'\"")
         if type(value) not in TYPES.get(kind, (type(value),)):
             raise CbtError(f"{_shown(notebook)}: {name} has to be of type {kind}, and {value!r} is not")
-    folder = ROOT / results / profile / page
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(ROOT / results / profile / page)
     failed = folder / "failed.ipynb"
     os.environ.update({"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "PYTHONHASHSEED": "0"})
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # large pages: weights are read a tenth faster

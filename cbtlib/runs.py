@@ -37,6 +37,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from cbtlib import CbtError, cache, endpoint, fused
+from cbtlib.answers import make_folder
 from cbtlib.embedded import NAMES, NOTICE
 from cbtlib.templates import Row
 
@@ -97,7 +98,7 @@ def claim(out: Path, run: dict[str, Any]) -> Iterator[None]:
 
     A finished run is only read, so nobody holds it. Of the processes of one run, the first one holds it for all.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     first, finished = first_process(), (out / "result.json").exists()
     busy = f"another process is training in {out}: wait for it, or take another folder"
     with cache.alone(out / "run.lock", busy) if first and not finished else contextlib.nullcontext():

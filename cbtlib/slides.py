@@ -20,6 +20,7 @@ from typing import Any
 from docutils.utils.math.latex2mathml import tex2mathml
 
 from cbtlib import ROOT, CbtError, student
+from cbtlib.answers import make_folder
 
 _GLUE = re.compile(r"\{glue:text\}`(\w+)(?::([^`]*))?`")
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]*\)")
@@ -69,7 +70,7 @@ def make(profile: str, results: str = "results", folder: Path = ROOT / "slides")
     pages = [page for page in student.CHAPTERS if (ROOT / results / profile / page / f"{page}.ipynb").exists()]
     if not pages:
         raise CbtError(f"no chapter has run with the profile {profile!r} yet: make book, or cbt run notebooks/01_….py")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written = []
     for page in pages:
         written.append(folder / f"{page}.html")

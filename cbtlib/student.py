@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtlib import ROOT, CbtError
+from cbtlib.answers import make_folder
 
 LEVELS = ("read", "compute", "break", "research")
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py"))
@@ -78,7 +79,7 @@ def make(folder: Path = ROOT / "student") -> list[Path]:
     """Write a notebook (.ipynb and .py) without solutions for each chapter; returns the paths."""
     import jupytext
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written = []
     for page in CHAPTERS:
         notebook = _notebook(page)

@@ -135,6 +135,12 @@ def test_a_copied_cache_is_whole_though_its_times_differ():
     assert cache.damage(entry) == ""
 
 
+def test_a_file_in_the_place_of_the_folder_above_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CbtError, match=r"cannot make the folder .*file"), cache.folder(tmp_path / "file/below"):
+        pytest.fail("there is no place for it")
+
+
 def test_the_manifest_tells_the_hash():
     entry = cache.entry("model", make, 1)
     assert json.loads((entry / "manifest.json").read_text())["model.bin"]["sha256"] == cache.sha256(entry / "model.bin")

@@ -1,7 +1,9 @@
 """`cbt generate` as a person types it: every option does what it says, every mistake is one sentence."""
 
+import contextlib
 import csv
 import json
+from types import SimpleNamespace
 
 import batch_server
 import datasets
@@ -11,7 +13,7 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 from typer.testing import CliRunner
 
-from cbtlib import ROOT, CbtError, commands, corpus, faults, generate, prices, run
+from cbtlib import ROOT, CbtError, commands, corpus, endpoint, faults, generate, judge, prices, run
 from cbtlib.cli import app
 
 SECRET = "sk-proj-0123456789abcdefghij"
@@ -224,3 +226,33 @@ with endpoint.connect("rehearsal") as where:
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) >= 2 and b"Incorrect API key" in b"".join(written)
     assert SECRET.encode() not in b"".join(written)
+
+
+INTO_A_FOLDER = {
+    "corpus export": ["corpus", "export", "--out"],
+    "statistics": ["distortions", "statistics", "data/corpus/dev.jsonl", "--out"],
+    "student": ["student", "--out"],
+    "slides": ["slides", "--profile", "smoke", "--results", "{made}", "--out"],
+    "train": ["train", "--profile", "smoke", "--out"],
+    "train --export": ["train", "--profile", "smoke", "--export", "axolotl", "--out"],
+    "judge": ["ratings", "judge", "a={made}/a.jsonl", "b={made}/a.jsonl", "--contestant", "a=m", "--contestant", "b=n",
+              "--posts", "data/corpus/test.jsonl", "--model", "gpt-9", "--out"],
+    "run": ["run", "notebooks/data.py", "--profile", "smoke", "--results"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", INTO_A_FOLDER.values(), ids=INTO_A_FOLDER)
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_file_in_the_place_of_a_folder_is_one_sentence(tmp_path, monkeypatch, command, place):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "a.jsonl").write_text('{"id": "cbt-0007", "outcome": "ok", "text": "好"}\n', encoding="utf-8")
+    deck = tmp_path / "smoke/01_prompt_design"
+    deck.mkdir(parents=True)
+    (deck / "01_prompt_design.ipynb").write_text("{}")
+    monkeypatch.setattr(endpoint, "connect", lambda _: contextlib.nullcontext(SimpleNamespace(model="gpt-9")))
+    monkeypatch.setattr(judge, "endpoint_ask", lambda *_: lambda *_: pytest.fail("the folder comes first"))
+    words = [word.format(made=tmp_path) for word in command]
+    done = CliRunner().invoke(app, [*words, str(tmp_path / place)])
+    assert isinstance(done.exception, CbtError), done.exception
+    assert str(done.exception).startswith(f"cannot make the folder {tmp_path / 'file'}")

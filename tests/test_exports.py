@@ -84,6 +84,13 @@ def test_parquet_reads_back_as_records(tmp_path):
         assert corpus.parse(dict(row))[0] == record
 
 
+@pytest.mark.parametrize(("to", "name"), [("alpaca", "cbt_test.json"), ("parquet", "test.parquet")])
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path, to, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(CbtError, match=f"cannot write .*{name}: Is a directory"):
+        exports.export(RECORDS, to, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("records", "to", "words"),
     [

@@ -760,8 +760,9 @@ def test_a_file_is_no_base_of_itself_by_another_path_and_a_folder_is_no_output(f
     _, gold, good, folder = files
     with pytest.raises(CbtError, match="cannot be compared with itself"):
         pairing.score(good, [gold], bases=[folder / ".." / folder.name / good.name])
-    done = run("--hyp", good, "--ref", gold, "--metric", "chrf", "--resamples", 20, "--json", folder)
-    assert isinstance(done.exception, CbtError) and f"cannot write {folder}" in str(done.exception)
+    for place in (folder, good / "x.json"):
+        done = run("--hyp", good, "--ref", gold, "--metric", "chrf", "--resamples", 20, "--json", place)
+        assert isinstance(done.exception, CbtError) and f"cannot write {place}" in str(done.exception)
 
 
 def test_what_was_not_run_has_a_row_that_says_why(files):
