@@ -210,8 +210,6 @@ def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto
     Plain text (.txt) is one post a line. Lines that cannot be read stop the work: no post is dropped. `out` is written
     whole or not at all; a call that was stopped leaves a .part beside it, and the same call goes on from there.
     """
-    folder = own() if folder is None else folder
-    detector = detectors.Detector.load(folder)
     if path.suffix == ".txt" and format == "auto":
         lines = [(number, line) for number, line in corpus.read_lines(path)]
         bad = [line for _, line in lines if isinstance(line, corpus.Problem)]
@@ -223,6 +221,8 @@ def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto
         raise corpus.CorpusError(path, bad)
     if not pairs:
         raise CbtError(f"{path} holds no post")
+    folder = own() if folder is None else folder  # a minute the first time, and only for posts that can be read
+    detector = detectors.Detector.load(folder)
     sources = [repr(pairs).encode(), *((folder / f"detector.{kind}").read_bytes() for kind in ("json", "npz"))]
     sources.append(safety.version().encode())  # lines hold triage too: no file is half of other rules
     part = out.with_name(f"{out.name}.{hashlib.sha256(b''.join(sources)).hexdigest()[:12]}.part")

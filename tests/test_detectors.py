@@ -514,6 +514,17 @@ def test_labelling_begins_anew_when_the_crisis_rules_have_changed(tmp_path, fitt
     assert labelling.label(file, out, tmp_path / "d") == {"concern": 5}
 
 
+@pytest.mark.parametrize(("name", "text"), [("nosuch", None), ("blank.txt", "\n"), ("cut.jsonl", "{")])
+def test_a_file_that_cannot_be_labelled_is_named_before_the_books_own_detector_is_made(
+    tmp_path, monkeypatch, name, text
+):
+    monkeypatch.setattr(labelling, "own", lambda: pytest.fail("the file comes first"))
+    if text is not None:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(CbtError, match=name):
+        labelling.label(tmp_path / name, tmp_path / "l.jsonl")
+
+
 def test_without_a_detector_the_books_own_is_made_once_and_used(tmp_path, monkeypatch):
     monkeypatch.setenv("CBT_CACHE", str(tmp_path / "cache"))
     made = []
