@@ -15,10 +15,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from cbtlib import CbtError
-from cbtlib.corpus import PARTS
+from cbtlib import CbtError, corpus
+from cbtlib.corpus import PARTS, Problem, no_repeats
+from cbtlib.prompts import load_json
 from cbtlib.questions import Question
-from cbtlib.safety import Level
+from cbtlib.safety import LEVELS, Level
 
 Outcome = Literal["ok", "refused", "unparsed", "truncated", "filtered", "failed", "crisis"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -55,9 +56,38 @@ def to_line(answer: Answer) -> str:
 
 
 def read_answers(path: Path | str) -> Iterator[Answer]:
-    """The answers of an answers.jsonl."""
-    with open(path, encoding="utf-8") as file:
-        yield from (Answer(**json.loads(line)) for line in file)
+    """The answers of an answers.jsonl; CbtError with line and field for what no run can have written."""
+    lines: dict[str, int] = {}
+    for line, row in corpus.read_objects(path):
+        found = row if isinstance(row, Problem) else _answer(line, row, lines)
+        if isinstance(found, Problem):
+            raise CbtError(f"{path}, {found}; the same `cbt generate` writes the file anew, no answer is asked twice")
+        lines[found.id] = line
+        yield found
+
+
+def _answer(line: int, row: dict[str, Any], lines: dict[str, int]) -> Answer | Problem:
+    """The answer of a line, or what is wrong with it; `lines` are those of the ids before it."""
+    if lacking := [name for name in _FIELDS if name not in row and name != "triage"]:
+        return Problem(line, lacking[0], "is missing")
+    if strange := row.keys() - set(_FIELDS):
+        return Problem(line, min(strange), "is no field of an answer")
+    name, outcome, text, parts = (row[field] for field in ("id", "outcome", "text", "parts"))
+    if not isinstance(name, str) or not name.strip():
+        return Problem(line, "id", f"{name!r} names nothing")
+    if name in lines:
+        return Problem(line, "id", f"{name!r} stands on line {lines[name]} already")
+    if outcome not in OUTCOMES:
+        return Problem(line, "outcome", f"{outcome!r} is none of {', '.join(OUTCOMES)}")
+    if not isinstance(text, str) or outcome_of(text, outcome) != outcome:
+        return Problem(line, "text", f"{text!r} is no text, and the outcome is {outcome}")
+    if parts is not None and not (isinstance(parts, dict) and parts.keys() == set(PARTS)):
+        return Problem(line, "parts", f"is not {', '.join(PARTS)}")
+    if mute := [part for part, words in (parts or {}).items() if not isinstance(words, str)]:
+        return Problem(line, f"parts.{mute[0]}", "is no text")
+    if row.get("triage") not in (None, *LEVELS):
+        return Problem(line, "triage", f"{row['triage']!r} is none of {', '.join(LEVELS)}")
+    return Answer(**row)
 
 
 def outcome_of(text: str | None, given: Outcome = "ok") -> Outcome:
@@ -93,12 +123,46 @@ def make_folder(out: Path | str) -> Path:
 # ---------------------------------------------------------------- the data set
 
 
+_MANIFEST = {
+    "prompt": ("name", "sha256"),
+    "endpoint": ("model", "name", "fingerprint"),
+    "sampling": (),
+    "price": ("as_of", "source"),
+    "outcomes": OUTCOMES[:1],
+    "spend": ("attempts", "lower_micro", "upper_micro"),
+}
+"""What is read of a manifest."""
+
+
 def read_manifest(folder: Path | str) -> dict[str, Any]:
     """The manifest of a finished run."""
     try:
-        return json.loads((Path(folder) / "manifest.json").read_text("utf-8"))
+        found = load_json((Path(folder) / "manifest.json").read_text("utf-8"), no_repeats)
+        if not isinstance(found, dict) or "triage" not in found:
+            raise ValueError("manifest.json is no object with a field triage")
+        for name, inner in _MANIFEST.items():
+            value = found.get(name)
+            unpriced = (name, value) == ("price", "unpriced")
+            if not unpriced and (not isinstance(value, dict) or set(inner) - value.keys()):
+                raise ValueError(f"manifest.json, field {name}: is no object with {', '.join(inner) or 'fields'}")
+        if not all(type(count) is int for count in found["outcomes"].values()):
+            raise ValueError("manifest.json, field outcomes: has what is no count")
+        return found
     except (OSError, ValueError) as error:
         raise CbtError(f"{folder} holds no finished run ({error}); run `cbt generate` into it first") from None
+
+
+def of_run(folder: Path | str, manifest: dict[str, Any]) -> Iterator[Answer]:
+    """The answers of a finished run; CbtError at their end when they are not as many as its manifest counts."""
+    path, count = Path(folder) / "answers.jsonl", 0
+    for answer in read_answers(path):
+        count += 1
+        yield answer
+    if count != (told := sum(manifest["outcomes"].values())):
+        raise CbtError(
+            f"{path} holds {count} answers, and manifest.json counts {told}; the same `cbt generate` writes both anew, "
+            "no answer is asked twice"
+        )
 
 
 def export(questions: Iterable[Question], folder: Path | str, stopped: Set[str] | None = None) -> Path:
@@ -121,7 +185,7 @@ def export(questions: Iterable[Question], folder: Path | str, stopped: Set[str] 
     try:
         with parquet.ParquetWriter(part, schema, compression="zstd") as writer:
             rows: list[dict[str, Any]] = []
-            for row in _rows(questions, folder / "answers.jsonl"):
+            for row in _rows(questions, of_run(folder, manifest), folder / "answers.jsonl"):
                 if row["id"] in (stopped or ()):
                     continue
                 rows.append(row)
@@ -137,9 +201,8 @@ def export(questions: Iterable[Question], folder: Path | str, stopped: Set[str] 
     return out
 
 
-def _rows(questions: Iterable[Question], path: Path) -> Iterator[dict[str, Any]]:
-    """One row an ok answer. A shard answers some of the questions, in their order."""
-    found = read_answers(path)
+def _rows(questions: Iterable[Question], found: Iterator[Answer], path: Path) -> Iterator[dict[str, Any]]:
+    """One row an ok answer of `path`. A shard answers some of the questions, in their order."""
     answer = next(found, None)
     for question in questions:
         if answer is None or answer.id != question.id:

@@ -126,7 +126,7 @@ def screen_run(questions: Iterable[Question], folder: Path | str) -> pd.DataFram
     manifest = answers.read_manifest(folder)
     prompt = prompts.get(manifest["prompt"]["name"])
     posts = {question.id: f"{question.question}\n{question.description}" for question in questions}
-    found = {a.id: a for a in answers.read_answers(Path(folder) / "answers.jsonl") if a.outcome == "ok"}
+    found = {a.id: a for a in answers.of_run(folder, manifest) if a.outcome == "ok"}
     if strangers := found.keys() - posts.keys():
         raise CbtError(f"{folder} answers {min(strangers)}, which is not among the questions; give the same file")
     levels = [a.triage for a in found.values() if a.triage]

@@ -1,11 +1,12 @@
 """Gates behind generation: each stops the defect it is named for, and none stops a letter that its limits come from."""
 
+import json
 from dataclasses import astuple
 
 import pandas as pd
 import pytest
 
-from cbtlib import CbtError, corpus, faults, generate, prompts, safety
+from cbtlib import CbtError, answers, corpus, faults, generate, prompts, safety
 from cbtlib.questions import Question
 from cbtlib.screening import GATES, Limits, counts, screen, screen_run
 
@@ -68,15 +69,89 @@ def test_a_concern_that_only_the_classifier_saw_needs_a_referral_too(tmp_path):
     with faults.serve() as server:
         for folder, journal in (("run", None), ("run", None), ("replay", tmp_path / "run" / "journal.sqlite")):
             out = tmp_path / folder
-            answers = generate.run(
+            found = generate.run(
                 asked, prompts.get("five_parts_json"), server, out, classifier=Worried(), replay=journal
             )
-            assert [answer.triage for answer in answers] == ["none", "concern", "none"]
+            assert [answer.triage for answer in found] == ["none", "concern", "none"]
             assert screen_run(asked, out)["referral"].to_dict() == {"q0": False, "q1": True, "q2": False}
     lines = (tmp_path / "run" / "answers.jsonl").read_text("utf-8")
     (tmp_path / "run" / "answers.jsonl").write_text(lines.replace(', "triage": "concern"', ""), "utf-8")
     with pytest.raises(CbtError, match="does not say what triage found"):
         screen_run(asked, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    asked = [Question(f"q{i}", f"第{i}个问题", RECORD.description) for i in range(3)]
+    out = tmp_path_factory.mktemp("finished")
+    with faults.serve() as server:
+        generate.run(asked, prompts.get("five_parts_json"), server, out)
+    return asked, out
+
+
+def _folder_with(finished, tmp_path, line, manifest):
+    """A copy of a finished run with `line` for its third answer, and with `manifest`; None: as they were."""
+    lines = (finished / "answers.jsonl").read_text("utf-8").splitlines()
+    given = json.loads(lines[2]) | line if isinstance(line, dict) else line
+    lines[2] = json.dumps({k: v for k, v in given.items() if v != "GONE"}) if isinstance(given, dict) else given
+    (tmp_path / "answers.jsonl").write_text("".join(f"{row}\n" for row in lines if row is not None), "utf-8")
+    text = (finished / "manifest.json").read_text("utf-8") if manifest is None else manifest
+    (tmp_path / "manifest.json").write_text(text, "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"id": "q2", bad', "line 3: is no JSON object"),
+        ({"detail": "GONE"}, "line 3, field detail: is missing"),
+        ({"score": 1}, "line 3, field score: is no field of an answer"),
+        ({"id": 7}, "line 3, field id: 7 names nothing"),
+        ({"id": "q1"}, "line 3, field id: 'q1' stands on line 2 already"),
+        ({"outcome": "OK!"}, "line 3, field outcome: 'OK!' is none of ok, refused"),
+        ({"text": None}, "line 3, field text: None is no text"),
+        ({"text": " "}, "line 3, field text: ' ' is no text, and the outcome is ok"),
+        ({"parts": ["甲"]}, "line 3, field parts: is not validation"),
+        ({"parts": dict.fromkeys(corpus.PARTS, 1)}, "line 3, field parts.validation: is no text"),
+        ({"triage": "fine"}, "line 3, field triage: 'fine' is none of none, concern, crisis"),
+        (None, "holds 2 answers, and manifest.json counts 3"),
+    ],
+)
+def test_a_line_that_no_run_wrote_is_named_with_its_field_and_makes_no_data_set(finished, tmp_path, line, said):
+    asked, out = finished
+    _folder_with(out, tmp_path, line, None)
+    for read in (screen_run, answers.export):
+        with pytest.raises(CbtError, match=f"answers.jsonl,? {said}.*`cbt generate`"):
+            read(asked, tmp_path)
+    assert not (tmp_path / "dataset" / "README.md").exists()
+
+
+def test_an_empty_or_missing_file_of_answers_is_none_and_a_byte_order_mark_is_no_text(finished, tmp_path):
+    asked, out = finished
+    _folder_with(out, tmp_path, {}, None)
+    whole = (tmp_path / "answers.jsonl").read_text("utf-8")
+    (tmp_path / "answers.jsonl").write_text(whole, "utf-8-sig")
+    assert len(screen_run(asked, tmp_path)) == 3
+    (tmp_path / "answers.jsonl").write_text("", "utf-8")
+    with pytest.raises(CbtError, match=r"holds 0 answers, and manifest\.json counts 3"):
+        screen_run(asked, tmp_path)
+    (tmp_path / "answers.jsonl").unlink()
+    with pytest.raises(CbtError, match=r"answers\.jsonl does not exist"):
+        screen_run(asked, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        ("{}", "is no object with a field triage"),
+        ("[]", "is no object with a field triage"),
+        ('{"triage": "1", "prompt": {"name": "five_parts_json"}}', "field prompt: is no object with name, sha256"),
+    ],
+)
+def test_a_manifest_that_no_run_wrote_is_refused(finished, tmp_path, manifest, said):
+    _folder_with(finished[1], tmp_path, {}, manifest)
+    for read in (screen_run, answers.export):
+        with pytest.raises(CbtError, match=f"holds no finished run .*{said}"):
+            read(finished[0], tmp_path)
 
 
 def test_the_prompts_own_example_is_a_copy_and_words_of_the_post_are_no_leak():
