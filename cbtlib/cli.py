@@ -165,7 +165,7 @@ def corpus_quality(
     """Measure lengths, labels, variety and how far each letter answers its own post."""
     from cbtlib import corpus, formats, quality
 
-    records = [record for path in paths or corpus.own_files() for record in corpus.load(path)]
+    records = corpus.load_all(paths or corpus.own_files())
     print(quality.card(records))
     if beside:
         own = quality.aggregates([formats.of_record(record) for record in records])
@@ -264,7 +264,7 @@ def corpus_export(
     """Write the corpus in a form that another tool reads as it is."""
     from cbtlib import corpus, exports
 
-    records = [record for path in paths or corpus.own_files() for record in corpus.load(path)]
+    records = corpus.load_all(paths or corpus.own_files())
     for path in exports.export(records, to, out, model=model):
         print(path)
 

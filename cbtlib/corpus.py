@@ -148,6 +148,19 @@ def load_split(split: str) -> list[Record]:
     return records
 
 
+def load_all(paths: Iterable[Path]) -> list[Record]:
+    """The records of several files; CbtError when two of them share an id: no record is taken twice."""
+    places: dict[str, Path] = {}
+    records = []
+    for path in paths:
+        found = load(path)
+        if taken := [record.id for record in found if record.id in places]:
+            raise CbtError(f"{path}, field id: {taken[0]!r} is an id of {places[taken[0]]} too; name each record once")
+        places |= dict.fromkeys((record.id for record in found), path)
+        records += found
+    return records
+
+
 def own_files() -> list[Path]:
     """The files of the book's own corpus that exist, in the order of SPLITS."""
     paths = [ROOT / "data" / "corpus" / f"{split}.jsonl" for split in SPLITS]

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from cbtlib import ROOT, CbtError, corpus
+from cbtlib.cli import app
 
 GOOD = {
     "id": "t-1",
@@ -183,6 +185,18 @@ def test_lines_in_are_records_kept_plus_lines_named(tmp_path_factory, lines):
     write(path, *(changed(id=str(i)) if good else {"id": str(i)} for i, good in enumerate(lines)))
     records, problems = corpus.read(path)
     assert len(records) + len({problem.line for problem in problems if problem.line}) == len(lines)
+
+
+@pytest.mark.parametrize("command", ["export", "quality"])
+def test_no_command_takes_a_record_of_two_files_twice(tmp_path, command):
+    one, two = write(tmp_path / "one.jsonl", GOOD), write(tmp_path / "two.jsonl", GOOD | {"id": "t-2"}, GOOD)
+    out = ["--out", str(tmp_path / "out")] if command == "export" else []
+    for second in (one, two):
+        error = CliRunner().invoke(app, ["corpus", command, str(one), str(second), *out]).exception
+        assert isinstance(error, CbtError) and f"{second}, field id: 't-1' is an id of {one} too" in str(error)
+    assert not (tmp_path / "out").exists()
+    write(two, GOOD | {"id": "t-2"})
+    assert [record.id for record in corpus.load_all([one, two])] == ["t-1", "t-2"]
 
 
 def test_the_books_own_splits_load_and_stay_apart():
