@@ -219,7 +219,7 @@ def _json_list(path: Path) -> Iterator[tuple[int, Any]]:
     """(position, item) of a JSON list, or of JSON Lines."""
     text = path.read_text(encoding=corpus.sniff_encoding(path))
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=corpus.no_repeats)
     except (ValueError, RecursionError) as error:
         if not text.lstrip().startswith("{"):
             raise CbtError(f"{path} is no JSON: {error}; mend it or name another --format") from None
@@ -372,7 +372,10 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
     delimiter = "\t" if "\t" in text.split("\n", 1)[0] else ","
     csv.field_size_limit(corpus.MAX_LINE)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    columns = {name: (name or "").strip().lower() for name in rows.fieldnames or []}
+    names = [name.strip().lower() for name in rows.fieldnames or []]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise CbtError(f"{path}, line 1: the column {twice[0]!r} stands twice; rename one of the two")
+    columns = dict(zip(rows.fieldnames or [], names, strict=True))
     if not {"question", *_NAMES["text"]} & set(columns.values()):
         raise CbtError(f"{path}, line 1: a table needs a column text or question; it has {', '.join(columns.values())}")
     try:

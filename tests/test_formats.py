@@ -104,6 +104,19 @@ def test_a_row_that_says_it_failed_has_no_labels_wherever_it_stands(tmp_path, fo
     assert problem.field == "outcome" and problem.what.startswith("'OK!' is none of ok, refused")
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("text,label,outcome,outcome\n雨,A,failed,ok\n", "line 1: the column 'outcome' stands twice; rename one"),
+        ("text,Label,label\n雨,A,none\n", "line 1: the column 'label' stands twice"),
+        ('[{"text": "雨", "label": "A", "outcome": "failed", "outcome": "ok"}]', "the key 'outcome' stands twice"),
+    ],
+)
+def test_the_last_of_two_outcomes_or_labels_does_not_win(tmp_path, content, said):
+    with pytest.raises(CbtError, match=said):
+        formats.read(put(tmp_path / "a", content), "csv")
+
+
 def test_a_tuning_set_may_say_that_an_answer_failed(tmp_path):
     rows = [
         {"instruction": "雨", "output": "带伞。"},

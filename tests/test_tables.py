@@ -107,6 +107,13 @@ def test_an_empty_answer_failed_and_an_unknown_outcome_is_refused(tmp_path):
         tables.outcomes(table, "answer")
 
 
+def test_the_last_of_two_outcomes_in_a_json_list_does_not_win(tmp_path):
+    path = tmp_path / "m.json"
+    path.write_text('[{"question": "a", "answer": "b", "outcome": "failed", "outcome": "ok"}]', "utf-8")
+    with pytest.raises(CbtError, match="the key 'outcome' stands twice"):
+        tables.read(path, PAIR, optional=["outcome"])
+
+
 def test_questions_and_answers_meet_by_id(tmp_path):
     questions = tables.read(
         written(tmp_path / "q.csv", [{"id": "1", "question": "a"}, {"id": "2", "question": "b"}], "csv", "utf-8"),
