@@ -132,7 +132,8 @@ widgets.rating_form(folder / f"form_{names[0]}.html")
 # %%
 generator = np.random.default_rng(seed)
 quality = dict(zip(sorted(answers), np.linspace(0.6, 1.4, len(answers)), strict=True))
-knack = {(system, item): generator.normal(0, 0.35) for system in quality for item in posts}
+knacks = np.random.default_rng([seed, 1])  # so that the scores forgotten are the same with a knack and without
+knack = {(system, item): knacks.normal(0, 0.6) for system in quality for item in posts}
 ease = {item: generator.normal(0, 0.35) for item in posts}
 severity = {name: generator.normal(0, 0.25) for name in names}
 
