@@ -90,6 +90,16 @@ def _answer(line: int, row: dict[str, Any], lines: dict[str, int]) -> Answer | P
     return Answer(**row)
 
 
+# What servers call an answer that ended by itself: OpenAI's name, those of TGI, Together and Anthropic, or no name.
+_ENDED = (None, "stop", "eos", "eos_token", "stop_token", "stop_sequence", "end_turn")
+_CUT: dict[str, Outcome] = {"length": "truncated", "max_tokens": "truncated", "content_filter": "filtered"}
+
+
+def ending(finish: str | None) -> Outcome:
+    """What an endpoint's word for the end of a reply makes of it; failed for a word that is no natural end."""
+    return "ok" if finish in _ENDED else _CUT.get(str(finish), "failed")
+
+
 def outcome_of(text: str | None, given: Outcome = "ok") -> Outcome:
     """What became of an answer: what its row says, and failed where an ok one has no text."""
     return "failed" if given == "ok" and not (text or "").strip() else given

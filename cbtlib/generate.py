@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cbtlib import CbtError, prices, prompts, safety
-from cbtlib.answers import OUTCOMES, Answer, Outcome, make_folder, read_answers, to_line, write_lines
+from cbtlib.answers import OUTCOMES, Answer, Outcome, ending, make_folder, read_answers, to_line, write_lines
 from cbtlib.journal import Journal, Spend
 from cbtlib.prices import Price
 from cbtlib.prompts import Prompt
@@ -346,8 +346,6 @@ _REFUSAL = re.compile(
     r"(?:[，,。…]|我|无法|不能|$)|I(?:'|’)?m sorry|I (?:can(?:no|')t|am unable)|As an AI)",
     re.IGNORECASE,
 )
-# What servers call an answer that ended by itself: OpenAI's name, those of TGI, Together and Anthropic, or no name.
-_ENDED = (None, "stop", "eos", "eos_token", "stop_token", "stop_sequence", "end_turn")
 _FILTER_CODES = ("content_filter", "content_policy", "data_inspection", "sensitive", "content management policy")
 
 
@@ -365,14 +363,15 @@ def classify(status: int, body: str, prompt: Prompt) -> tuple[Outcome, str, dict
         return "failed", "", None, None, f"HTTP 200, but no chat completion: {body[:120]!r}"
     if error is not None:
         return "failed", "", None, finish, f"HTTP 200 with an error: {_message(body)}"
-    if finish == "content_filter":
+    end = ending(finish)
+    if end == "filtered":
         return "filtered", "", None, finish, "the endpoint's content filter stopped the answer"
-    if finish not in (*_ENDED, "length", "max_tokens"):
+    if end == "failed":
         return "failed", "", None, finish, f"the answer did not end by itself: finish_reason {str(finish)[:80]!r}"
     refusal = message.get("refusal")
     if refusal or (len(text) < 200 and _REFUSAL.search(text)):
         return "refused", "", None, finish, str(refusal or text)[:200]
-    if finish in ("length", "max_tokens"):
+    if end == "truncated":
         return "truncated", "", None, finish, "the answer stopped at the token limit"
     if not text:
         return "unparsed", "", None, finish, "a reply without text"

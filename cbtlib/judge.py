@@ -31,7 +31,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from cbtlib import CbtError, agreement
-from cbtlib.answers import make_folder
+from cbtlib.answers import ending, make_folder
 from cbtlib.metrics import outcomes
 from cbtlib.prompts import json_reply
 from cbtlib.resampling import Statistics, bootstrap, difference, intervals
@@ -69,7 +69,7 @@ call fails."""
 
 
 class Ended(Exception):
-    """The call went well and its reply is none: `outcome` is truncated, filtered or refused."""
+    """The call went well and its reply is none: `outcome` is truncated, filtered, refused or failed."""
 
     def __init__(self, outcome: str, detail: str = ""):
         super().__init__(f"{outcome}: {detail}")
@@ -333,7 +333,6 @@ def endpoint_ask(endpoint: Any, temperature: float = 0.0, timeout: float = 120.0
     from openai import OpenAI
 
     client = OpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key, max_retries=0, timeout=timeout)
-    ends = {"length": "truncated", "content_filter": "filtered"}
 
     def ask(messages: list[dict[str, str]], schema: dict[str, Any]) -> str:
         reply = client.chat.completions.create(  # type: ignore[call-overload]
@@ -347,8 +346,8 @@ def endpoint_ask(endpoint: Any, temperature: float = 0.0, timeout: float = 120.0
             },
         )
         choice = reply.choices[0]
-        if choice.finish_reason in ends:
-            raise Ended(ends[choice.finish_reason], choice.message.content or "")
+        if (end := ending(choice.finish_reason)) != "ok":
+            raise Ended(end, choice.message.content or "")
         if choice.message.refusal:
             raise Ended("refused", choice.message.refusal)
         return choice.message.content or ""

@@ -100,6 +100,20 @@ def test_a_reply_that_is_none_keeps_its_name_and_is_missing(outcome):
     assert {v.outcome for v in given} == {outcome} and {v.better for v in given} == {None}
 
 
+@pytest.mark.parametrize(
+    ("finish", "outcome"), [("stop", "ok"), ("length", "truncated"), ("error", "failed"), ("abort", "failed")]
+)
+def test_a_verdict_counts_only_when_the_reply_ended_by_itself(monkeypatch, finish, outcome):
+    choice = SimpleNamespace(finish_reason=finish, message=SimpleNamespace(content='{"better": "1"}', refusal=None))
+    create = lambda **_: SimpleNamespace(choices=[choice])  # noqa: E731
+    client = SimpleNamespace(chat=SimpleNamespace(completions=SimpleNamespace(create=create)))
+    monkeypatch.setattr("openai.OpenAI", lambda **_: client)
+    ask = judge.endpoint_ask(SimpleNamespace(base_url="", api_key="", model="m"))
+    given = run(ask)
+    assert {v.outcome for v in given} == {outcome}
+    assert {v.better for v in given} == ({"first"} if outcome == "ok" else {None})
+
+
 def test_what_was_judged_is_not_asked_again_but_what_failed_is(tmp_path):
     turn, asked = itertools.count(), []
 
