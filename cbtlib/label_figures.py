@@ -106,7 +106,8 @@ def read(path: Path, format: str = "auto") -> Labelled:
     if {"outcome", "text", "parts"} <= first.keys():
         found = of_answers(list(generate.read_answers(path)))
     elif {"labels", "scores"} <= first.keys():
-        bad, kept, lines = [], [], {}
+        bad, kept = [], []
+        lines: dict[str, int] = {}
         outcomes: Counter[str] = Counter()
         for line, row in corpus.read_objects(path):
             if isinstance(row, corpus.Problem):
@@ -134,8 +135,8 @@ def read(path: Path, format: str = "auto") -> Labelled:
         known = [sample for sample in samples if sample.labels is not None and not sample.crisis]
         types = tuple(sorted({name for sample in known for name in sample.labels or ()}))
         labels = distortions.matrix([sample.labels for sample in known], types)
-        bare = Counter(x.outcome if x.outcome != "ok" else "unparsed" for x in samples if x.labels is None)
-        outcomes = Counter({"ok": len(known), **bare})
+        outcomes = Counter({"ok": len(known)})
+        outcomes.update("unparsed" if x.outcome == "ok" else str(x.outcome) for x in samples if x.labels is None)
         lengths = np.array([len(sample.text) for sample in known], int)
         found = Labelled("texts", types, labels, lengths, [""] * len(known), [[]] * len(known), dict(outcomes))
     if not len(found.labels) or not found.types:

@@ -55,7 +55,7 @@ def read(path: Path) -> Side:
             where = f"{path}:{sample.line} holds the id {sample.id!r} of line {lines[sample.id]} again"
             raise CbtError(f"{where}; one item needs one answer (several references are several files)")
         lines[sample.id] = sample.line
-    texts = {sample.id: (outcome_of(sample.answer, sample.outcome), sample.answer or "") for sample in samples}
+    texts = {one.id: (str(outcome_of(one.answer, one.outcome)), one.answer or "") for one in samples}
     return Side(path, texts, lines, {sample.id: sample.text for sample in samples})
 
 

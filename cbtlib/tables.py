@@ -74,7 +74,7 @@ def join(questions: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
 
 def outcomes(table: pd.DataFrame, column: str, given: str = "outcome") -> list[str]:
     """The outcome of each row: what column `given` says, where the table has it; else ok, and failed for no text."""
-    found = []
+    found: list[str] = []
     for line, row in table.iterrows():
         text, outcome = row[column], row.get(given) or "ok"
         if outcome not in OUTCOMES:
