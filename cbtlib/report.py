@@ -32,7 +32,6 @@ from cbtlib import ROOT, CbtError, markup, naming
 from cbtlib.answers import OUTCOMES, make_folder
 from cbtlib.cache import sha256
 from cbtlib.prevalence import wilson
-from cbtlib.run import PAGES
 
 VERSIONS = ("torch", "transformers", "peft", "xllamacpp", "sacrebleu", "scikit-learn")
 METADATA = "cbt"
@@ -344,6 +343,8 @@ def publish(profile: str, results: str = "results") -> Path:
     where there is no interval. Refused for a smoke run, whose model is random, when a page has not run, and when the
     pages ran from uncommitted sources.
     """
+    from cbtlib.run import PAGES  # not for the pages: they would read the graph, and rerun when another page changes
+
     if profile == "smoke":
         raise CbtError("the numbers of a smoke run mean nothing: publish another profile (--profile)")
     made = manifest(profile, results)
