@@ -19,7 +19,8 @@ def run(tmp_path, monkeypatch):
     """A repository with one page that ran: one figure, one number its summary cites, one that nobody cites."""
     for module in (report, reproducing):
         monkeypatch.setattr(module, "ROOT", tmp_path)
-        monkeypatch.setattr(module, "PAGES", {"07_words": {}})
+    for place in ("cbtlib.run.PAGES", "cbtlib.reproducing.PAGES"):
+        monkeypatch.setattr(place, {"07_words": {}})
     folder = tmp_path / "results/embedded/07_words"
     for place in (folder, *(tmp_path / name for name in ("notebooks", "book/executed", "data/paper"))):
         place.mkdir(parents=True)

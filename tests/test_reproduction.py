@@ -79,7 +79,7 @@ def test_damaged_numbers_are_named_with_what_makes_them_anew(place, text):
 def test_what_is_no_whole_run_of_committed_sources_is_not_published(
     place, monkeypatch, profile, pages, commit, message
 ):
-    monkeypatch.setattr(report, "PAGES", {"05_evaluation": {}, "06_human_evaluation": {}})
+    monkeypatch.setattr(run, "PAGES", {"05_evaluation": {}, "06_human_evaluation": {}})
     for name in pages:
         page = report.Page(name, profile)
         page.number("bleu", 0.5, what="x")
