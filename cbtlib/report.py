@@ -421,19 +421,21 @@ def _plain(value: Any) -> Any:
     return float(f"{number:.10g}") if isinstance(number, float) else number
 
 
-def _read(path: Path, *fields: str) -> dict[str, Any]:
-    """The JSON object that a page's run left, or CbtError when it is cut or lacks a field."""
+def read_json(path: Path, fields: Sequence[str], cure: str) -> dict[str, Any]:
+    """The JSON object in a file, or CbtError with the cure when it is not there, is cut or lacks one of the fields."""
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         found = None
     missing = [field for field in fields if not isinstance(found, dict) or field not in found]
     if missing:
-        raise CbtError(
-            f"{_shown(path)} is damaged (no {', '.join(missing)} in it); "
-            f"run: cbt run notebooks/{path.parent.name}.py --profile {path.parents[1].name}"
-        )
+        raise CbtError(f"{_shown(path)} is damaged or missing (no {', '.join(missing)} in it): {cure}")
     return found
+
+
+def _read(path: Path, *fields: str) -> dict[str, Any]:
+    """What a page's run left."""
+    return read_json(path, fields, f"run: cbt run notebooks/{path.parent.name}.py --profile {path.parents[1].name}")
 
 
 def _not_run(profile: str) -> CbtError:

@@ -36,7 +36,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from cbtlib import CbtError, cache, endpoint, fused
+from cbtlib import CbtError, cache, endpoint, fused, report
 from cbtlib.answers import make_folder
 from cbtlib.embedded import NAMES, NOTICE
 from cbtlib.templates import Row
@@ -344,17 +344,7 @@ def room(out: Path) -> Iterator[None]:
 
 
 def _read(path: Path, *fields: str) -> dict[str, Any]:
-    """The JSON object in a file of a run, or CbtError when it is not there, is cut or lacks a field."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = None
-    missing = [field for field in fields if not isinstance(found, dict) or field not in found]
-    if missing:
-        raise CbtError(
-            f"{path} is damaged or missing (no {', '.join(missing)} in it): put the file back, or remove {path.parent}"
-        )
-    return found
+    return report.read_json(path, fields, f"put the file back, or remove {path.parent}")
 
 
 def _write(path: Path, text: str) -> None:
