@@ -15,10 +15,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from cbtlib import CbtError, corpus
-from cbtlib.corpus import PARTS, Problem, no_repeats
-from cbtlib.prompts import load_json
+from cbtlib import CbtError
+from cbtlib.corpus import PARTS
 from cbtlib.questions import Question
+from cbtlib.reading import Problem, load_json, objects
 from cbtlib.safety import LEVELS, Level
 
 Outcome = Literal["ok", "refused", "unparsed", "truncated", "filtered", "failed", "crisis"]
@@ -58,7 +58,7 @@ def to_line(answer: Answer) -> str:
 def read_answers(path: Path | str) -> Iterator[Answer]:
     """The answers of an answers.jsonl; CbtError with line and field for what no run can have written."""
     lines: dict[str, int] = {}
-    for line, row in corpus.read_objects(path):
+    for line, row in objects(path):
         found = row if isinstance(row, Problem) else _answer(line, row, lines)
         if isinstance(found, Problem):
             raise CbtError(f"{path}, {found}; the same `cbt generate` writes the file anew, no answer is asked twice")
@@ -147,7 +147,7 @@ _MANIFEST = {
 def read_manifest(folder: Path | str) -> dict[str, Any]:
     """The manifest of a finished run."""
     try:
-        found = load_json((Path(folder) / "manifest.json").read_text("utf-8"), no_repeats)
+        found = load_json((Path(folder) / "manifest.json").read_text("utf-8"), strict=True)
         if not isinstance(found, dict) or "triage" not in found:
             raise ValueError("manifest.json is no object with a field triage")
         for name, inner in _MANIFEST.items():

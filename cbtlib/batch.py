@@ -27,8 +27,8 @@ from cbtlib.answers import make_folder
 from cbtlib.generate import Job, Summary, finish, micro, plan, price_of
 from cbtlib.journal import Batch, Journal, Reply, strike
 from cbtlib.prices import Price
-from cbtlib.prompts import load_json
 from cbtlib.questions import Question
+from cbtlib.reading import load_json
 from cbtlib.sending import OVERHEAD, Endpoint, Request, judged
 
 if TYPE_CHECKING:

@@ -1,7 +1,6 @@
 """What `cbt generate` and `cbt distortions benchmark` do between their options and the library."""
 
 import ast
-import json
 import math
 import os
 import random
@@ -11,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cbtlib import ROOT, CbtError, answers, batch, corpus, endpoint, prices, prompts
+from cbtlib import ROOT, CbtError, answers, batch, endpoint, prices, prompts
 from cbtlib import generate as generation
 from cbtlib.journal import Journal
 from cbtlib.questions import Question, read_questions
+from cbtlib.reading import load_json
 from cbtlib.sending import Endpoint, Traffic
 
 STANDARD = {"prompt": "five_parts_json", "max_tokens": 1024}
@@ -162,8 +162,8 @@ def _classifier(given: dict[str, Any], where: Endpoint) -> Any:
 
 def _body(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text, parse_constant=corpus.no_constant)
-    except (ValueError, RecursionError) as error:
+        value = load_json(text, strict=True)
+    except ValueError as error:
         raise CbtError(f"--body is not JSON ({error})") from None
     if not isinstance(value, dict):
         raise CbtError("--body has to be a JSON object")

@@ -11,7 +11,6 @@ A corpus file is JSON Lines: one record a line, UTF-8. Notable choices:
 - A field that is not known is an error too: a misspelt `second_answr` would otherwise be a record without one.
 """
 
-import codecs
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtlib import ROOT, CbtError
+from cbtlib.reading import Problem, objects
 
 PARTS = ("validation", "key_thought", "challenge", "strategy", "encouragement")
 TOPICS = ("growth", "emotion", "love", "family", "friends", "study", "work", "health", "self")
@@ -38,8 +38,6 @@ TYPES = (
 )
 """The distortion ids, in the order of `data/taxonomy.csv` (a test holds the two together)."""
 
-MAX_LINE = 4 * 2**20
-"""Bytes a line may have. The longest record of the book has 8 kB; a line beyond this is no record."""
 SHOWN = 200
 """Problems an error message lists before it counts the rest; `cbt corpus check` lists all of them."""
 
@@ -97,19 +95,6 @@ class Record:
     def quote(self, label: Label) -> str:
         """The words a label stands on."""
         return self.description[label.start : label.end]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One mistake in a file: 1-based line (0: the file as a whole), field ("" : the line as a whole), what is wrong."""
-
-    line: int
-    field: str
-    what: str
-
-    def __str__(self) -> str:
-        where = f"line {self.line}" if self.line else "the file"
-        return f"{where}{', field ' + self.field if self.field else ''}: {self.what}"
 
 
 class CorpusError(CbtError):
@@ -185,7 +170,7 @@ def scan(path: Path | str) -> Iterator[tuple[int, Record | None, list[Problem]]]
     """
     seen: dict[str, int] = {}
     number = 0
-    for number, item in read_objects(path):
+    for number, item in objects(path):
         record, problems = (None, [item]) if isinstance(item, Problem) else parse(item, number)
         if record is not None and record.id in seen:
             what = f"{record.id!r} is already the id of line {seen[record.id]}"
@@ -209,85 +194,6 @@ def to_dict(record: Record) -> dict[str, Any]:
     item: dict[str, Any] = {name: getattr(record, name) for name in ("id", "split", "topic", "question", "description")}
     item |= {"distortions": labels, "answer": record.answer, "crisis": record.crisis, "gloss": record.gloss}
     return item | ({"second_answer": record.second_answer} if record.second_answer else {})
-
-
-# ------------------------------------------------------------------ from bytes to objects
-
-
-def sniff_encoding(path: Path | str) -> str:
-    """`utf-8-sig` (a byte-order mark is then no text) or `gb18030` (GBK's superset) for the whole file.
-
-    Raises CbtError for what is no text file at all: a missing path, a directory, an archive renamed, stray bytes.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise CbtError(f"{path} is a directory: name a file in it")
-    if not path.exists():
-        raise CbtError(f"{path} does not exist: check the path")
-    with path.open("rb") as file:
-        head = file.read(4)
-    if head[:2] == b"PK" or head[:2] == b"\x1f\x8b" or head == b"PAR1":
-        raise CbtError(f"{path} is a zip, gzip or parquet file whatever its name says: unpack or convert it first")
-    for encoding in ("utf-8-sig", "gb18030"):
-        decoder = codecs.getincrementaldecoder(encoding)()
-        try:
-            with path.open("rb") as file:
-                while chunk := file.read(2**20):
-                    if "\0" in decoder.decode(chunk):
-                        raise CbtError(f"{path} holds zero bytes, so it is no UTF-8 or GBK text: convert it to UTF-8")
-                decoder.decode(b"", final=True)
-            return encoding
-        except UnicodeDecodeError:
-            continue
-    raise CbtError(f"{path} is neither UTF-8 nor GBK text: convert it to UTF-8")
-
-
-def read_lines(path: Path | str) -> Iterator[tuple[int, str | Problem]]:
-    """(line number, text without its line end), or a Problem in place of a line too long to be one; blanks skipped."""
-    path, encoding = Path(path), sniff_encoding(path)
-    with path.open("rb") as file:
-        number = 0
-        while raw := file.readline(MAX_LINE + 1):
-            number += 1
-            if len(raw) > MAX_LINE:
-                while raw and not raw.endswith(b"\n"):
-                    raw = file.readline(MAX_LINE)
-                yield number, Problem(number, "", f"longer than {MAX_LINE // 2**20} MB, so it is no record")
-                continue
-            text = raw.decode(encoding if number == 1 else encoding.removesuffix("-sig")).rstrip("\r\n")
-            if text.strip():
-                yield number, text
-
-
-def read_objects(path: Path | str) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
-    """(line number, JSON object or Problem) for each line of a JSON Lines file that is not blank."""
-    for number, line in read_lines(path):
-        if isinstance(line, Problem):
-            yield number, line
-            continue
-        try:
-            item = json.loads(line, parse_constant=no_constant, object_pairs_hook=no_repeats)
-        except (ValueError, RecursionError) as error:
-            yield number, Problem(number, "", f"is no JSON object: {error} ({line.strip()[:40]!r})")
-            continue
-        if isinstance(item, dict):
-            yield number, item
-        else:
-            yield number, Problem(number, "", f"is JSON, but a {type(item).__name__} in place of an object")
-
-
-def no_constant(name: str) -> Any:
-    """json takes NaN and Infinity, which are no JSON."""
-    raise ValueError(f"{name} is no JSON value")
-
-
-def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """json keeps the last of two equal keys and drops the other without a word."""
-    item = dict(pairs)
-    if len(item) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} stands twice")
-    return item
 
 
 # ------------------------------------------------------------------ from an object to a record

@@ -27,19 +27,16 @@ Notable choices
 """
 
 import ast
-import csv
 import functools
-import io
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cbtlib import CbtError, corpus
+from cbtlib import CbtError, corpus, reading
 from cbtlib.answers import OUTCOMES, Outcome
-from cbtlib.corpus import Problem
+from cbtlib.reading import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +102,7 @@ def load(path: Path | str, format: str = "auto") -> list[Sample]:
 
 def detect(path: Path) -> str:
     """The format of a file from its first bytes; CbtError with the choices when nothing fits."""
-    with path.open(encoding=corpus.sniff_encoding(path), errors="ignore") as file:
+    with path.open(encoding=reading.sniff_encoding(path), errors="ignore") as file:
         head = file.read(65536).lstrip()
     first = head.split("\n", 1)[0]
     if first.startswith("{") and '"split"' in first:
@@ -127,7 +124,7 @@ def detect(path: Path) -> str:
         if re.search(rf'"({"|".join(("question", *_NAMES["text"]))})"\s*:', head[:4000], re.IGNORECASE):
             return "csv"
         raise CbtError(f"{path} is of no form known here: name it with --format ({', '.join(FORMATS)})")
-    cells = re.split(r"[\t,]", first.strip().lower())
+    cells = re.split(r"[\t,;]", first.strip().lower())
     if "\t" in first and cells[-1] in ("内容", "text", "content") and len(cells) > 3:
         return "socialcd3k"
     if "\t" in first and len(cells) == 2 and cells[1] in ("0", "1"):
@@ -194,7 +191,7 @@ def _simplified() -> Callable[[str], str]:
     from opencc import OpenCC
 
     convert = OpenCC("t2s").convert
-    # half a character, which JSON may hold, is no UTF-8, and OpenCC takes nothing else
+    # half a character is no UTF-8, and OpenCC takes nothing else
     return lambda text: _WHOLE.sub(lambda found: convert(found[0]), text)
 
 
@@ -215,25 +212,12 @@ def of_record(record: corpus.Record, line: int = 0) -> Sample:
     return Sample(record.id, line, text, answer, record.types, spans, None, split, record.crisis)
 
 
-def _json_list(path: Path) -> Iterator[tuple[int, Any]]:
-    """(position, item) of a JSON list, or of JSON Lines."""
-    text = path.read_text(encoding=corpus.sniff_encoding(path))
-    try:
-        value = json.loads(text, object_pairs_hook=corpus.no_repeats)
-    except (ValueError, RecursionError) as error:
-        if not text.lstrip().startswith("{"):
-            raise CbtError(f"{path} is no JSON: {error}; mend it or name another --format") from None
-        yield from corpus.read_objects(path)
-        return
-    yield from enumerate(value if isinstance(value, list) else [value], 1)
-
-
 def _text(item: Any, *names: str) -> str:
     return "\n".join(str(item[name]).strip() for name in names if item.get(name)) if isinstance(item, dict) else ""
 
 
 def _psyqa(path: Path) -> Iterator[Item]:
-    for number, item in _json_list(path):
+    for number, item in reading.items(path):
         if isinstance(item, Problem):
             yield item
             continue
@@ -258,7 +242,7 @@ def _psyqa(path: Path) -> Iterator[Item]:
 
 
 def _cogdis(path: Path) -> Iterator[Item]:
-    for number, line in corpus.read_lines(path):
+    for number, line in reading.lines(path):
         if isinstance(line, Problem):
             yield line
             continue
@@ -273,7 +257,7 @@ def _cogdis(path: Path) -> Iterator[Item]:
 
 def _socialcd3k(path: Path) -> Iterator[Item]:
     names: list[str] = []
-    for number, line in corpus.read_lines(path):
+    for number, line in reading.lines(path):
         if isinstance(line, Problem):
             yield line
             continue
@@ -295,7 +279,7 @@ def _item_by_item(read: Callable[[int, Any], Item]) -> Callable[[Path], Iterator
     """What reads a JSON list, made of what reads one item behind its position."""
 
     def read_all(path: Path) -> Iterator[Item]:
-        for number, item in _json_list(path):
+        for number, item in reading.items(path):
             yield item if isinstance(item, Problem) else _with_outcome(item, read(number, item))
 
     return read_all
@@ -333,13 +317,16 @@ def _table(path: Path) -> Iterator[Item]:
     Several labels of a cell are split by |. An empty cell is a missing label, and so is nan or N/A, which programs
     write for one; no distortion has a name (none, 无).
     """
-    for number, row in _rows(path):
+    for place, (number, row) in enumerate(_rows(path)):
         if isinstance(row, Problem):
             yield row
             continue
         body, label = (next((name for name in _NAMES[kind] if name in row), None) for kind in ("text", "label"))
         if body is None and "question" not in row:
-            yield Problem(number, "", f"has no text or question; it has {', '.join(row)}")
+            what = f"has no field text or question; it has {', '.join(row)}"
+            if not place:  # once, and not for each row of a table
+                raise CbtError(f"{path}, line {number}: {what}")
+            yield Problem(number, "", what)
             continue
         cells = (body,) if body else ("question", "description")
         if strange := [name for name in cells if not isinstance(row.get(name) or "", str)]:
@@ -360,36 +347,9 @@ def _table(path: Path) -> Iterator[Item]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
-    """(line, row or Problem) of a table, its columns in lower case: CSV or TSV with a header, or JSON objects."""
-    text = path.read_text(encoding=corpus.sniff_encoding(path))
-    if text.lstrip().startswith(("{", "[")):
-        for number, item in _json_list(path):
-            if isinstance(item, dict):
-                yield number, {name.strip().lower(): value for name, value in item.items()}
-            else:
-                yield number, item if isinstance(item, Problem) else Problem(number, "", "is no JSON object")
-        return
-    delimiter = "\t" if "\t" in text.split("\n", 1)[0] else ","
-    csv.field_size_limit(corpus.MAX_LINE)
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    names = [name.strip().lower() for name in rows.fieldnames or []]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise CbtError(f"{path}, line 1: the column {twice[0]!r} stands twice; rename one of the two")
-    columns = dict(zip(rows.fieldnames or [], names, strict=True))
-    if not {"question", *_NAMES["text"]} & set(columns.values()):
-        raise CbtError(f"{path}, line 1: a table needs a column text or question; it has {', '.join(columns.values())}")
-    try:
-        for row in rows:
-            if None in row or None in row.values():
-                yield (
-                    rows.line_num,
-                    Problem(rows.line_num, "", f"has another number of cells than the header's {len(columns)}"),
-                )
-            else:
-                yield rows.line_num, {columns[name]: value for name, value in row.items()}
-    except csv.Error as error:
-        line = rows.reader.line_num  # DictReader keeps that of the row before
-        yield line, Problem(line, "", f"is no table row: {error}")
+    """(line, row or Problem) of a table or of JSON objects, the columns in lower case."""
+    for number, row in reading.rows(path):
+        yield number, row if isinstance(row, Problem) else {name.strip().lower(): row[name] for name in row}
 
 
 def _dialogue(name: str, number: int, turns: list[tuple[str, str]]) -> Sample:
@@ -409,11 +369,11 @@ def _split_turns(text: str) -> list[tuple[str, str]] | None:
 
 
 def _cpsycoun(path: Path) -> Iterator[Item]:
-    text = path.read_text(encoding=corpus.sniff_encoding(path))
+    text = path.read_text(encoding=reading.sniff_encoding(path))
     if not text.strip():
         return
     if text.lstrip().startswith(("[", "{")):
-        items = list(_json_list(path))
+        items = list(reading.items(path))
         whole = bool(items) and isinstance(items[0][1], str)
         dialogues = [(1, [item for _, item in items])] if whole else items
     else:
@@ -447,7 +407,7 @@ def _tuning_turns(item: dict[str, Any]) -> list[tuple[str, str]] | None:
 
 
 def _smile(path: Path) -> Iterator[Item]:
-    items = list(_json_list(path))
+    items = list(reading.items(path))
     whole = bool(items) and isinstance(items[0][1], dict) and "role" in items[0][1]
     for number, dialogue in [(1, [item for _, item in items])] if whole else items:
         if isinstance(dialogue, Problem):

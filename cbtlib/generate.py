@@ -34,6 +34,7 @@ from cbtlib.journal import Journal, Spend
 from cbtlib.prices import Price
 from cbtlib.prompts import Prompt
 from cbtlib.questions import Question
+from cbtlib.reading import load_json
 from cbtlib.safety import Level
 from cbtlib.sending import Endpoint, Request, Sender, Traffic
 
@@ -355,7 +356,7 @@ def classify(status: int, body: str, prompt: Prompt) -> tuple[Outcome, str, dict
         filtered = status in (400, 403, 451) and any(code in body.lower() for code in _FILTER_CODES)
         return ("filtered" if filtered else "failed"), "", None, None, f"HTTP {status}: {_message(body)}"
     try:
-        reply = prompts.load_json(body)
+        reply = load_json(body)
         choice, error = reply["choices"][0], reply.get("error")
         message = choice.get("message") or {"content": choice["text"]}
         text, finish = (message.get("content") or "").strip(), choice.get("finish_reason")
@@ -386,7 +387,7 @@ def classify(status: int, body: str, prompt: Prompt) -> tuple[Outcome, str, dict
 
 def _message(body: str) -> str:
     with suppress(ValueError, LookupError, TypeError):
-        error = prompts.load_json(body)["error"]
+        error = load_json(body)["error"]
         return str(error["message"] if isinstance(error, dict) else error)[:300]
     return body[:300]
 
@@ -394,7 +395,7 @@ def _message(body: str) -> str:
 def usage_of(body: str) -> tuple[int | None, int | None]:
     """Reported prompt and completion tokens; (None, None) when they are missing or no counts."""
     with suppress(ValueError, LookupError, TypeError):
-        usage = prompts.load_json(body)["usage"]
+        usage = load_json(body)["usage"]
         prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
         if all(isinstance(count, int) and 0 <= count < NO_COUNT for count in (prompt, completion)):
             return prompt, completion

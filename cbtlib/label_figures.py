@@ -26,7 +26,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse, stats
 
-from cbtlib import CbtError, corpus, distortions, figures, formats, generate, prevalence, report, resampling
+from cbtlib import CbtError, corpus, distortions, figures, formats, generate, prevalence, reading, report, resampling
 from cbtlib.answers import make_folder
 from cbtlib.corpus import TYPES
 
@@ -109,11 +109,11 @@ def read(path: Path, format: str = "auto") -> Labelled:
         bad, kept = [], []
         lines: dict[str, int] = {}
         outcomes: Counter[str] = Counter()
-        for line, row in corpus.read_objects(path):
-            if isinstance(row, corpus.Problem):
+        for line, row in reading.objects(path):
+            if isinstance(row, reading.Problem):
                 bad.append(row)
             elif (name := str(row.get("id"))) in lines:
-                bad.append(corpus.Problem(line, "id", f"{name!r} stands on line {lines[name]} already"))
+                bad.append(reading.Problem(line, "id", f"{name!r} stands on line {lines[name]} already"))
             else:
                 lines[name] = line
                 outcome = "crisis" if row.get("triage") == "crisis" else str(row.get("outcome") or "ok")
@@ -145,7 +145,7 @@ def read(path: Path, format: str = "auto") -> Labelled:
 
 
 def _first_object(path: Path) -> dict:
-    return next((row for _, row in corpus.read_objects(path) if isinstance(row, dict)), {})
+    return next((row for _, row in reading.objects(path) if isinstance(row, dict)), {})
 
 
 def _counts(outcomes: dict[str, int]) -> str:

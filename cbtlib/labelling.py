@@ -37,6 +37,7 @@ from cbtlib import (
     formats,
     gates,
     llm_labels,
+    reading,
     report,
     safety,
 )
@@ -211,8 +212,8 @@ def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto
     whole or not at all; a call that was stopped leaves a .part beside it, and the same call goes on from there.
     """
     if path.suffix == ".txt" and format == "auto":
-        lines = [(number, line) for number, line in corpus.read_lines(path)]
-        bad = [line for _, line in lines if isinstance(line, corpus.Problem)]
+        lines = [(number, line) for number, line in reading.lines(path)]
+        bad = [line for _, line in lines if isinstance(line, reading.Problem)]
         pairs = [(str(number), line) for number, line in lines if isinstance(line, str)]
     else:
         samples, bad = formats.read(path, format)

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cbtlib import CbtError, bleurt, corpus, formats, metrics, report
+from cbtlib import CbtError, bleurt, formats, metrics, reading, report
 from cbtlib.answers import OUTCOMES, outcome_of
 
 
@@ -222,9 +222,9 @@ def _samples(path: Path) -> list[formats.Sample]:
 def _answers(path: Path) -> Side:
     texts: dict[str, tuple[str, str]] = {}
     lines: dict[str, int] = {}
-    for number, row in corpus.read_objects(path):
+    for number, row in reading.objects(path):
         where = f"{path}:{number}"
-        if isinstance(row, corpus.Problem):
+        if isinstance(row, reading.Problem):
             raise CbtError(f"{where} {row.what}; an answer is an object with id, outcome and text")
         if lacking := [name for name in ("id", "text") if name not in row]:
             raise CbtError(f"{where} is no answer with id, outcome and text: it has no {lacking[0]}")

@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cbtlib import ROOT, CbtError, cache, corpus, detectors
+from cbtlib import ROOT, CbtError, cache, corpus, detectors, reading
 from cbtlib.safety import LEVELS, Triage
 
 POSTS = ROOT / "data" / "risk_posts.jsonl"
@@ -92,8 +92,8 @@ def save(classifier: Classifier, path: Path = WEIGHTS) -> None:
 
 def posts(split: str, path: Path = POSTS) -> tuple[list[str], list[bool]]:
     """Texts and labels of a split (`train` or `heldout`) of the posts written for this."""
-    found = [row for _, row in corpus.read_objects(path)]
-    if problems := [row for row in found if isinstance(row, corpus.Problem)]:
+    found = [row for _, row in reading.objects(path)]
+    if problems := [row for row in found if isinstance(row, reading.Problem)]:
         raise corpus.CorpusError(path, problems)
     rows = [row for row in found if isinstance(row, dict) and row["split"] == split]
     if not rows:

@@ -30,7 +30,7 @@ from pathlib import Path
 from re._parser import parse  # type: ignore[import-not-found]  # the standard library's own reading of a pattern
 from typing import TYPE_CHECKING, Any, Literal
 
-from cbtlib import ROOT, CbtError, corpus
+from cbtlib import ROOT, CbtError, reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -290,8 +290,8 @@ def read_labelled(
 
 def _numbered(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """(line, row) of a CSV or TSV file without a header: its columns are called 1, 2, …"""
-    content = path.read_text(corpus.sniff_encoding(path))
-    csv.field_size_limit(corpus.MAX_LINE)
+    content = path.read_text(reading.sniff_encoding(path))
+    csv.field_size_limit(reading.MAX_LINE)
     reader = csv.reader(
         io.StringIO(content, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
     )

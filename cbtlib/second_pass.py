@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cbtlib import CbtError, agreement, corpus, detection, distortions, resampling
+from cbtlib import CbtError, agreement, corpus, detection, distortions, reading, resampling
 from cbtlib.corpus import TYPES, Label, Problem, Record
 
 
@@ -23,7 +23,7 @@ def read(path: Path, records: list[Record]) -> dict[str, tuple[Label, ...]]:
     known = {record.id: record for record in records}
     labels: dict[str, tuple[Label, ...]] = {}
     problems: list[Problem] = []
-    for line, item in corpus.read_objects(path):
+    for line, item in reading.objects(path):
         if isinstance(item, Problem):
             problems.append(item)
             continue

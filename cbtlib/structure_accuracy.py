@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from cbtlib import ROOT, CbtError, corpus
 from cbtlib.corpus import PARTS
+from cbtlib.reading import Problem, objects
 from cbtlib.resampling import Statistics, intervals, ratio
 from cbtlib.structure import CLASSES, Labelled, Structure, labelled, read, runs, sentences
 
@@ -95,8 +96,8 @@ def by_place(texts: Sequence[str]) -> Iterator[Structure]:
 def hand_labels(path: Path = LABELS) -> dict[str, list[Labelled]]:
     """Model answers labelled by hand, by source; a line: {"source", "id" (post), "sentences": [[text, part/null]]}."""
     answers: dict[str, list[Labelled]] = {}
-    for line, item in corpus.read_objects(path):
-        if isinstance(item, corpus.Problem):
+    for line, item in objects(path):
+        if isinstance(item, Problem):
             raise corpus.CorpusError(path, [item])
         answer = [(text, part) for text, part in item["sentences"]]
         if stray := [part for _, part in answer if part not in CLASSES]:

@@ -10,18 +10,16 @@ byte-order mark) or GBK. Notable choices
 - An empty answer is no text and no error: it is an answer that failed, and is counted as one.
 """
 
-import csv
 import difflib
-import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cbtlib import ROOT, CbtError, corpus
+from cbtlib import ROOT, CbtError, reading
 from cbtlib.answers import OUTCOMES, outcome_of
+from cbtlib.reading import Problem
 
 ALIASES = {
     "question": ("question", "post", "query", "prompt", "input", "instruction", "text", "问题", "提问", "来信"),
@@ -35,8 +33,9 @@ SHOWN = 10
 def read(path: Path | str, columns: Mapping[str, str], optional: Sequence[str] = ()) -> pd.DataFrame:
     """The columns {our name: name in the file} as text, and those of `optional` that are there; index: line.
 
-    A relative path is looked for in the repository. `id` is the line number where the file has none. Raises CbtError
-    for a file that is no table, a column that is not there, an id that comes twice, a question or id that is no text.
+    A relative path is looked for in the repository. Without a column `id`, PsyQA's questionID or else the line number
+    is the id. Raises CbtError for a file that is no table, a column that is not there, an id that comes twice, a
+    question or id that is no text.
     """
     path = ROOT / path
     rows = read_rows(path)
@@ -49,6 +48,8 @@ def read(path: Path | str, columns: Mapping[str, str], optional: Sequence[str] =
         raise CbtError("\n".join(_missing(path, ours, name, names) for ours, name in absent.items()))
     wanted = {ours: there[name.strip().casefold()] for ours, name in columns.items()}
     wanted |= {name: there[name] for name in optional if name in there and name not in wanted}
+    if "id" in optional and (called := next((name for name in reading.ID_FIELDS if name in names), None)):
+        wanted.setdefault("id", called)
     table = pd.DataFrame(
         [{ours: row.get(name) for ours, name in wanted.items()} for _, row in rows],
         index=pd.Index([line for line, _ in rows], name="line"),
@@ -127,54 +128,8 @@ def _refuse(path: Path, problems: Sequence[str]) -> None:
         raise CbtError("\n  ".join([f"{path}: {len(problems)} rows cannot be used", *problems[:SHOWN], *more]))
 
 
-# ------------------------------------------------------------------ from bytes to rows
-
-
 def read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """(line, row) of a file in any of the forms above; CbtError names every line that is no row."""
-    encoding = corpus.sniff_encoding(path)
-    with path.open(encoding=encoding) as file:
-        first = file.read(4096).lstrip()[:1]
-    rows: list[tuple[int, dict[str, Any]]] = []
-    problems = []
-    if first == "{":
-        for line, item in corpus.read_objects(path):
-            if isinstance(item, corpus.Problem):
-                problems.append(str(item))
-            else:
-                rows.append((line, item))
-    elif first == "[":
-        try:
-            text = path.read_text(encoding)
-            items = json.loads(text, parse_constant=corpus.no_constant, object_pairs_hook=corpus.no_repeats)
-        except (ValueError, RecursionError) as error:
-            raise CbtError(f"{path} begins like a JSON list and is none: {error}") from None
-        for number, item in enumerate(items, 1):
-            if isinstance(item, dict):
-                rows.append((number, item))
-            else:
-                problems.append(f"item {number}: is {type(item).__name__}, not an object with named fields")
-    else:
-        rows, problems = _table(path, path.read_text(encoding))
-    _refuse(path, problems)
-    return rows
-
-
-def _table(path: Path, text: str) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
-    header = text.split("\n", 1)[0]
-    delimiter = max(",\t;", key=header.count)
-    csv.field_size_limit(corpus.MAX_LINE)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    names = reader.fieldnames or []
-    if twice := [name for name in names if list(names).count(name) > 1]:
-        raise CbtError(f"{path}, line 1: the column {twice[0]!r} stands twice; rename one of the two")
-    rows, problems = [], []
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                problems.append(f"line {reader.line_num}: has another number of cells than the header's {len(names)}")
-            else:
-                rows.append((reader.line_num, row))
-    except csv.Error as error:
-        problems.append(f"line {reader.reader.line_num}: is no table row: {error}")
-    return rows, problems
+    found = list(reading.rows(path))
+    _refuse(path, [str(row) for _, row in found if isinstance(row, Problem)])
+    return [(line, row) for line, row in found if not isinstance(row, Problem)]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from cbtlib import ROOT, CbtError, corpus
+from cbtlib import ROOT, CbtError, corpus, reading
 from cbtlib.cli import app
 
 GOOD = {
@@ -158,7 +158,7 @@ def test_what_is_no_text_file_is_refused_in_a_sentence(tmp_path):
 def test_an_endless_line_is_one_problem_and_the_next_line_is_read(tmp_path):
     path = tmp_path / "a.jsonl"
     with path.open("wb") as file:
-        file.write(b'{"id": "' + b"x" * (2 * corpus.MAX_LINE) + b'"}\n')
+        file.write(b'{"id": "' + b"x" * (2 * reading.MAX_LINE) + b'"}\n')
         file.write(json.dumps(GOOD).encode())
     records, problems = corpus.read(path)
     assert [(p.line, p.what) for p in problems] == [(1, "longer than 4 MB, so it is no record")]

@@ -1,6 +1,7 @@
 """Other people's files: tiny fixtures in each form, read whole or refused in a sentence with its place."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -226,7 +227,7 @@ def test_what_does_not_fit_its_form_is_named_by_line(tmp_path, format, content, 
         ("auto", '[{"a": 1}]', "no form known"),
         ("smile", "[1, 2", "is no JSON"),
         ("xml", "<a/>", "no format 'xml'"),
-        ("csv", "a,b\n1,2\n", "needs a column text or question"),
+        ("csv", "a,b\n1,2\n", "line 2: has no field text or question; it has a, b"),
         ("socialcd3k", "0\t1\t好\n", "needs a header"),
     ],
 )
@@ -278,10 +279,10 @@ def test_normalising_is_asked_for_counted_and_keeps_offsets():
         formats.normalise([SAMPLE], ["pinyin"])
 
 
-def test_half_a_character_stays_as_it_is(tmp_path):
+def test_half_a_character_is_marked_where_a_file_is_read_and_stops_no_conversion(tmp_path):
     (old,), problems = formats.read(put(tmp_path / "a.jsonl", '{"text": "\\ud83d醫生乾\\ud83d淨\\ud83d\\ude00"}'))
-    assert problems == []
-    (new,), changed = formats.normalise([old], formats.NORMAL_FORMS)
+    assert (old.text, problems) == ("\ufffd醫生乾\ufffd淨😀", [])  # a whole one in two halves is whole
+    (new,), changed = formats.normalise([replace(old, text="\ud83d醫生乾\ud83d淨😀")], formats.NORMAL_FORMS)
     assert (new.text, changed["simplified"]) == ("\ud83d医生干\ud83d净😀", 3)
 
 

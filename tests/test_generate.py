@@ -892,7 +892,7 @@ def test_a_json_list_in_the_form_of_psyqa_is_read_and_an_id_of_0_is_an_id(tmp_pa
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     assert questions.read_questions(path) == expected
     path.write_text(json.dumps([*rows, "x", {"question": ""}]), encoding="utf-8")
-    with pytest.raises(CbtError, match=r"line 3: not a JSON object\n  line 4: no question"):
+    with pytest.raises(CbtError, match=r"line 3: is JSON, but a str in place of an object\n  line 4: no question"):
         questions.read_questions(path)
 
 
@@ -900,7 +900,7 @@ def test_a_json_list_in_the_form_of_psyqa_is_read_and_an_id_of_0_is_an_id(tmp_pa
     ("content", "message"),
     [
         (b'{"question": "a", "description": ""}\n{"question": ""', "line 2"),
-        ('{"question": "问题", "description": "x"}'.encode("gb18030"), "GB18030"),
+        (b'{"question": "\xff\xff"}', "neither UTF-8 nor GBK"),
         (
             b'{"id": 1, "question": "a", "description": "b"}\n{"id": 1, "question": "c", "description": "d"}',
             "line 1 already",
@@ -908,9 +908,12 @@ def test_a_json_list_in_the_form_of_psyqa_is_read_and_an_id_of_0_is_an_id(tmp_pa
         (b'{"question": " ", "description": ""}', "no question"),
         (b'{"question": ["a"], "description": "b"}', "have to be texts"),
         (b"", "no question in it"),
-        (b"[1, 2]", "not a JSON object"),
-        (b'{"question": "a"}\n{"question": "b", "question": "c"}', "line 2: not JSON .*'question' stands twice"),
-        (b'{"id": NaN, "question": "a"}', "line 1: the id nan names nothing; give a text or a whole number"),
+        (b"[1, 2]", "line 1: is JSON, but a int in place of an object"),
+        (
+            b'{"question": "a"}\n{"question": "b", "question": "c"}',
+            "line 2: is no JSON object: .*'question' stands twice",
+        ),
+        (b'{"id": NaN, "question": "a"}', "line 1: is no JSON object: NaN is no JSON value"),
         (b'{"id": [1], "question": "a"}', r"line 1: the id \[1\] names nothing"),
         (b'{"id": true, "question": "a"}', "line 1: the id True names nothing"),
         (b'{"id": " ", "question": "a"}', "line 1: the id ' ' names nothing"),
@@ -929,7 +932,7 @@ def test_a_bad_question_file_is_refused_with_its_line_before_anything_is_sent(tm
         ("a,睡不着,怎么办,述\nb,问,述\n", "line 2: has another number of cells than the header's 3"),
         ("a,问\n", "line 2: has another number of cells than the header's 3"),
         ('a,问,"第一行\n第二行"\nb,问\n', "line 4: has another number of cells"),
-        ('a,问,"没有关上的引号\nb,问,述\n', "not CSV"),
+        ('a,问,"没有关上的引号\nb,问,述\n', "line 3: is no table row"),
     ],
 )
 def test_a_row_of_a_csv_file_that_lost_its_columns_is_no_question(tmp_path, rows, message):
@@ -944,10 +947,11 @@ def test_a_row_of_a_csv_file_that_lost_its_columns_is_no_question(tmp_path, rows
     [
         ("q.csv", 'question,description\n问,"一\n二"\n再问,述\n'),
         ("q.json", '[{"question": "问"}, {"question": "再问"}]'),
+        ("psyqa.json", '[{"question": "问", "questionID": 7}, {"question": "再问", "questionID": 9}]'),
         ("q.jsonl", '{"question": "问"}\n\n{"question": "再问"}\n'),
     ],
 )
-def test_a_question_without_an_id_has_the_name_that_its_answer_is_looked_for_by(tmp_path, name, content):
+def test_a_question_has_the_name_that_its_answer_is_looked_for_by(tmp_path, name, content):
     (tmp_path / name).write_text(content, encoding="utf-8")
     table = tables.read(tmp_path / name, {"question": "question"}, optional=["id"])
     assert [question.id for question in questions.read_questions(tmp_path / name)] == table["id"].tolist()
@@ -958,17 +962,17 @@ def test_what_stands_twice_in_a_table_or_a_list_is_no_question(tmp_path):
     with pytest.raises(CbtError, match="line 1: the column 'question' stands twice; rename one"):
         questions.read_questions(tmp_path / "q.csv")
     (tmp_path / "q.json").write_text('[{"question": "a"},\n{"question": "b", "question": "c"}]', encoding="utf-8")
-    with pytest.raises(CbtError, match=r"not a JSON list \(the key 'question' stands twice\)"):
+    with pytest.raises(CbtError, match=r"is no JSON: the key 'question' stands twice"):
         questions.read_questions(tmp_path / "q.json")
 
 
-def test_a_csv_file_with_a_huge_field_is_read_and_a_foreign_one_is_named(tmp_path):
+def test_a_csv_file_with_a_huge_field_a_foreign_encoding_or_semicolons_is_read(tmp_path):
     path = tmp_path / "q.csv"
     path.write_text(f"id,question,description\na,问,{'字' * 200_000}\n", encoding="utf-8")
     assert len(questions.read_questions(path)[0].description) == 200_000
-    path.write_bytes("id,question,description\na,问题,描述\n".encode("gb18030"))
-    with pytest.raises(CbtError, match="GB18030"):
-        questions.read_questions(path)
+    for content in ("id;question;description\na;问题;描述\n", "id\tquestion\tdescription\na\t问题\t描述\n"):
+        path.write_bytes(content.encode("gb18030"))
+        assert questions.read_questions(path) == [Question("a", "问题", "描述")]
     path.write_text("title,text\na,b\n", encoding="utf-8")
     with pytest.raises(CbtError, match="it has title, text"):
         questions.read_questions(path)

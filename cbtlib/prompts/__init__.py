@@ -15,16 +15,15 @@ Notable choices:
 """
 
 import hashlib
-import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cbtlib import CbtError
-from cbtlib.corpus import PARTS, no_repeats
+from cbtlib.corpus import PARTS
+from cbtlib.reading import load_json
 
 HERE = Path(__file__).parent
 FENCE = ("<post>", "</post>")
@@ -87,24 +86,6 @@ def as_data(text: str) -> str:
     return _BRACKET_TOKEN.sub(r"［\1］", text.translate(_LOOKALIKES)).strip()
 
 
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # half a character beyond U+FFFF: an emoji that an endpoint cut in two, say
-
-
-def load_json(text: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """The JSON of an endpoint, a model or a file; ValueError for what is none. Half a character becomes U+FFFD.
-
-    `pairs` makes an object of keys and values (`json`'s object_pairs_hook).
-    """
-    try:
-        value = json.loads(text, object_pairs_hook=pairs)
-        if _HALF.search(text):
-            plain = json.dumps(value, ensure_ascii=False)
-            value = json.loads(plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    return value
-
-
 def json_reply(text: str) -> Any:
     """The JSON of a model's reply; ValueError when it is none or a key stands twice: two answers are no answer.
 
@@ -112,7 +93,7 @@ def json_reply(text: str) -> Any:
     """
     if "```" in text:
         text = re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text)
-    return load_json(text, no_repeats)
+    return load_json(text, strict=True)
 
 
 def parse(text: str) -> dict[str, str]:

@@ -1,0 +1,183 @@
+"""From the bytes of a file to its rows: JSON Lines, a JSON list, CSV, TSV, and the semicolon CSV of some spreadsheets.
+
+    for line, row in reading.rows("mine.csv"):  # row: {name: value}, or a Problem
+
+Notable choices
+- UTF-8 with or without a byte-order mark, or GBK: found from the whole file, never asked for.
+- Every row is a row or a Problem with its line. A cell too many, a quotation mark that is never closed or a key that
+  stands twice would otherwise move a value under another name, or swallow the rows behind it.
+- Half a character (an emoji that an endpoint cut in two) becomes U+FFFD: no file, request or tokenizer takes it.
+"""
+
+import codecs
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cbtlib import CbtError
+
+MAX_LINE = 4 * 2**20
+"""Bytes a line may have. The longest record of the book has 8 kB; a line beyond this is no record."""
+ID_FIELDS = ("id", "questionID")
+"""What a row may call its name: the book's way, and PsyQA's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a file: 1-based line (0: the file as a whole), field ("" : the line as a whole), what is wrong."""
+
+    line: int
+    field: str
+    what: str
+
+    def __str__(self) -> str:
+        where = f"line {self.line}" if self.line else "the file"
+        return f"{where}{', field ' + self.field if self.field else ''}: {self.what}"
+
+
+def rows(path: Path | str) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
+    """(line, row or Problem) of a file in any of the forms above; in a JSON list, the position stands for the line.
+
+    The cells of a table are text. CbtError for what is no text file, is no JSON though it begins like a list, or has
+    a column twice (whatever the case of its letters).
+    """
+    with Path(path).open(encoding=sniff_encoding(path)) as file:
+        first = file.read(4096).lstrip()[:1]
+    if first not in ("{", "["):
+        yield from _table(Path(path))
+        return
+    yield from ((number, _object(number, item)) for number, item in items(path))
+
+
+def items(path: Path | str) -> Iterator[tuple[int, Any]]:
+    """(position, item) of a JSON list, of one JSON object or of JSON Lines; a Problem in place of a bad line."""
+    text = Path(path).read_text(encoding=sniff_encoding(path))
+    try:
+        value = load_json(text, strict=True)
+    except ValueError as error:
+        if not text.lstrip().startswith("{"):
+            raise CbtError(f"{path} is no JSON: {error}; mend it, or say what it is if it is something else") from None
+        yield from objects(path)
+        return
+    yield from enumerate(value if isinstance(value, list) else [value], 1)
+
+
+def objects(path: Path | str) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
+    """(line number, JSON object or Problem) for each line of a JSON Lines file that is not blank."""
+    for number, line in lines(path):
+        if isinstance(line, Problem):
+            yield number, line
+            continue
+        try:
+            yield number, _object(number, load_json(line, strict=True))
+        except ValueError as error:
+            yield number, Problem(number, "", f"is no JSON object: {error} ({line.strip()[:40]!r})")
+
+
+def _object(number: int, item: Any) -> dict[str, Any] | Problem:
+    if isinstance(item, dict | Problem):
+        return item
+    return Problem(number, "", f"is JSON, but a {type(item).__name__} in place of an object")
+
+
+def lines(path: Path | str) -> Iterator[tuple[int, str | Problem]]:
+    """(line number, text without its line end), or a Problem in place of a line too long to be one; blanks skipped."""
+    path, encoding = Path(path), sniff_encoding(path)
+    with path.open("rb") as file:
+        number = 0
+        while raw := file.readline(MAX_LINE + 1):
+            number += 1
+            if len(raw) > MAX_LINE:
+                while raw and not raw.endswith(b"\n"):
+                    raw = file.readline(MAX_LINE)
+                yield number, Problem(number, "", f"longer than {MAX_LINE // 2**20} MB, so it is no record")
+                continue
+            text = raw.decode(encoding if number == 1 else encoding.removesuffix("-sig")).rstrip("\r\n")
+            if text.strip():
+                yield number, text
+
+
+def sniff_encoding(path: Path | str) -> str:
+    """`utf-8-sig` (a byte-order mark is then no text) or `gb18030` (GBK's superset) for the whole file.
+
+    Raises CbtError for what is no text file at all: a missing path, a directory, an archive renamed, stray bytes.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise CbtError(f"{path} is a directory: name a file in it")
+    if not path.exists():
+        raise CbtError(f"{path} does not exist: check the path")
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head[:2] == b"PK" or head[:2] == b"\x1f\x8b" or head == b"PAR1":
+        raise CbtError(f"{path} is a zip, gzip or parquet file whatever its name says: unpack or convert it first")
+    for encoding in ("utf-8-sig", "gb18030"):
+        decoder = codecs.getincrementaldecoder(encoding)()
+        try:
+            with path.open("rb") as file:
+                while chunk := file.read(2**20):
+                    if "\0" in decoder.decode(chunk):
+                        raise CbtError(f"{path} holds zero bytes, so it is no UTF-8 or GBK text: convert it to UTF-8")
+                decoder.decode(b"", final=True)
+            return encoding
+        except UnicodeDecodeError:
+            continue
+    raise CbtError(f"{path} is neither UTF-8 nor GBK text: convert it to UTF-8")
+
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # half a character beyond U+FFFF
+
+
+def load_json(text: str, strict: bool = False) -> Any:
+    """The JSON of an endpoint, a model or a file; ValueError for what is none. Half a character becomes U+FFFD.
+
+    `strict` refuses what Python takes and other readers do not: a key that stands twice, NaN, Infinity.
+    """
+    try:
+        value = json.loads(text, **(_STRICT if strict else {}))
+        if _HALF.search(text):
+            plain = json.dumps(value, ensure_ascii=False)
+            value = json.loads(plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """json keeps the last of two equal keys and drops the other without a word."""
+    item = dict(pairs)
+    if len(item) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} stands twice")
+    return item
+
+
+_STRICT: dict[str, Any] = {"object_pairs_hook": _no_repeats, "parse_constant": _no_constant}
+
+
+def _table(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
+    text = path.read_text(encoding=sniff_encoding(path))
+    csv.field_size_limit(MAX_LINE)
+    table = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter=max(",\t;", key=text.split("\n", 1)[0].count), strict=True
+    )
+    try:
+        names = [name.strip().casefold() for name in table.fieldnames or ()]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise CbtError(f"{path}, line 1: the column {twice[0]!r} stands twice; rename one of the two")
+        for row in table:
+            what = f"has another number of cells than the header's {len(names)}"
+            torn = None in row or None in row.values()
+            yield table.line_num, Problem(table.line_num, "", what) if torn else row
+    except csv.Error as error:
+        line = table.reader.line_num  # DictReader keeps that of the row before
+        yield line, Problem(line, "", f"is no table row: {error}")
