@@ -831,6 +831,9 @@ WARM = """
 作为AI行业的新人，你担心被替代并不奇怪。
 作为人工智能专业的学生，你把自己逼得太紧了。
 我不能说我完全懂你，但我愿意听你讲。
+I'm sorry to hear that you cannot sleep. Let us look at it together.
+I’m so sorry that you had to go through this; let us look at the thought.
+I cannot imagine how hard this week was for you.
 """
 REFUSALS = """
 很抱歉，我无法提供帮助。
@@ -860,6 +863,8 @@ REFUSALS = """
 I'm sorry, but I can't help with that.
 I’m sorry to hear that, but I'm unable to provide the help you need.
 I cannot assist with this request.
+I am sorry you feel this way, but I can’t help with that.
+Sorry, I can't discuss this topic.
 As an AI language model, I have no feelings.
 """
 
