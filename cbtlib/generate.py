@@ -346,7 +346,7 @@ _REFUSAL = re.compile(
     rf"|{_SORRY}\W?{_WHAT}{_CANNOT}{_HELP}|我(?:无法|不能)(?:为你|为您|就此|就这个|提供|回答|协助|继续)"
     rf"|(?:{_SORRY}\W?)?作为(?:一[个名款])? ?(?:AI|人工智能|大?语言模型) ?(?:大?语言)?(?:模型|助手|系统)?"
     r"(?:[，,。…]|我|无法|不能|$)"
-    rf"|(?:I(?:['’]?m| am) )?sorry\b.{{0,80}}{_I_CANNOT}|I(?:['’]?m| am) sorry\b(?! to hear| that you| you)"
+    rf"|(?:I(?:['’]?m| am) (?:so |very |really )?)?sorry\b.{{0,80}}{_I_CANNOT}|I(?:['’]?m| am) sorry\b(?! to hear| that you| you)"
     rf"|{_I_CANNOT}|As an AI)",
     re.IGNORECASE | re.DOTALL,
 )

@@ -863,7 +863,7 @@ REFUSALS = """
 I'm sorry, but I can't help with that.
 I’m sorry to hear that, but I'm unable to provide the help you need.
 I cannot assist with this request.
-I am sorry you feel this way, but I can’t help with that.
+I am so sorry you feel this way, but I can’t help with that.
 Sorry, I can't discuss this topic.
 As an AI language model, I have no feelings.
 """
