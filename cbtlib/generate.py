@@ -340,13 +340,14 @@ _WHAT = (
     r"(?:(?:这|此|该|[你您]的)[个类种些]?(?:问题|请求|要求|内容|话题)"
     r"|(?:根据|按照|由于|出于|这?超出)[^。你您他她]{0,6}(?:政策|规定|规则|准则|安全|限制|原因|范围)[，,]?)?"
 )
+_I_AM = r"I(?:['’]?m| am)"
 _I_CANNOT = r"\bI(?: can(?:no|['’])t| am (?:unable|not able)|['’]m (?:unable|not able))\b(?! imagine| know)"
 _REFUSAL = re.compile(
     rf"^\W*(?:{_SORRY}\W?(?:但是?|不过)?我{_CANNOT}(?!想象|体会|感|陪在|抱)|{_SORRY}[^。]{{0,30}}{_WE}{_CANNOT}{_HELP}"
     rf"|{_SORRY}\W?{_WHAT}{_CANNOT}{_HELP}|我(?:无法|不能)(?:为你|为您|就此|就这个|提供|回答|协助|继续)"
     rf"|(?:{_SORRY}\W?)?作为(?:一[个名款])? ?(?:AI|人工智能|大?语言模型) ?(?:大?语言)?(?:模型|助手|系统)?"
     r"(?:[，,。…]|我|无法|不能|$)"
-    rf"|(?:I(?:['’]?m| am) (?:so |very |really )?)?sorry\b.{{0,80}}{_I_CANNOT}|I(?:['’]?m| am) sorry\b(?! to hear| that you| you)"
+    rf"|(?:{_I_AM} (?:so |very |really )?)?sorry\b.{{0,80}}{_I_CANNOT}|{_I_AM} sorry\b(?! to hear| that you| you)"
     rf"|{_I_CANNOT}|As an AI)",
     re.IGNORECASE | re.DOTALL,
 )
