@@ -27,8 +27,10 @@ from cbtlib import CbtError, formats
 from cbtlib.corpus import TYPES
 from cbtlib.formats import Sample
 
+ORDER = 5
+"""Characters in an n-gram."""
 NEAR = 0.3
-"""Jaccard similarity of character 5-grams from which two texts count as near duplicates."""
+"""Jaccard similarity of character n-grams from which two texts count as near duplicates."""
 MIXED = 30
 """Characters that a dialogue may share with another in whole turns: thanks and greetings recur by nature."""
 SUPPORT = 6
@@ -158,7 +160,7 @@ def _duplicates(items: list[_Placed], kind: str) -> Iterator[Finding]:
     first: dict[str, _Placed] = {}
     unique: list[tuple[_Placed, str]] = []
     for item, text in rows:
-        key = "".join(text.split())
+        key = _key(text)
         if (other := first.get(key)) is None:
             first[key] = item
             unique.append((item, text))
@@ -172,7 +174,13 @@ def _duplicates(items: list[_Placed], kind: str) -> Iterator[Finding]:
             yield Finding(gate, item.where, f"{kind} {similarity:.2f} like another: {_shown(text)}", other.where)
 
 
-def near_duplicates(texts: Sequence[str], threshold: float = NEAR, n: int = 5) -> list[tuple[int, int, float]]:
+def _key(text: str) -> str:
+    """What two copies of a text have in common: all but white space; of a text too short for n-grams, its letters."""
+    letters = "".join(filter(str.isalnum, text))
+    return letters if 0 < len(letters) < ORDER else "".join(text.split())
+
+
+def near_duplicates(texts: Sequence[str], threshold: float = NEAR, n: int = ORDER) -> list[tuple[int, int, float]]:
     """Pairs i < j of texts with a Jaccard similarity of character n-grams >= threshold, and that similarity."""
     lengths = np.array([len(text) for text in texts], np.int64)
     if len(texts) < 2:
@@ -266,7 +274,7 @@ def _two_labels(items: list[_Placed]) -> Iterator[Finding]:
     for item in items:
         if item.sample.labels is None:
             continue
-        labels, where = seen.setdefault("".join(item.sample.text.split()), (item.sample.labels, item.where))
+        labels, where = seen.setdefault(_key(item.sample.text), (item.sample.labels, item.where))
         if labels != item.sample.labels:
             what = f"one text, two labellings: {_names(item.sample.labels)} here, {_names(labels)} there"
             yield Finding("two labels", item.where, what, where)

@@ -76,6 +76,13 @@ def test_a_reworded_post_is_a_near_duplicate(tmp_path):
     assert found(check(tmp_path, record(0), record(1, description=reworded, split="dev"))) == ["leak"]
 
 
+def test_a_text_too_short_for_ngrams_is_told_by_its_letters(tmp_path):
+    for name, lines in (("a", "睡不着！\t1\n🌧️\t0\n我怕\t0\n"), ("b", "睡不着…\t0\n☀️\t0\n我累\t0\n")):
+        (tmp_path / f"{name}.txt").write_text(lines, encoding="utf-8")
+    report = gates.check([tmp_path / "a.txt"], [tmp_path / "b.txt"], support=0)
+    assert [(finding.gate, finding.where.rpartition(":")[2]) for finding in report.findings] == [("leak", "1")]
+
+
 def test_a_copy_in_traditional_or_full_width_characters_is_a_leak_once_normalised(tmp_path):
     copy = "地鐵上忘了帶傘，走到公司褲腳全濕，開會時一直覺得大家在看我的鞋。"
     corpus.dump([record(1, split="test", question="第０問", description=copy)], tmp_path / "test.jsonl")
