@@ -25,8 +25,6 @@ from numpy.typing import NDArray
 from cbtlib import ROOT, CbtError, formats
 from cbtlib.corpus import TYPES, Record
 
-__all__ = ["TYPES", "Mention", "extract", "matrix", "mentions", "names", "of_records", "taxonomy", "translate"]
-
 Labels = frozenset[str]
 
 SCHEMES = ("socialcd3k", "cbt_bench", "c2d2")

@@ -362,7 +362,7 @@ def _by_parts(
     seed: int,
 ) -> Calls:
     told = _told(items, types, kind, ask) if kind in ("llm", "extract") else None
-    outcome, order, parts = np.full(len(items), "failed", "U16"), [], []
+    order, parts = [], []
     for k in range(PARTS):
         learn = [item for item, p in zip(items, part, strict=True) if p != k]
         rest = [item for item, p in zip(items, part, strict=True) if p == k]

@@ -33,7 +33,6 @@ from cbtlib.answers import OUTCOMES, make_folder
 from cbtlib.cache import sha256
 from cbtlib.prevalence import wilson
 
-VERSIONS = ("torch", "transformers", "peft", "xllamacpp", "sacrebleu", "scikit-learn")
 METADATA = "cbt"
 """Key of the output metadata in which `figures.show` leaves a figure's caption and alt text for its cell."""
 VERDICTS = ("reproduced", "direction holds", "undecided", "differs", "not comparable", "not run")

@@ -55,7 +55,7 @@ def profile_parameters(profile: str, page: str) -> dict[str, Any]:
     unknown = set(chapters) - set(PAGES)
     if unknown:
         raise CbtError(f"{_shown(path)}, field chapters: there is no page {sorted(unknown)[0]!r}")
-    return {**(content.get("all") or {}), **(chapters.get(page) or {})}
+    return chapters.get(page) or {}
 
 
 def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, results: str = "results") -> Path:

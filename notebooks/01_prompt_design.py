@@ -243,7 +243,7 @@ page.table("structure_accuracy", accuracy, caption=caption)
 # %%
 bars = coverage[list(corpus.PARTS)]
 figure, axes = plt.subplots(figsize=(figures.WIDTH, 0.55 * len(bars) + 1.6))
-image = axes.imshow(bars.to_numpy(float), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+axes.imshow(bars.to_numpy(float), cmap="Blues", vmin=0, vmax=1, aspect="auto")
 for row, shares in enumerate(bars.to_numpy(float)):
     for column, share in enumerate(shares):
         axes.text(column, row, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.6 else "black")

@@ -192,7 +192,7 @@ shutil.rmtree(page.dir / "adapter", ignore_errors=True)
 shutil.copytree(result.adapter, page.dir / "adapter")
 trained = page.number("trained_tokens", result.tokens, what="tokens read in training")
 page.number("trainable", result.trainable, what="parameters of the adapter")
-epochs = page.number("epochs", result.tokens / lengths["tokens"].sum(), what="passes over the training records")
+page.number("epochs", result.tokens / lengths["tokens"].sum(), what="passes over the training records")
 print(f"{result.seconds:.0f} s, {trained / result.seconds:.0f} tokens/s, peak memory {result.peak_gb:.1f} GB")
 
 # %% [markdown]

@@ -198,7 +198,7 @@ page.table("measures", pd.DataFrame(text), caption="Means with 95% intervals; na
 # %%
 limits = screening.Limits.measure([record for record in corpus.load_split("train") if not record.crisis])
 stopped = screening.screen(good["answer"].tolist(), good["post"].tolist(), limits)
-passed = page.number("passed", int((~stopped.any(axis=1)).sum()), n=len(good), what="answers that pass every gate")
+page.number("passed", int((~stopped.any(axis=1)).sum()), n=len(good), what="answers that pass every gate")
 page.table("gates", screening.counts(stopped).set_index("gate"), caption=f"What stops the {len(good)} ok answers")
 
 # %% [markdown]
