@@ -60,10 +60,9 @@ def cohen_kappa(one: ArrayLike, two: ArrayLike, categories: int, weights: Weight
     return Statistics(table.reshape(len(first), -1), formula)
 
 
-def fleiss_kappa(ratings: ArrayLike, categories: int, weights: Weights = "none") -> Statistics:
+def fleiss_kappa(ratings: ArrayLike, categories: int) -> Statistics:
     """Fleiss' kappa (1971) with Gwet's rule for missing ratings (2014, ch. 2)."""
-    credit = _credit(categories, weights)
-    return _panel(ratings, categories, credit, lambda share: np.einsum("...k,kl,...l->...", share, credit, share))
+    return _panel(ratings, categories, np.eye(categories), lambda share: (share**2).sum(axis=-1))
 
 
 def gwet_ac(ratings: ArrayLike, categories: int, weights: Weights = "quadratic") -> Statistics:

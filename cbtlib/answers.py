@@ -100,7 +100,7 @@ def ending(finish: str | None) -> Outcome:
     return "ok" if finish in _ENDED else _CUT.get(str(finish), "failed")
 
 
-def outcome_of(text: str | None, given: Outcome = "ok") -> Outcome:
+def outcome_of(text: str | None, given: Outcome) -> Outcome:
     """What became of an answer: what its row says, and failed where an ok one has no text."""
     return "failed" if given == "ok" and not (text or "").strip() else given
 

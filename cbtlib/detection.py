@@ -27,6 +27,8 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 LEAST = 6
 """Positives that a type needs to count in the average over supported types."""
+BINS = 10
+"""Into which the calibration error cuts the scores, all of one width."""
 NO_GOLD = "no post has a gold label, so there is no F1: score on posts of which some are labelled"
 
 
@@ -136,8 +138,8 @@ def auc(gold: ArrayLike, scores: ArrayLike) -> float:
     return float((ranks - positives * (positives + 1) / 2) / (positives * (len(truth) - positives)))
 
 
-def calibration_error(gold: ArrayLike, scores: ArrayLike, bins: int = 10) -> float:
-    """Expected calibration error: mean distance of score and share of positives over equal-width bins, by size.
+def calibration_error(gold: ArrayLike, scores: ArrayLike) -> float:
+    """Expected calibration error: mean distance of score and share of positives over BINS bins, by size.
 
     An empty bin weighs nothing. CbtError as for `auc`, and without posts.
     """
@@ -145,8 +147,8 @@ def calibration_error(gold: ArrayLike, scores: ArrayLike, bins: int = 10) -> flo
     values = _probabilities(scores, truth.shape)
     if not len(truth):
         raise CbtError("there are no posts, so there is no calibration error")
-    bin_ = np.minimum((values * bins).astype(int), bins - 1)
-    gaps = np.abs(np.bincount(bin_, truth - values, bins))
+    bin_ = np.minimum((values * BINS).astype(int), BINS - 1)
+    gaps = np.abs(np.bincount(bin_, truth - values, BINS))
     return float(gaps.sum() / len(truth))
 
 

@@ -182,7 +182,7 @@ async def _send(
 
 
 @contextlib.contextmanager
-def serve(plan: Plan | str = "ok", latency: float = 0.0, retry_after: float = 0.05, port: int = 0) -> Iterator[Server]:
+def serve(plan: Plan | str = "ok", latency: float = 0.0, retry_after: float = 0.05) -> Iterator[Server]:
     """Run the endpoint on loopback in a thread; `plan` is a function or the name of one fault for every request."""
     decide = plan if callable(plan) else lambda key, attempt: plan
     server = Server(decide, latency, retry_after)
@@ -190,7 +190,7 @@ def serve(plan: Plan | str = "ok", latency: float = 0.0, retry_after: float = 0.
     stop = asyncio.Event()
 
     async def main() -> None:
-        listener = await asyncio.start_server(server.connection, "127.0.0.1", port, limit=2**20, backlog=1024)
+        listener = await asyncio.start_server(server.connection, "127.0.0.1", 0, limit=2**20, backlog=1024)
         server.base_url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
         started.set()
         await stop.wait()

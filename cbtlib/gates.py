@@ -180,8 +180,8 @@ def _key(text: str) -> str:
     return letters if 0 < len(letters) < ORDER else "".join(text.split())
 
 
-def near_duplicates(texts: Sequence[str], threshold: float = NEAR, n: int = ORDER) -> list[tuple[int, int, float]]:
-    """Pairs i < j of texts with a Jaccard similarity of character n-grams >= threshold, and that similarity."""
+def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int, float]]:
+    """Pairs i < j of texts with a Jaccard similarity of character n-grams of at least NEAR, and that similarity."""
     lengths = np.array([len(text) for text in texts], np.int64)
     if len(texts) < 2:
         return []
@@ -189,7 +189,7 @@ def near_duplicates(texts: Sequence[str], threshold: float = NEAR, n: int = ORDE
     limits = np.uint64(2**64 - 1) // rates.astype(np.uint64)
     hashes, owners = [], []
     for start in range(0, len(texts), 4096):
-        grams, owner = _ngrams(texts[start : start + 4096], n)
+        grams, owner = _ngrams(texts[start : start + 4096])
         keep = grams <= limits[start : start + 4096].take(owner)
         hashes.append(grams[keep])
         owners.append(owner[keep] + start)
@@ -203,15 +203,15 @@ def near_duplicates(texts: Sequence[str], threshold: float = NEAR, n: int = ORDE
     pairs, shared = _sharing(hash_, owner_, len(texts))
     left, right = pairs // len(texts), pairs % len(texts)
     shared = shared * np.maximum(rates[left], rates[right])
-    likely = shared >= 0.4 * threshold * (sizes[left] + sizes[right] - shared)
+    likely = shared >= 0.4 * NEAR * (sizes[left] + sizes[right] - shared)
     sets: dict[int, set[int]] = {}
     found = []
     for i, j in zip(left[likely].tolist(), right[likely].tolist(), strict=True):
         for k in (i, j):
             if k not in sets:
-                sets[k] = set(_ngrams([texts[k]], n)[0].tolist())
+                sets[k] = set(_ngrams([texts[k]])[0].tolist())
         similarity = len(sets[i] & sets[j]) / len(sets[i] | sets[j])
-        if similarity >= threshold:
+        if similarity >= NEAR:
             found.append((i, j, similarity))
     return found
 
@@ -236,21 +236,21 @@ def _sharing(
     return np.unique(np.concatenate(found), return_counts=True)
 
 
-def _ngrams(texts: Sequence[str], n: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def _ngrams(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Hashes of all character n-grams of the texts' letters and digits, and the text each belongs to."""
     codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
     owner = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
     letters = _letters()[codes]
     codes, owner = codes[letters], owner[letters]
-    if len(codes) < n:
+    if len(codes) < ORDER:
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
-    grams = np.zeros(len(codes) - n + 1, np.uint64)
-    for k in range(n):
+    grams = np.zeros(len(codes) - ORDER + 1, np.uint64)
+    for k in range(ORDER):
         grams = grams * np.uint64(0x9E3779B97F4A7C15) + codes[k : k + len(grams)]
     grams ^= grams >> np.uint64(29)  # mix, so that a threshold on the hash is a fair sample
     grams *= np.uint64(0xBF58476D1CE4E5B9)
     grams ^= grams >> np.uint64(32)
-    whole = owner[: len(grams)] == owner[n - 1 :]
+    whole = owner[: len(grams)] == owner[ORDER - 1 :]
     return grams[whole], owner[: len(grams)][whole]
 
 

@@ -328,11 +328,11 @@ def _name(model: str) -> str:
     return re.sub(r"[\W_]", "", model.lower().rstrip("/").rsplit("/", 1)[-1])
 
 
-def endpoint_ask(endpoint: Any, temperature: float = 0.0, timeout: float = 120.0) -> Ask:
+def endpoint_ask(endpoint: Any, temperature: float = 0.0) -> Ask:
     """Ask an OpenAI-compatible endpoint (`endpoint.connect`); nothing is retried behind our back."""
     from openai import OpenAI
 
-    client = OpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key, max_retries=0, timeout=timeout)
+    client = OpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key, max_retries=0, timeout=120)
 
     def ask(messages: list[dict[str, str]], schema: dict[str, Any]) -> str:
         reply = client.chat.completions.create(  # type: ignore[call-overload]

@@ -68,7 +68,7 @@ class Drawn:
 # ------------------------------------------------------------------ one shape
 
 
-def of_records(records: Sequence[corpus.Record], what: str = "posts") -> Labelled:
+def of_records(records: Sequence[corpus.Record]) -> Labelled:
     """The gold labels of records, in their descriptions."""
     rows = []
     for record in records:
@@ -78,7 +78,7 @@ def of_records(records: Sequence[corpus.Record], what: str = "posts") -> Labelle
         rows.append([(kind, start / len(record.description)) for kind, start in first.items()])
     lengths = np.array([len(record.description) for record in records])
     topics = [record.topic for record in records]
-    return Labelled(what, TYPES, distortions.of_records(records), lengths, topics, rows, {"ok": len(records)})
+    return Labelled("posts", TYPES, distortions.of_records(records), lengths, topics, rows, {"ok": len(records)})
 
 
 def of_answers(answers: Sequence[generate.Answer], what: str = "answers") -> Labelled:

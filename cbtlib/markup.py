@@ -12,6 +12,8 @@ Notable choices
 import html
 import re
 
+LONGEST = 300
+"""Characters of a text that a table shows."""
 # C0 controls but tab and line feed, C1; zero-width and direction marks; embeddings, overrides and isolates; BOM.
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
@@ -27,6 +29,6 @@ def lines(text: str) -> str:
     return "<br>".join(escape(text).split("\n"))
 
 
-def shortened(text: str, limit: int = 300) -> str:
-    """A text of at most `limit` characters as it is; a longer one cut there, with its whole length named."""
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
+def shortened(text: str) -> str:
+    """A text of at most LONGEST characters as it is; a longer one cut there, with its whole length named."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"

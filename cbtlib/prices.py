@@ -95,10 +95,10 @@ class Forecast:
     cost_micro: tuple[float, float, float] | None
 
 
-def forecast(usages: Sequence[tuple[int, int]], total: int, price: Price | None, level: float = 0.95) -> Forecast:
+def forecast(usages: Sequence[tuple[int, int]], total: int, price: Price | None) -> Forecast:
     """What `total` answers will take, from (prompt, completion) tokens of a sample of at least two.
 
-    A prediction interval: Student's t over both the sample's mean and the scatter of the posts that are still to come.
+    A 95% prediction interval: Student's t over both the sample's mean and the scatter of the posts still to come.
     """
     if len(usages) < 2:
         raise CbtError(
@@ -107,7 +107,7 @@ def forecast(usages: Sequence[tuple[int, int]], total: int, price: Price | None,
         )
     from scipy import stats  # slow to import, and only a forecast needs it
 
-    quantile = float(stats.t.ppf((1 + level) / 2, len(usages) - 1))
+    quantile = float(stats.t.ppf(0.975, len(usages) - 1))
 
     def predict(values: list[float]) -> tuple[float, float, float]:
         expected = total * statistics.fmean(values)

@@ -80,12 +80,12 @@ def measure(records: Sequence[Record]) -> Quality:
     )
 
 
-def repeated_runs(records: Sequence[Record], least: int = 3) -> dict[str, int]:
-    """Runs of 12 characters that stand in `least` answers or more, own quotations left out, with how many."""
+def repeated_runs(records: Sequence[Record]) -> dict[str, int]:
+    """Runs of 12 characters that stand in more than two answers, own quotations left out, with how many."""
     counts: Counter[str] = Counter()
     for record in records:
         counts.update(run for run in set(_runs(record.answer_text, RUN)) if run not in record.post)
-    return {run: count for run, count in counts.most_common() if count >= least}
+    return {run: count for run, count in counts.most_common() if count > 2}
 
 
 def self_bleu(texts: Sequence[str]) -> float:

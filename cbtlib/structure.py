@@ -70,8 +70,8 @@ def coverage(texts: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame([found.coverage for found in read(texts)], columns=list(PARTS), dtype=bool)
 
 
-def evidence(sentence: str, part: str, most: int = 3) -> list[str]:
-    """The words of a sentence that speak most for a part, strongest first; at most `most`, all of positive weight.
+def evidence(sentence: str, part: str) -> list[str]:
+    """The words of a sentence that speak most for a part, strongest first; at most three, all of positive weight.
 
     A word's weight is the sum over its character pairs and characters of tf-idf value times (coefficient of the part -
     mean coefficient over the classes). It explains how this linear reader sees the sentence, not why it was written.
@@ -89,7 +89,7 @@ def evidence(sentence: str, part: str, most: int = 3) -> list[str]:
         return sum(value.get(known[gram], 0.0) for gram in grams if gram in known)
 
     words = [word for word in dict.fromkeys(rjieba.cut(sentence)) if len(_words(word)) > 1]
-    return [word for word in sorted(words, key=weighed, reverse=True)[:most] if weighed(word) > 0]
+    return [word for word in sorted(words, key=weighed, reverse=True)[:3] if weighed(word) > 0]
 
 
 def sentences(text: str) -> list[str]:

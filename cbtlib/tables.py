@@ -84,8 +84,8 @@ def outcomes(table: pd.DataFrame, column: str, given: str = "outcome") -> list[s
     return found
 
 
-def nearest(name: str, known: Sequence[str], number: int = 2) -> list[str]:
-    """The names of `known` most like `name` or like what others call it, best first."""
+def nearest(name: str, known: Sequence[str]) -> list[str]:
+    """The two names of `known` most like `name` or like what others call it, best first."""
 
     def likeness(candidate: str) -> float:
         plain = candidate.strip().casefold()
@@ -94,7 +94,7 @@ def nearest(name: str, known: Sequence[str], number: int = 2) -> list[str]:
             for other in (name.casefold(), *ALIASES.get(name, ()))
         )
 
-    return sorted(known, key=likeness, reverse=True)[:number]
+    return sorted(known, key=likeness, reverse=True)[:2]
 
 
 def _missing(path: Path, ours: str, name: str, names: list[str]) -> str:

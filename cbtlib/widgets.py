@@ -80,27 +80,29 @@ def tokens(pieces: Sequence[str], ids: Sequence[int], learned: Sequence[bool]) -
     return _widget("tokens", "One training record as the model sees it", body)
 
 
-def prevalence(
-    share: float, sensitivity: float, specificity: float, *, n: int = 2000, positives: int = 100, negatives: int = 100
-) -> HTML:
+COUNTED = 2000
+"""Texts that the sliders of `prevalence` count."""
+
+
+def prevalence(share: float, sensitivity: float, specificity: float, *, positives: int, negatives: int) -> HTML:
     """Sliders for Rogan and Gladen's correction: start values for the reported share and the detector's errors.
 
-    `n` rows are counted; sensitivity and specificity come from `positives` and `negatives` gold rows. Without script: a
+    Sensitivity and specificity come from `positives` and `negatives` gold rows. Without script: a
     table of reported shares and what is left of them after correction, at the start values.
     """
     rows = []
     for reported in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9):
         try:
-            found = from_rates(reported, sensitivity, specificity, n, positives, negatives)
+            found = from_rates(reported, sensitivity, specificity, COUNTED, positives, negatives)
             cells = f"<td>{found.value:.1%}</td><td>{found.low:.1%} to {found.high:.1%}</td>"
         except CbtError as error:
             cells = f"<td colspan='2'>{markup.escape(str(error))}</td>"
         rows.append(f"<tr><th scope='row'>{reported:.0%}</th>{cells}</tr>")
-    caption = f"Sensitivity {sensitivity:.0%}, specificity {specificity:.0%}, {n:,} texts counted"
+    caption = f"Sensitivity {sensitivity:.0%}, specificity {specificity:.0%}, {COUNTED:,} texts counted"
     head = "<tr><th>reported share</th><th>corrected share</th><th>95% interval</th></tr>"
     body = f"<caption>{caption}</caption><thead>{head}</thead><tbody>{''.join(rows)}</tbody>"
     start = {"share": round(share, 2), "sensitivity": round(sensitivity, 2), "specificity": round(specificity, 2)}
-    start |= {"n": n, "positives": positives, "negatives": negatives}
+    start |= {"n": COUNTED, "positives": positives, "negatives": negatives}
     table = f"<table class='dataframe'>{body}</table>"
     return _widget("prevalence", "What a detector's errors do to a share", table, start)
 
@@ -116,17 +118,17 @@ def from_rates(
     return shares.rogan_gladen(detected, gold, seen)
 
 
-def rating_form(path: Path, shown: int = 5) -> HTML:
+def rating_form(path: Path) -> HTML:
     """The form that `forms.make` wrote, in a frame that may run its script and sees nothing of the page.
 
-    Of its replies the first `shown` are taken, so that the page stays light; the file itself is not changed.
+    Of its replies the first five are taken, so that the page stays light; the file itself is not changed.
     """
     form = path.read_text("utf-8")
     found = re.search(r'<script id="sheet" type="application/json">(.*?)</script>', form, re.DOTALL)
     if not found:
         raise CbtError(f"{path} holds no rating sheet; it must be a form that `cbt ratings sheet` wrote")
     sheet = json.loads(found[1])
-    sheet["items"] = sheet["items"][:shown]
+    sheet["items"] = sheet["items"][:5]
     few = json.dumps(sheet, ensure_ascii=False).replace("<", "\\u003c")
     frame = html.escape(form.replace(found[1], few))
     without = (
