@@ -181,10 +181,10 @@ def corpus_aggregates(
     """Print figures of a set as JSON that hold none of its text (how data/psyqa_sample.json was made)."""
     import json
 
-    from cbtlib import formats, quality, report
+    from cbtlib import cache, formats, quality
 
     figures = quality.aggregates(formats.load(path, format))
-    print(json.dumps({"sha256": report.sha256(path), **figures}, indent=1))
+    print(json.dumps({"sha256": cache.sha256(path), **figures}, indent=1))
 
 
 @distortions_app.command("benchmark")

@@ -121,7 +121,7 @@ def load_split(split: str) -> list[Record]:
     """Read one of the book's own splits: train, dev, test or crisis."""
     if split not in SPLITS:
         raise CbtError(f"no split {split!r}: the book has {', '.join(SPLITS)}")
-    path = ROOT / "data" / "corpus" / f"{split}.jsonl"
+    path = _file(split)
     records = load(path)
     strays = [
         Problem(number, "split", f"is {record.split!r} in the file of {split!r}")
@@ -146,10 +146,13 @@ def load_all(paths: Iterable[Path]) -> list[Record]:
     return records
 
 
-def own_files() -> list[Path]:
-    """The files of the book's own corpus that exist, in the order of SPLITS."""
-    paths = [ROOT / "data" / "corpus" / f"{split}.jsonl" for split in SPLITS]
-    return [path for path in paths if path.exists()]
+def own_files(folder: Path = ROOT / "data") -> list[Path]:
+    """The files of the book's own corpus, or of the one in another folder, that exist, in the order of SPLITS."""
+    return [path for path in (_file(split, folder) for split in SPLITS) if path.exists()]
+
+
+def _file(split: str, folder: Path = ROOT / "data") -> Path:
+    return folder / "corpus" / f"{split}.jsonl"
 
 
 def read(path: Path | str) -> tuple[list[Record], list[Problem]]:

@@ -7,7 +7,6 @@
     data/checksums.sha256  `sha256sum -c` reads it
 """
 
-import hashlib
 import json
 import math
 from datetime import datetime
@@ -16,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from cbtlib import CbtError, corpus, formats, quality, second_pass
+from cbtlib import CbtError, cache, corpus, formats, quality, second_pass
 
 MARKS = ("<!-- statistics: written by `cbt corpus card` -->", "<!-- end of statistics -->")
 
@@ -48,7 +47,7 @@ def with_statistics(card: Path) -> str:
     _, end, after = rest.partition(MARKS[1])
     if not mark or not end:
         raise CbtError(f"{card} has no place for the statistics: it needs the lines {MARKS[0]} and {MARKS[1]}")
-    records = [record for path in _files(card.parent) for record in corpus.load(path)]
+    records = [record for path in corpus.own_files(card.parent) for record in corpus.load(path)]
     text = quality.card(records)
     second, psyqa = card.parent / "second_labels.jsonl", card.parent / "psyqa_sample.json"
     if second.exists():
@@ -92,7 +91,7 @@ def croissant(folder: Path) -> dict[str, Any]:
     import mlcroissant as mlc
 
     files, sets = [], []
-    for path in _files(folder):
+    for path in corpus.own_files(folder):
         name = path.stem
         files.append(
             mlc.FileObject(
@@ -100,7 +99,7 @@ def croissant(folder: Path) -> dict[str, Any]:
                 name=f"{name}.jsonl",
                 content_url=f"corpus/{path.name}",
                 encoding_formats=["application/jsonlines"],
-                sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+                sha256=cache.sha256(path),
             )
         )
         fields = [
@@ -139,11 +138,6 @@ _COLUMNS = {
 
 def checksums(folder: Path) -> str:
     """`sha256  path` lines of the corpus files and the taxonomy, relative to `folder`."""
-    paths = [*_files(folder), folder / "taxonomy.csv", folder / "second_labels.jsonl"]
+    paths = [*corpus.own_files(folder), folder / "taxonomy.csv", folder / "second_labels.jsonl"]
     paths = [path for path in paths if path.exists()]
-    return "".join(f"{hashlib.sha256(x.read_bytes()).hexdigest()}  {x.relative_to(folder).as_posix()}\n" for x in paths)
-
-
-def _files(folder: Path) -> list[Path]:
-    paths = [folder / "corpus" / f"{split}.jsonl" for split in corpus.SPLITS]
-    return [path for path in paths if path.exists()]
+    return "".join(f"{cache.sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in paths)

@@ -28,9 +28,8 @@ import psutil
 from pandas.io.formats.style import Styler
 from scipy.special import ndtri
 
-from cbtlib import ROOT, CbtError, markup, naming
+from cbtlib import ROOT, CbtError, cache, markup, naming
 from cbtlib.answers import OUTCOMES, make_folder
-from cbtlib.cache import sha256
 from cbtlib.prevalence import wilson
 
 METADATA = "cbt"
@@ -211,8 +210,8 @@ def manifest(profile: str, results: str = "results") -> dict[str, Any]:
     content = {
         "profile": profile,
         "commit": commit(),
-        "lock_sha256": sha256(ROOT / "requirements.lock"),
-        "data_sha256": {path.relative_to(ROOT).as_posix(): sha256(path) for path in data},
+        "lock_sha256": cache.sha256(ROOT / "requirements.lock"),
+        "data_sha256": {path.relative_to(ROOT).as_posix(): cache.sha256(path) for path in data},
         "versions": {
             name: metadata.version(name) for name in ("torch", "transformers", "peft", "xllamacpp", "sacrebleu")
         },
@@ -369,8 +368,6 @@ def publish(profile: str, results: str = "results") -> Path:
 
 def footprint() -> dict[str, float]:
     """What the book takes here: `disk_gb` of environment, model, results and site; `setup_minutes` if make set up."""
-    from cbtlib import cache
-
     places = [ROOT / ".venv", cache.root(), ROOT / "results", ROOT / "_build"]
     used = sum(path.lstat().st_size for place in places for path in place.rglob("*") if path.is_file())
     note = ROOT / ".venv/installed"  # the Makefile writes the seconds that it took

@@ -70,7 +70,7 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    from cbtlib import report
+    from cbtlib import cache, report
     from cbtlib.answers import make_folder
 
     notebook = Path(notebook).resolve()
@@ -122,7 +122,7 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
         "parameters": wanted,
         "seconds": round(time.monotonic() - started, 1),
         "peak_memory_gb": round(memory.peak / 1e9, 2),
-        "source_sha256": report.sha256(notebook),
+        "source_sha256": cache.sha256(notebook),
         "commit": report.commit(),
         "hardware": report.hardware(),
     }

@@ -133,7 +133,11 @@ def last_checkpoint(out: Path, run_hash: str) -> tuple[str | None, Cost]:
         seal = _read(folder / "seal.json", "hash", "files")
         if seal["hash"] != run_hash:
             raise CbtError(f"{folder} belongs to another run: remove it, or take another folder")
-        damaged = [name for name, digest in seal["files"].items() if _sha256(folder / name) != digest]
+        damaged = [
+            name
+            for name, digest in seal["files"].items()
+            if not (folder / name).exists() or cache.sha256(folder / name) != digest
+        ]
         if damaged:
             raise CbtError(f"{folder} is damaged ({', '.join(damaged)}): remove it to go on from the one before")
         return str(folder), Cost.read(folder / "seal.json")
@@ -179,7 +183,7 @@ class Journal(TrainerCallback):
         PartialState().wait_for_everyone()  # each process writes its own random state
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+            files = {path.name: cache.sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
             seal = {"hash": self.hash, "files": files} | asdict(self.cost)
             _write(folder / "seal.json", json.dumps(seal, indent=1))
             rotate_checkpoints(args.output_dir, self.keep, state.best_model_checkpoint)
@@ -351,7 +355,3 @@ def _write(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "missing"

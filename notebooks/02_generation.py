@@ -107,8 +107,7 @@ figures.chinese(safety.REFERRAL, meaning, title="The fixed referral")
 
 # %%
 classifier = risk.load() if classified else None
-splits = [split for split in corpus.SPLITS if (corpus.ROOT / "data" / "corpus" / f"{split}.jsonl").exists()]
-book = [record for split in splits for record in corpus.load_split(split)]
+book = corpus.load_all(corpus.own_files())
 crisis_split = [record for record in book if record.split == "crisis"]
 unseen = [record for record in book if record.split in ("dev", "test", "crisis")]
 sets = {

@@ -8,7 +8,7 @@ import jupytext
 import pytest
 from bs4 import BeautifulSoup
 
-from cbtlib import ROOT, naming, prompts, report, run, student
+from cbtlib import ROOT, cache, naming, prompts, report, run, student
 
 CHAPTERS = [page for page in run.PAGES if page[0].isdigit()]
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
@@ -144,7 +144,7 @@ def test_every_file_that_a_page_opens_reruns_it(smoke_book, page):
 def test_the_manifest_says_what_ran_on_what(smoke_book):
     manifest = json.loads((smoke_book.root / "results/smoke/manifest.json").read_text("utf-8"))
     assert set(manifest["pages"]) == set(run.PAGES)
-    assert manifest["lock_sha256"] == report.sha256(smoke_book.root / "requirements.lock")
+    assert manifest["lock_sha256"] == cache.sha256(smoke_book.root / "requirements.lock")
     assert "data/corpus/test.jsonl" in manifest["data_sha256"]
     assert manifest["hardware"]["cores"] and manifest["versions"]["torch"]
 
