@@ -12,7 +12,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from cbtlib import ROOT, detectors, labelling, report
+from cbtlib import ROOT, detectors, labelling, writing
 
 TRAIN, TEST = ROOT / "data/corpus/train.jsonl", ROOT / "data/corpus/test.jsonl"
 
@@ -54,7 +54,7 @@ def main() -> None:
             rows.append(row)
             print(row, flush=True)
     if args.json:
-        report.write_json(args.json, {"detector": args.detector, "rows": rows})
+        writing.write_json(args.json, {"detector": args.detector, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pandas as pd
 
-from cbtlib import labelling, report
+from cbtlib import labelling, writing
 from cbtlib.resampling import Statistics, intervals
 
 
@@ -77,7 +77,7 @@ def main() -> None:
         kinds = ["characters"] if given.quick else given.detector or ["probe", "lora"]
         found["SocialCD-3K, test part"] = measure(*given.socialcd3k, "socialcd3k", kinds, "micro")
     if given.json:
-        report.write_json(given.json, report.without_nan(found))
+        writing.write_json(given.json, writing.without_nan(found))
 
 
 if __name__ == "__main__":

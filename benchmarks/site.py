@@ -28,7 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cbtlib import ROOT, book, report
+from cbtlib import ROOT, book, writing
 
 TOOLS = ROOT / "tests/browser"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -104,7 +104,7 @@ def main() -> None:
     for key, value in built.items():
         print(f"{key}: {', '.join(f'{one:.1f}' for one in value)}")
     if given.json:
-        report.write_json(given.json, built | {"sites": rows})
+        writing.write_json(given.json, built | {"sites": rows})
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cbtlib import ROOT, corpus, endpoint, report, runs, sampling, structure, surface, templates, training
+from cbtlib import ROOT, corpus, endpoint, runs, sampling, structure, surface, templates, training, writing
 
 RANKS = (2, 8, 32)
 SIZES = (32, 64, 128)
@@ -110,7 +110,7 @@ def main() -> None:
         found, place = whole(given.out, given.quick), given.json
     print(json.dumps(found, indent=1))
     if place:
-        report.write_json(place, found)
+        writing.write_json(place, found)
 
 
 if __name__ == "__main__":

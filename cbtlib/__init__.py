@@ -1,5 +1,9 @@
 """The thin helper behind *CBT-LLM, reproduced*: one idea a module, nothing a library already has.
 
+Files
+    reading             from the bytes of a file to its rows
+    writing             from text to a file, whole or not there
+
 The corpus
     corpus              a record, its schema, loading with every error named
     formats             other people's files, read into one shape

@@ -9,7 +9,6 @@ Notable choices:
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,6 +19,7 @@ from cbtlib.corpus import PARTS
 from cbtlib.questions import Question
 from cbtlib.reading import Problem, load_json, objects
 from cbtlib.safety import LEVELS, Level
+from cbtlib.writing import make_folder, whole
 
 Outcome = Literal["ok", "refused", "unparsed", "truncated", "filtered", "failed", "crisis"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -106,28 +106,14 @@ def outcome_of(text: str | None, given: Outcome) -> Outcome:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a product whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
+    """Write a product of a run whole or not at all; CbtError where that cannot be."""
     try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
+        with whole(path) as file:
             file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise CbtError(
             f"cannot write {path}: {error.strerror}; the journal is whole, the same command goes on"
         ) from None
-
-
-def make_folder(out: Path | str) -> Path:
-    """A folder for products."""
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CbtError(f"cannot make the folder {out}: {error.strerror}; name another folder") from None
-    return Path(out)
 
 
 # ---------------------------------------------------------------- the data set

@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cbtlib import CbtError, prices
-from cbtlib.answers import make_folder
 from cbtlib.generate import Job, Summary, finish, micro, plan, price_of
 from cbtlib.journal import Batch, Journal, Reply, strike
 from cbtlib.prices import Price
 from cbtlib.questions import Question
 from cbtlib.reading import load_json
 from cbtlib.sending import OVERHEAD, Endpoint, Request, judged
+from cbtlib.writing import make_folder
 
 if TYPE_CHECKING:
     from openai import OpenAI

@@ -22,7 +22,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from cbtlib import CbtError
-from cbtlib.answers import make_folder
+from cbtlib.writing import make_folder
 
 
 def root() -> Path:

@@ -294,7 +294,7 @@ def score(
     """Score answers against references: every value with its interval and signature."""
     import pandas as pd
 
-    from cbtlib import metrics, pairing, report
+    from cbtlib import metrics, pairing, writing
 
     if metric and "bertscore" in metric:
         from cbtlib import bertscore
@@ -323,7 +323,7 @@ def score(
     for row in found["scores"][str(hyp)]:
         print(row["signature"])
     if json_out:
-        report.write_json(json_out, found)
+        writing.write_json(json_out, found)
 
 
 @app.command()
@@ -403,7 +403,7 @@ def ratings_analyse(
     import json
     from dataclasses import fields
 
-    from cbtlib import forms, ratings, report
+    from cbtlib import forms, ratings, writing
 
     analysis = ratings.analyse(forms.read(files, forms.read_key(key)), seed=seed)
     tables = {one.name: getattr(analysis, one.name) for one in fields(analysis) if one.name != "notes"}
@@ -413,7 +413,7 @@ def ratings_analyse(
         print(f"note: {note}")
     if json_out:
         whole = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
-        report.write_json(json_out, {**whole, "notes": analysis.notes})
+        writing.write_json(json_out, {**whole, "notes": analysis.notes})
 
 
 @ratings_app.command("judge")
@@ -434,7 +434,7 @@ def ratings_judge(
     import json
     from dataclasses import asdict
 
-    from cbtlib import endpoint, forms, report
+    from cbtlib import endpoint, forms, writing
     from cbtlib import judge as judging
 
     texts, systems = _posts_and_answers(posts, answers)
@@ -468,7 +468,7 @@ def ratings_judge(
         print(f"{agreed['pairs']} pairs: {agreed['verdict']}")
     if not criteria:
         print("no human ratings were given (--against): nobody knows whether this judge is right")
-    report.write_json(out / "judge.json", report.without_nan(whole))
+    writing.write_json(out / "judge.json", writing.without_nan(whole))
 
 
 def _named(texts: list[str], form: str) -> dict[str, str]:

@@ -11,7 +11,6 @@ A corpus file is JSON Lines: one record a line, UTF-8. Notable choices:
 - A field that is not known is an error too: a misspelt `second_answr` would otherwise be a record without one.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from cbtlib import ROOT, CbtError
 from cbtlib.reading import Problem, objects
+from cbtlib.writing import json_lines
 
 PARTS = ("validation", "key_thought", "challenge", "strategy", "encouragement")
 TOPICS = ("growth", "emotion", "love", "family", "friends", "study", "work", "health", "self")
@@ -187,8 +187,7 @@ def scan(path: Path | str) -> Iterator[tuple[int, Record | None, list[Problem]]]
 
 def dump(records: Iterable[Record], path: Path) -> None:
     """Write records in the corpus's own form: fields in order, nothing escaped, one a line."""
-    lines = (json.dumps(to_dict(record), ensure_ascii=False) + "\n" for record in records)
-    path.write_text("".join(lines), encoding="utf-8", newline="\n")
+    path.write_text(json_lines(map(to_dict, records)), encoding="utf-8", newline="\n")
 
 
 def to_dict(record: Record) -> dict[str, Any]:

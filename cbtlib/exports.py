@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from cbtlib import CbtError
-from cbtlib.answers import make_folder
 from cbtlib.corpus import SPLITS, Record, to_dict
+from cbtlib.writing import json_lines, json_text, make_folder
 
 TARGETS = ("parquet", "alpaca", "sharegpt", "openai-batch")
 
@@ -49,11 +49,12 @@ def _export(records: Sequence[Record], to: str, out: Path, prompt: str, model: s
             Dataset.from_list(items).to_parquet(str(path))
         elif to == "openai-batch":
             path = out / f"{split}.batch.jsonl"
-            _write_lines(path, [_request(record, prompt, model) for record in rows])
+            lines = json_lines(_request(record, prompt, model) for record in rows)
+            path.write_text(lines, encoding="utf-8", newline="\n")
         else:
             path = out / f"cbt_{split}.json"
             pairs = [_alpaca(record) if to == "alpaca" else _sharegpt(record) for record in rows]
-            path.write_text(json.dumps(pairs, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", newline="\n")
+            path.write_text(json_text(pairs), encoding="utf-8", newline="\n")
         written.append(path)
     if not written:
         raise CbtError("there is nothing to export: every record is a crisis record")
@@ -89,8 +90,3 @@ def _request(record: Record, prompt: str, model: str) -> dict[str, Any]:
     messages = prompts.get(prompt).messages(record.question, record.description)
     body = {"model": model, "messages": messages}
     return {"custom_id": record.id, "method": "POST", "url": "/v1/chat/completions", "body": body}
-
-
-def _write_lines(path: Path, items: Sequence[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
-    path.write_text(text, encoding="utf-8", newline="\n")

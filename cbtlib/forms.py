@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from cbtlib import CbtError
+from cbtlib.writing import json_text
 
 SCORES = (0, 1, 2)
 
@@ -141,7 +142,7 @@ def make(posts: Mapping[str, str], answers: Answers, raters: Sequence[str], out:
         "outcomes": {s: dict(Counter(outcome for outcome, _ in answers[s].values())) for s in answers},
     }
     # The key comes first: forms without one could go out, and nobody could ever say what was rated.
-    files = {"key.json": _json(key)}
+    files = {"key.json": json_text(key)}
     template = Path(__file__).with_name("rating_form.html").read_text("utf-8")
     for rater in raters:
         order = [items[index] for index in generator.permutation(len(items))]
@@ -153,9 +154,9 @@ def make(posts: Mapping[str, str], answers: Answers, raters: Sequence[str], out:
         blank = dict.fromkeys([c.id for c in CRITERIA] + ["comment"], "")
         rows = [{"sheet": sheet, "rater": rater, **item, **blank} for item in order]
         files[f"form_{rater}.csv"] = "\ufeff" + _csv(rows)
-    files["label_studio.json"] = _json([{"data": {"sheet": sheet, **item}} for item in items])
+    files["label_studio.json"] = json_text([{"data": {"sheet": sheet, **item}} for item in items])
     files["label_studio.xml"] = _label_studio()
-    files |= {f"argilla/{name}": _json(content) for name, content in _argilla(sheet, items, len(raters)).items()}
+    files |= {f"argilla/{name}": json_text(content) for name, content in _argilla(sheet, items, len(raters)).items()}
     try:
         if (out / "key.json").is_file() and (other := read_key(out / "key.json")["sheet"]) != sheet:
             raise CbtError(
@@ -282,10 +283,6 @@ def _table(text: str, path: Path) -> list[dict[str, Any]]:
                 "put a text that holds a comma into quotation marks"
             )
     return rows
-
-
-def _json(content: Any) -> str:
-    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

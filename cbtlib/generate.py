@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cbtlib import CbtError, prices, prompts, safety
-from cbtlib.answers import OUTCOMES, Answer, Outcome, ending, make_folder, read_answers, to_line, write_lines
+from cbtlib.answers import OUTCOMES, Answer, Outcome, ending, read_answers, to_line, write_lines
 from cbtlib.journal import Journal, Spend
 from cbtlib.prices import Price
 from cbtlib.prompts import Prompt
@@ -37,6 +37,7 @@ from cbtlib.questions import Question
 from cbtlib.reading import load_json
 from cbtlib.safety import Level
 from cbtlib.sending import Endpoint, Request, Sender, Traffic
+from cbtlib.writing import make_folder
 
 if TYPE_CHECKING:
     from cbtlib.risk import Classifier

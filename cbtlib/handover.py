@@ -9,7 +9,6 @@ Notable choices:
   losses and checkpoints come at our steps, and `patience` is early stopping there too.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from typing import Any
 import yaml
 
 from cbtlib import CbtError, backbones, embedded, endpoint, templates, training
-from cbtlib.answers import make_folder
 from cbtlib.templates import Row
 from cbtlib.training import TrainingConfig
+from cbtlib.writing import json_lines, json_text, make_folder
 
 TRAINERS = ("llama-factory", "axolotl")
 
@@ -102,8 +101,7 @@ def _axolotl(parts: dict[str, Sequence[Row]], config: TrainingConfig, out: Path)
             for row in rows
         ]  # fmt: skip
         written.append(out / f"cbt_{name}.jsonl")
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        written[-1].write_text(text, encoding="utf-8", newline="\n")
+        written[-1].write_text(json_lines(lines), encoding="utf-8", newline="\n")
     data = {name: [{"path": f"cbt_{name}.jsonl", "ds_type": "json", "type": "input_output"}] for name in parts}
     trainer = _trainer(config, len(parts["train"]))
     settings = {
@@ -180,7 +178,7 @@ def _model(config: TrainingConfig) -> str:
 
 
 def _json(path: Path, content: Any) -> Path:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", newline="\n")
+    path.write_text(json_text(content), encoding="utf-8", newline="\n")
     return path
 
 

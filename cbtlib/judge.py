@@ -31,10 +31,11 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from cbtlib import CbtError, agreement
-from cbtlib.answers import ending, make_folder
+from cbtlib.answers import ending
 from cbtlib.metrics import outcomes
 from cbtlib.prompts import json_reply
 from cbtlib.resampling import Statistics, bootstrap, difference, intervals
+from cbtlib.writing import make_folder
 
 RUBRICS = {
     "en": """\

@@ -26,9 +26,9 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse, stats
 
-from cbtlib import CbtError, corpus, distortions, figures, formats, generate, prevalence, reading, report, resampling
-from cbtlib.answers import make_folder
+from cbtlib import CbtError, corpus, distortions, figures, formats, generate, prevalence, reading, resampling
 from cbtlib.corpus import TYPES
+from cbtlib.writing import make_folder, write_json
 
 SHOWN_SETS = 15
 """Combinations of labels in an UpSet plot, the most frequent ones."""
@@ -375,7 +375,7 @@ def write(labelled: Labelled, out: Path, language: str = "both") -> list[str]:
         told[name] = {"alt": drawn.alt, "caption": drawn.caption}
     one = table.loc["any"].to_dict()
     facts = {"n": len(labelled.labels), "outcomes": labelled.outcomes, "figures": told, "any": one}
-    report.write_json(out / "statistics.json", facts)
+    write_json(out / "statistics.json", facts)
     share = f"{one['share']:.1%} ({one['low']:.1%} to {one['high']:.1%})"
     first = f"{share} of {len(labelled.labels):,} {labelled.what} have a label ({_counts(labelled.outcomes)})"
     return [first, *(text["caption"] for text in told.values()), str(out)]

@@ -38,8 +38,8 @@ from cbtlib import (
     gates,
     llm_labels,
     reading,
-    report,
     safety,
+    writing,
 )
 from cbtlib.corpus import TYPES
 from cbtlib.detectors import Post
@@ -439,7 +439,7 @@ def _write(
     pd.DataFrame(columns).to_csv(folder / "predictions.csv", encoding="utf-8", index=False)
     f1 = {name: round(float(value), 6) for name, value in result.tables[kind]["f1"].dropna().items()}
     ece = {name: round(float(value), 6) for name, value in result.ece[kind].items()}
-    report.write_json(folder / "metrics.json", facts | {"outcomes": result.outcomes[kind], "f1": f1, "ece": ece})
+    writing.write_json(folder / "metrics.json", facts | {"outcomes": result.outcomes[kind], "f1": f1, "ece": ece})
 
 
 def errors(items: Sequence[Item], gold: Bools, called: Bools, types: Sequence[str]) -> pd.DataFrame:

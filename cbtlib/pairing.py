@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cbtlib import CbtError, bleurt, formats, metrics, reading, report
+from cbtlib import CbtError, bleurt, formats, metrics, reading, writing
 from cbtlib.answers import OUTCOMES, outcome_of
 
 
@@ -165,7 +165,7 @@ def score(
         "differences": [asdict(one) for one in metrics.family(differences)],
         "not_run": missing,
     }
-    return report.without_nan(found)
+    return writing.without_nan(found)
 
 
 def _gate(training: Sequence[Path], golds: Sequence[Side], allow_leak: bool) -> list[str] | None:

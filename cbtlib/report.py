@@ -7,7 +7,6 @@ Notable choices
 - A claim's verdict is computed from the claim's row and the run's numbers; a blank value gives no verdict.
 """
 
-import contextlib
 import csv
 import functools
 import hashlib
@@ -29,8 +28,9 @@ from pandas.io.formats.style import Styler
 from scipy.special import ndtri
 
 from cbtlib import ROOT, CbtError, cache, markup, naming
-from cbtlib.answers import OUTCOMES, make_folder
+from cbtlib.answers import OUTCOMES
 from cbtlib.prevalence import wilson
+from cbtlib.writing import make_folder, write_json
 
 METADATA = "cbt"
 """Key of the output metadata in which `figures.show` leaves a figure's caption and alt text for its cell."""
@@ -149,28 +149,6 @@ class Page:
             "outcomes": self._outcomes,
         }
         write_json(self.dir / "metrics.json", content)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all: sorted keys, UTF-8, no NaN; CbtError where nothing can be written."""
-    text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # its folder may be a file
-            temporary.unlink()
-        raise CbtError(f"cannot write {path}: {error.strerror}; name a file in a folder that is there") from None
-
-
-def without_nan(value: Any) -> Any:
-    """The same dicts and lists with None for NaN: what is no number is null in JSON, and never 0."""
-    if isinstance(value, dict):
-        return {key: without_nan(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [without_nan(one) for one in value]
-    return None if isinstance(value, float) and value != value else value
 
 
 def hardware() -> dict[str, Any]:

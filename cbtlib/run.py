@@ -70,8 +70,7 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    from cbtlib import cache, report
-    from cbtlib.answers import make_folder
+    from cbtlib import cache, report, writing
 
     notebook = Path(notebook).resolve()
     if not notebook.is_file():
@@ -92,7 +91,7 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
         kind = known[name]["inferred_type_name"].strip("'\"")
         if type(value) not in TYPES.get(kind, (type(value),)):
             raise CbtError(f"{_shown(notebook)}: {name} has to be of type {kind}, and {value!r} is not")
-    folder = make_folder(ROOT / results / profile / page)
+    folder = writing.make_folder(ROOT / results / profile / page)
     failed = folder / "failed.ipynb"
     os.environ.update({"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "PYTHONHASHSEED": "0"})
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # large pages: weights are read a tenth faster
@@ -129,7 +128,7 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
     dress(done, facts)
     target = folder / f"{page}.ipynb"
     jupytext.write(done, target, fmt="ipynb")
-    report.write_json(folder / "run.json", facts)
+    writing.write_json(folder / "run.json", facts)
     return target
 
 

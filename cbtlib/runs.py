@@ -37,9 +37,9 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from cbtlib import CbtError, cache, endpoint, fused, report
-from cbtlib.answers import make_folder
 from cbtlib.embedded import NAMES, NOTICE
 from cbtlib.templates import Row
+from cbtlib.writing import make_folder, whole
 
 
 @dataclass(frozen=True)
@@ -352,6 +352,5 @@ def _read(path: Path, *fields: str) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with whole(path) as file:
+        file.write(text)

@@ -20,7 +20,7 @@ from typing import Any
 from docutils.utils.math.latex2mathml import tex2mathml
 
 from cbtlib import ROOT, CbtError, student
-from cbtlib.answers import make_folder
+from cbtlib.writing import make_folder
 
 _GLUE = re.compile(r"\{glue:text\}`(\w+)(?::([^`]*))?`")
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]*\)")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtlib import ROOT, CbtError
-from cbtlib.answers import make_folder
+from cbtlib.writing import make_folder
 
 LEVELS = ("read", "compute", "break", "research")
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py"))

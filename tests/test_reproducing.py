@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 
-from cbtlib import ROOT, CbtError, report, reproducing
+from cbtlib import ROOT, CbtError, report, reproducing, writing
 from cbtlib.prevalence import wilson
 
 CAPTION = "Share of posts | with a label, *95%* intervals: (2)."
@@ -33,13 +33,13 @@ def run(tmp_path, monkeypatch):
         "share": {"value": 0.25, "low": 0.2, "high": 0.3, "what": "share of words"},
         "nobody": {"value": 3, "what": "cited by nobody"},
     }
-    report.write_json(folder / "metrics.json", {"page": "07_words", "numbers": numbers, "outcomes": {}})
+    writing.write_json(folder / "metrics.json", {"page": "07_words", "numbers": numbers, "outcomes": {}})
     facts = {"seconds": 90, "peak_memory_gb": 1.5, "commit": "abc"}
-    report.write_json(folder / "run.json", facts)
+    writing.write_json(folder / "run.json", facts)
     escaped = re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", CAPTION)  # as `figures.show` writes it
     dress = {"mystnb": {"figure": {"caption": escaped, "name": "fig-07-words-the-shares"}}}
     cells = [{"metadata": {}, "source": ["# Words\n", "more"]}, {"metadata": dress, "source": []}]
-    report.write_json(folder / "07_words.ipynb", {"cells": cells})
+    writing.write_json(folder / "07_words.ipynb", {"cells": cells})
     for kind in ("svg", "png"):
         (folder / f"the_shares.{kind}").write_text("")
     (folder / "the_shares.csv").write_text("kind,share,n\na,0.25,3\nb,0.75,1\n")
@@ -49,7 +49,7 @@ def run(tmp_path, monkeypatch):
 def publish(root, value, tolerance):
     (root / "results/reference").mkdir(exist_ok=True)
     numbers = {"07_words::share": {"value": value, "tolerance": tolerance, "what": "x"}}
-    report.write_json(root / "results/reference/embedded.json", {"numbers": numbers})
+    writing.write_json(root / "results/reference/embedded.json", {"numbers": numbers})
 
 
 def test_a_figure_and_a_cited_number_have_a_row_and_nothing_else_does(run):
@@ -98,7 +98,7 @@ def test_a_rerun_that_only_draws_other_letters_holds_and_a_defect_does_not(run, 
         k = dice.binomial(40, shares)
         rows = zip(k / 40, *wilson(k, 40), strict=True)
         numbers = {f"share_{i}": {"value": v, "low": a, "high": b, "what": "x"} for i, (v, a, b) in enumerate(rows)}
-        report.write_json(place, {"page": "07_words", "numbers": numbers, "outcomes": {}})
+        writing.write_json(place, {"page": "07_words", "numbers": numbers, "outcomes": {}})
 
     held = []
     for _ in range(30):
@@ -120,7 +120,7 @@ def test_what_is_published_is_a_run_of_committed_sources_and_holds_against_itsel
     assert content["minutes"] == 1.5 and content["peak_memory_gb"] == 1.5 and content["disk_gb"] >= 0
     assert set(reproducing.rows("embedded")["holds"]) == {"yes"}
     facts = run / "results/embedded/07_words/run.json"
-    report.write_json(facts, json.loads(facts.read_text("utf-8")) | {"commit": "abc+changes"})
+    writing.write_json(facts, json.loads(facts.read_text("utf-8")) | {"commit": "abc+changes"})
     before = path.read_bytes()
     with pytest.raises(CbtError, match="07_words ran from sources that are not committed"):
         report.publish("embedded")
@@ -152,7 +152,7 @@ def test_the_readme_takes_its_numbers_from_the_published_run(run):
     content = {"hardware": {"accelerator": None, "processor": "A chip", "cores": 2}, "minutes": 11.25,
                "peak_memory_gb": 3.14, "disk_gb": 4.2, "numbers": numbers}  # fmt: skip
     (run / "results/reference").mkdir()
-    report.write_json(run / "results/reference/embedded.json", content)
+    writing.write_json(run / "results/reference/embedded.json", content)
     text = reproducing.renew_readme().read_text("utf-8")
     assert "A chip, 2 cores" in text and "11.2 minutes" in text and "3.1 GB" in text and "old" not in text
     assert "2.1 for the base" in text and "over 12 posts" in text

@@ -1,0 +1,72 @@
+"""From text to files: whole or not there, and JSON as every file of the book has it.
+
+Notable choices
+- A file is written beside its place, synced and renamed: a kill or a full disk leaves the old file or the new one.
+- NaN is refused. What is no number is null in JSON, and never 0.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from cbtlib import CbtError
+
+
+def make_folder(out: Path | str) -> Path:
+    """A folder for products; CbtError when it cannot be made."""
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CbtError(f"cannot make the folder {out}: {error.strerror}; name another folder") from None
+    return Path(out)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[TextIO]:
+    """A text file to fill: it takes the place of `path` when the block ends, and goes when the block fails.
+
+    What the disk refuses is an OSError: only the caller knows what to do about it.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # its folder may be a file
+            part.unlink()
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON with sorted keys; ValueError for a NaN, CbtError where nothing can be written."""
+    text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    try:
+        with whole(path) as file:
+            file.write(text)
+    except OSError as error:
+        raise CbtError(f"cannot write {path}: {error.strerror}; name a file in a folder that is there") from None
+
+
+def json_text(content: Any) -> str:
+    """JSON for another tool's eyes: nothing escaped, keys as they come."""
+    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+
+
+def json_lines(items: Iterable[dict[str, Any]]) -> str:
+    """Objects as JSON Lines, nothing escaped."""
+    return "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
+
+
+def without_nan(value: Any) -> Any:
+    """The same dicts and lists with None for NaN."""
+    if isinstance(value, dict):
+        return {key: without_nan(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [without_nan(one) for one in value]
+    return None if isinstance(value, float) and value != value else value
