@@ -83,13 +83,18 @@ The book
     commands            what `cbt generate` does beside the library
     cli                 the `cbt` command
 
-`figures`, `label_figures`, `widgets` and `run` import the others, never the reverse.
+Of what stands above *The book*, only `label_figures` imports a module of it.
 """
 
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 """The repository: chapters, data and results are found from here (the package is installed in place)."""
+
+
+def shown(path: Path) -> str:
+    """A path as messages have it: from the repository on, when it lies there."""
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 
 class CbtError(Exception):

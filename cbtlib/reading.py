@@ -14,12 +14,12 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cbtlib import CbtError
+from cbtlib import CbtError, shown
 
 MAX_LINE = 4 * 2**20
 """Bytes a line may have. The longest record of the book has 8 kB; a line beyond this is no record."""
@@ -146,6 +146,18 @@ def load_json(text: str, strict: bool = False) -> Any:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return value
+
+
+def read_json(path: Path, fields: Sequence[str], cure: str) -> dict[str, Any]:
+    """The JSON object in a file, or CbtError with the cure when it is not there, is cut or lacks one of the fields."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        found = None
+    missing = [field for field in fields if not isinstance(found, dict) or field not in found]
+    if missing:
+        raise CbtError(f"{shown(path)} is damaged or missing (no {', '.join(missing)} in it): {cure}")
+    return found
 
 
 def _no_constant(name: str) -> Any:

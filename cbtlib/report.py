@@ -27,9 +27,10 @@ import psutil
 from pandas.io.formats.style import Styler
 from scipy.special import ndtri
 
-from cbtlib import ROOT, CbtError, cache, markup, naming
+from cbtlib import ROOT, CbtError, cache, markup, naming, shown
 from cbtlib.answers import OUTCOMES
 from cbtlib.prevalence import wilson
+from cbtlib.reading import read_json
 from cbtlib.writing import make_folder, write_json
 
 METADATA = "cbt"
@@ -56,7 +57,7 @@ class Page:
         path = self.root / page / file
         if not path.exists():
             raise CbtError(
-                f"this page needs {file} of page {page}, and {_shown(path)} does not exist; "
+                f"this page needs {file} of page {page}, and {shown(path)} does not exist; "
                 f"run: cbt run notebooks/{page}.py --profile {self.profile}"
             )
         return path
@@ -212,14 +213,18 @@ def numbers(profile: str, results: str = "results") -> dict[str, dict[str, Any]]
     return found
 
 
+def paper_rows(table: str) -> list[dict[str, str]]:
+    """The rows of data/paper/<table>.csv; a blank is an empty text."""
+    with (ROOT / "data/paper" / f"{table}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def claims(profile: str, results: str = "results") -> pd.DataFrame:
     """The paper against this rerun, one row a claim of data/paper/claims.csv, with a verdict (see `verdict`).
 
     Columns: claim, paper (value and unit, or blank), source, status, rerun (value, interval, items), verdict, why.
     """
-    found = numbers(profile, results)
-    with (ROOT / "data/paper/claims.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    found, rows = numbers(profile, results), paper_rows("claims")
     table = []
     for row in rows:
         run = found.get(row["number"])
@@ -276,11 +281,9 @@ def backbones(model: str, scores: Mapping[str, float]) -> pd.DataFrame:
 
     `scores` are those of the tuned `model`; they fill the row of the backbone that has the model's name.
     """
-    with (ROOT / "data/paper/automatic.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
     ran = re.sub(r"[^a-z0-9]", "", model.lower().rstrip("/").rsplit("/", 1)[-1])
     table: dict[tuple[str, str], dict[str, float]] = {}
-    for row in rows:
+    for row in paper_rows("automatic"):
         here = re.sub(r"[^a-z0-9]", "", row["backbone"].lower()) == ran
         paper = float(row["value"]) if row["value"] else math.nan
         table.setdefault((row["backbone"], "paper"), {})[row["metric"]] = paper
@@ -294,7 +297,7 @@ def reproduce(profile: str, results: str = "results") -> pd.DataFrame:
     path = ROOT / "results/reference" / f"{profile}.json"
     if not path.exists():
         raise CbtError(
-            f"{_shown(path)} does not exist: nobody has published numbers for the profile {profile!r} yet; "
+            f"{shown(path)} does not exist: nobody has published numbers for the profile {profile!r} yet; "
             "`cbt claims --publish` does, from a run of committed sources"
         )
     reference, found = json.loads(path.read_text("utf-8")), numbers(profile, results)
@@ -395,18 +398,6 @@ def _plain(value: Any) -> Any:
     return float(f"{number:.10g}") if isinstance(number, float) else number
 
 
-def read_json(path: Path, fields: Sequence[str], cure: str) -> dict[str, Any]:
-    """The JSON object in a file, or CbtError with the cure when it is not there, is cut or lacks one of the fields."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        found = None
-    missing = [field for field in fields if not isinstance(found, dict) or field not in found]
-    if missing:
-        raise CbtError(f"{_shown(path)} is damaged or missing (no {', '.join(missing)} in it): {cure}")
-    return found
-
-
 def _read(path: Path, *fields: str) -> dict[str, Any]:
     """What a page's run left."""
     return read_json(path, fields, f"run: cbt run notebooks/{path.parent.name}.py --profile {path.parents[1].name}")
@@ -414,10 +405,6 @@ def _read(path: Path, *fields: str) -> dict[str, Any]:
 
 def _not_run(profile: str) -> CbtError:
     return CbtError(f"no page of profile {profile!r} has run yet: run `cbt book --profile {profile}`")
-
-
-def _shown(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 
 @functools.cache

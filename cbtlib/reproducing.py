@@ -10,7 +10,6 @@ Notable choices
 - A figure is as right as the numbers drawn in it: its row names the page's numbers that its CSV holds.
 """
 
-import csv
 import json
 import re
 from pathlib import Path
@@ -111,8 +110,7 @@ def headlines() -> set[str]:
     for path in (ROOT / "book").glob("*.md"):
         for match in _CITED.finditer(path.read_text("utf-8")):
             found.add(f"{match['page']}::{_base(match['name'])}")
-    with (ROOT / "data/paper/claims.csv").open(encoding="utf-8", newline="") as file:
-        return found | {row["number"] for row in csv.DictReader(file)}
+    return found | {row["number"] for row in report.paper_rows("claims")}
 
 
 def figures(notebook: dict[str, Any], folder: Path) -> list[tuple[str, str]]:

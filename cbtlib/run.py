@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from cbtlib import ROOT, CbtError
+from cbtlib import ROOT, CbtError, shown
 
 FOLDED = {
     "imports": "The imports of this page",
@@ -54,7 +54,7 @@ def profile_parameters(profile: str, page: str) -> dict[str, Any]:
     chapters = content.get("chapters") or {}
     unknown = set(chapters) - set(PAGES)
     if unknown:
-        raise CbtError(f"{_shown(path)}, field chapters: there is no page {sorted(unknown)[0]!r}")
+        raise CbtError(f"{shown(path)}, field chapters: there is no page {sorted(unknown)[0]!r}")
     return chapters.get(page) or {}
 
 
@@ -77,7 +77,7 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
         known = sorted(path.name for path in (ROOT / "notebooks").glob("*.py"))
         raise CbtError(f"{notebook} does not exist{_nearest(notebook.name, known)}; pages are {', '.join(known)}")
     if notebook.suffix != ".py":
-        raise CbtError(f"{_shown(notebook)} is no page; name a .py page, notebooks/03_distortion_statistics.py, say")
+        raise CbtError(f"{shown(notebook)} is no page; name a .py page, notebooks/03_distortion_statistics.py, say")
     page = notebook.stem
     source = jupytext.read(notebook)
     known = papermill.inspect_notebook(_with_kernel(source))
@@ -85,12 +85,12 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
     for name, value in wanted.items():
         if name not in known:
             raise CbtError(
-                f"{_shown(notebook)} has no parameter {name!r}{_nearest(name, list(known))}; "
+                f"{shown(notebook)} has no parameter {name!r}{_nearest(name, list(known))}; "
                 f"it has {', '.join(sorted(known))}"
             )
         kind = known[name]["inferred_type_name"].strip("'\"")
         if type(value) not in TYPES.get(kind, (type(value),)):
-            raise CbtError(f"{_shown(notebook)}: {name} has to be of type {kind}, and {value!r} is not")
+            raise CbtError(f"{shown(notebook)}: {name} has to be of type {kind}, and {value!r} is not")
     folder = writing.make_folder(ROOT / results / profile / page)
     failed = folder / "failed.ipynb"
     os.environ.update({"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "PYTHONHASHSEED": "0"})
@@ -112,7 +112,7 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
                 raise CbtError(f"{page}: {error.evalue}") from None
             raise CbtError(
                 f"{page}: cell {error.exec_count} failed with {error.ename}: {error.evalue}; "
-                f"the whole traceback is in {_shown(failed)}"
+                f"the whole traceback is in {shown(failed)}"
             ) from None
     failed.unlink()
     facts = {
@@ -244,7 +244,7 @@ def fingerprint(page: str, profile: str) -> str:
     digest = hashlib.sha256(json.dumps(profile_parameters(profile, page), sort_keys=True).encode())
     for path in inputs(page):
         if not path.exists():
-            raise CbtError(f"{_shown(path)}, which page {page} reads, does not exist")
+            raise CbtError(f"{shown(path)}, which page {page} reads, does not exist")
         digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     for earlier in sorted(PAGES[page]["needs"]):
         digest.update(fingerprint(earlier, profile).encode())
@@ -303,7 +303,3 @@ def _with_kernel(notebook: Any) -> Any:
 def _nearest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _shown(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)

@@ -36,8 +36,9 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from cbtlib import CbtError, cache, endpoint, fused, report
+from cbtlib import CbtError, cache, endpoint, fused
 from cbtlib.embedded import NAMES, NOTICE
+from cbtlib.reading import read_json
 from cbtlib.templates import Row
 from cbtlib.writing import make_folder, whole
 
@@ -348,7 +349,7 @@ def room(out: Path) -> Iterator[None]:
 
 
 def _read(path: Path, *fields: str) -> dict[str, Any]:
-    return report.read_json(path, fields, f"put the file back, or remove {path.parent}")
+    return read_json(path, fields, f"put the file back, or remove {path.parent}")
 
 
 def _write(path: Path, text: str) -> None:
