@@ -125,8 +125,7 @@ def _folded(name: str) -> str:
 def _plain(text: str) -> str:
     """A text of the same length in lower case, simplified characters, half-width letters and straight apostrophes."""
     text = re.sub("[\ud800-\udfff]", "\ufffd", text)  # half a character, as broken JSON has it: OpenCC would fail
-    for form in formats.NORMAL_FORMS:
-        text = formats.converter(form)(text)
+    text = formats.plain(text)
     lower = text.lower().replace("’", "'")
     if len(lower) != len(text):  # a few capitals (İ) grow in lower case, and offsets would no longer hold
         lower = "".join(char.lower() if len(char.lower()) == 1 else char for char in text)

@@ -163,6 +163,13 @@ def converter(form: str) -> Callable[[str], str]:
     return _half_width if form == "width" else _simplified()
 
 
+def plain(text: str) -> str:
+    """A text in all NORMAL_FORMS, of the same length: a copy in other characters is a copy."""
+    for form in NORMAL_FORMS:
+        text = converter(form)(text)
+    return text
+
+
 def _converted(sample: Sample, convert: Callable[[str], str]) -> Sample:
     spans = tuple((kind, start, end, convert(text)) for kind, start, end, text in sample.spans)
     turns = None if sample.turns is None else tuple((role, convert(text)) for role, text in sample.turns)

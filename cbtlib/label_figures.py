@@ -129,9 +129,7 @@ def read(path: Path, format: str = "auto") -> Labelled:
         found = of_records([record for record in records if not record.crisis])
         found.outcomes["crisis"] = sum(record.crisis for record in records)
     else:
-        samples, problems = formats.read(path, format)
-        if problems:
-            raise corpus.CorpusError(path, problems)
+        samples = formats.load(path, format)
         known = [sample for sample in samples if sample.labels is not None and not sample.crisis]
         types = tuple(sorted({name for sample in known for name in sample.labels or ()}))
         labels = distortions.matrix([sample.labels for sample in known], types)

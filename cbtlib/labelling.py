@@ -108,9 +108,7 @@ def read(path: Path, format: str = "auto") -> list[Item]:
             Item(x.id, post, x.answer_text) for x, post in zip(records, detectors.of_records(records), strict=True)
         ]
     else:
-        samples, problems = formats.read(path, name)
-        if problems:
-            raise corpus.CorpusError(path, problems)
+        samples = formats.load(path, name)
         bare = sum(sample.labels is None for sample in samples)
         if bare:
             raise CbtError(f"{path}: {bare} of {len(samples)} items have no gold labels; a benchmark needs them on all")
@@ -273,8 +271,7 @@ def copies(texts: Sequence[str], part: NDArray) -> Bools:
 
     White space, punctuation, case, full-width letters and traditional characters make no text another.
     """
-    for form in formats.NORMAL_FORMS:
-        texts = [formats.converter(form)(text) for text in texts]
+    texts = [formats.plain(text) for text in texts]
     keys = [re.sub(r"\W+", "", text.lower()) or text for text in texts]
     parts: dict[str, set[int]] = {}
     for key, own in zip(keys, part.tolist(), strict=True):

@@ -245,9 +245,7 @@ def leaks(training: Sequence[str], test: Sequence[str]) -> list[Leak]:
 
 @functools.lru_cache(maxsize=4)  # several systems on one test are one question to the gate
 def _leaks(training: Sequence[str], test: Sequence[str]) -> tuple[Leak, ...]:
-    for form in formats.NORMAL_FORMS:
-        convert = formats.converter(form)
-        training, test = [convert(text) for text in training], [convert(text) for text in test]
+    training, test = [formats.plain(text) for text in training], [formats.plain(text) for text in test]
     places = {"".join(text.split()): index for index, text in reversed(list(enumerate(training)))}
     same = {index: places[key] for index, text in enumerate(test) if (key := "".join(text.split())) in places}
     rest = [index for index in range(len(test)) if index not in same]
