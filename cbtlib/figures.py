@@ -76,15 +76,11 @@ def headline(figure: Figure, text: str) -> None:
 
 
 def show(figure: Figure, page: Page, name: str, *, alt: str, caption: str, data: pd.DataFrame) -> None:
-    """Write `<name>.svg`, `.png`, `.csv` into the page's folder and show the figure with its alt text and caption.
+    """`save` a figure into the page's folder and show it with its alt text and caption.
 
     Both are plain text: they may hold names that came with the data.
     """
-    _plain_logarithms(figure)
-    for kind, facts in (("svg", {"Date": None}), ("png", {"Software": None})):
-        figure.savefig(page.dir / f"{name}.{kind}", dpi=160, metadata=facts)
-    data.to_csv(page.dir / f"{name}.csv", encoding="utf-8", float_format="%.10g")
-    plt.close(figure)
+    save(figure, page.dir, name, data)
     png = base64.b64encode((page.dir / f"{name}.png").read_bytes()).decode()
     width = f"{figure.get_figwidth() * 96:.0f}px"
     label = f"fig-{page.name.replace('_', '-')}-{name.replace('_', '-')}"
@@ -92,6 +88,15 @@ def show(figure: Figure, page: Page, name: str, *, alt: str, caption: str, data:
     plain = re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(caption.split()))
     dress = {"image": {"alt": alt, "width": width}, "figure": {"caption": plain, "name": label}}
     display({"image/png": png, "text/plain": alt}, raw=True, metadata={METADATA: dress})
+
+
+def save(figure: Figure, folder: Path, name: str, data: pd.DataFrame) -> None:
+    """Write `<name>.svg`, `.png` and `.csv` into a folder, without a clock in them, and close the figure."""
+    _plain_logarithms(figure)
+    for kind, undated in (("svg", {"Date": None}), ("png", {"Software": None})):
+        figure.savefig(folder / f"{name}.{kind}", dpi=160, metadata=undated)
+    data.to_csv(folder / f"{name}.csv", encoding="utf-8", float_format="%.10g")
+    plt.close(figure)
 
 
 def chinese(text: str, gloss: str = "", *, title: str = "") -> HTML:

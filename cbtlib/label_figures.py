@@ -366,10 +366,7 @@ def write(labelled: Labelled, out: Path, language: str = "both") -> list[str]:
     table = prevalence.shares(labelled.labels, labelled.types)
     told = {}
     for name, drawn in draw(labelled, language):
-        for kind, undated in (("svg", {"Date": None}), ("png", {"Software": None})):
-            drawn.figure.savefig(out / f"{name}.{kind}", dpi=160, metadata=undated)
-        plt.close(drawn.figure)
-        drawn.data.to_csv(out / f"{name}.csv", encoding="utf-8", float_format="%.10g")
+        figures.save(drawn.figure, out, name, drawn.data)
         told[name] = {"alt": drawn.alt, "caption": drawn.caption}
     one = table.loc["any"].to_dict()
     facts = {"n": len(labelled.labels), "outcomes": labelled.outcomes, "figures": told, "any": one}
