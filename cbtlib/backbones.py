@@ -42,6 +42,11 @@ def layout(folder: Path) -> str:
     return {"baichuanforcausallm": "baichuan", "qwenlmheadmodel": "qwen"}.get(name, "")
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights in a model folder: safetensors, or else PyTorch's."""
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
 def _config(folder: Path) -> dict[str, Any]:
     """The config.json of a model folder; empty where there is none."""
     place = folder / "config.json"
@@ -67,7 +72,7 @@ def convert(folder: Path | str, out: Path | str) -> Path:
         raise CbtError(
             f"{folder} is no Baichuan-7B or Qwen-7B in its own layout: if transformers loads it, train on it"
         )
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    files = weight_files(folder)
     if not files:
         raise CbtError(f"the model folder {folder} holds no weights (*.safetensors, pytorch_model*.bin)")
     published = _config(folder)

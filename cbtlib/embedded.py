@@ -103,6 +103,11 @@ def model_dir(model: str = "embedded", trimmed: bool = True) -> Path:
     return cache.entry(f"{stage}-hf-{FORMAT}", lambda folder: convert(gguf_file(model, trimmed), folder), megabytes)
 
 
+def place(model: str, trimmed: bool = True) -> str:
+    """What transformers loads: the folder of one of NAMES; any other model, a folder or a hub id, as it is."""
+    return str(model_dir(model, trimmed)) if model in NAMES else model
+
+
 def _stage(model: str, trimmed: bool) -> str:
     if model not in NAMES:
         raise CbtError(f"'{model}' is not a model of this package: take one of {', '.join(NAMES)}")

@@ -129,7 +129,7 @@ def with_offsets(tokenizer: Any, texts: Sequence[str]) -> Any:
 
 def _source(model: str, trimmed: bool) -> str:
     """The folder or hub id that transformers loads, or CbtError for a layout that it does not know."""
-    source = str(embedded.model_dir(model, trimmed)) if model in embedded.NAMES else model
+    source = embedded.place(model, trimmed)
     own = backbones.layout(Path(source))
     if own:
         raise CbtError(f"{model} is in {own.title()}'s own layout: `cbt convert {model} OUT` makes a folder that loads")
@@ -166,19 +166,15 @@ def checksum(model: str = "embedded") -> str:
             folder = Path(model) if Path(model).is_dir() else Path(str(cached_file(model, "config.json"))).parent
         except OSError as error:
             raise CbtError(f"cannot load the model '{model}': {error}") from error
-        if not _weights(folder):
+        if not backbones.weight_files(folder):
             load(model)  # brings here what the hub has, or says what is wrong
         vocabulary = [path for path in sorted(folder.iterdir()) if path.name in VOCABULARY]
-        parts = [cache.sha256(path) for path in (*_weights(folder), *vocabulary)]
+        parts = [cache.sha256(path) for path in (*backbones.weight_files(folder), *vocabulary)]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")
 """Files of a model folder that tell its tokens."""
-
-
-def _weights(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
 def best_dtype() -> str:

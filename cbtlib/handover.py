@@ -56,7 +56,7 @@ def _llama_factory(parts: dict[str, Sequence[Row]], config: TrainingConfig, out:
     info = {path.stem: {"file_name": path.name, "columns": columns} for path in written}
     written.append(_json(out / "dataset_info.json", info))
     settings = {
-        "model_name_or_path": _model(config),
+        "model_name_or_path": embedded.place(config.model),
         "stage": "sft",
         "do_train": True,
         "finetuning_type": "lora",
@@ -105,7 +105,7 @@ def _axolotl(parts: dict[str, Sequence[Row]], config: TrainingConfig, out: Path)
     data = {name: [{"path": f"cbt_{name}.jsonl", "ds_type": "json", "type": "input_output"}] for name in parts}
     trainer = _trainer(config, len(parts["train"]))
     settings = {
-        "base_model": _model(config),
+        "base_model": embedded.place(config.model),
         "datasets": data["train"],
         "test_datasets": data["dev"],
         "train_on_inputs": False,
@@ -171,10 +171,6 @@ def _trainer(config: TrainingConfig, records: int) -> dict[str, Any]:
     if config.max_steps:
         settings["max_steps"] = config.max_steps
     return settings
-
-
-def _model(config: TrainingConfig) -> str:
-    return str(embedded.model_dir(config.model)) if config.model in embedded.NAMES else config.model
 
 
 def _json(path: Path, content: Any) -> Path:

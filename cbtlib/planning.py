@@ -211,7 +211,6 @@ def _is_here(model: str) -> bool:
 
 def _shape(model: str) -> tuple[Any, Any]:
     """The model on the meta device, and its configuration."""
-    folder = str(embedded.model_dir(model)) if model in embedded.NAMES else model
     with endpoint.naming(model), torch.device("meta"):
-        settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        settings = AutoConfig.from_pretrained(embedded.place(model), trust_remote_code=False)
         return AutoModelForCausalLM.from_config(settings), settings

@@ -382,6 +382,6 @@ def check(rows: Sequence[Row], dev_rows: Sequence[Row], config: TrainingConfig) 
             f"{len({leak.test for leak in leaks})} dev posts are, or nearly are, training posts (dev record "
             f"{dev_rows[worst.test].id} is {worst.similarity:.2f} like {rows[worst.training].id}): leave out"
         )
-    local, forms = Path(config.model), ("*.safetensors", "pytorch_model*.bin")
-    if config.model not in NAMES and local.is_dir() and not any(any(local.glob(form)) for form in forms):
-        raise CbtError(f"the model folder {local} holds no weights ({', '.join(forms)})")
+    local = Path(config.model)
+    if config.model not in NAMES and local.is_dir() and not backbones.weight_files(local):
+        raise CbtError(f"the model folder {local} holds no weights (*.safetensors, pytorch_model*.bin)")
