@@ -73,6 +73,12 @@ def join(questions: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     return questions.merge(answers, on="id", validate="one_to_one")
 
 
+def posts(table: pd.DataFrame) -> pd.Series:
+    """The post of each row: its question and, where the table has one, its description."""
+    described = table["description"].fillna("") if "description" in table else ""
+    return (table["question"] + "\n" + described).str.strip()
+
+
 def outcomes(table: pd.DataFrame, column: str, given: str = "outcome") -> list[str]:
     """The outcome of each row: what column `given` says, where the table has it; else ok, and failed for no text."""
     found: list[str] = []

@@ -46,6 +46,7 @@ from cbtlib import (
     endpoint,
     figures,
     generate,
+    naming,
     prompts,
     report,
     screening,
@@ -249,7 +250,7 @@ for row, shares in enumerate(bars.to_numpy(float)):
         axes.text(column, row, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.6 else "black")
 names = [f"{name.removesuffix(' (large model)')} \nn={count}" for name, count in coverage["answers"].items()]
 axes.set_yticks(range(len(bars)), names, fontsize=11)
-axes.set_xticks(range(5), [part.replace("_", " ") for part in bars.columns], rotation=25)
+axes.set_xticks(range(5), [naming.shown(part) for part in bars.columns], rotation=25)
 axes.grid(False)
 of_prompts, of_letters = (coverage["parts an answer"][coverage.index.isin(letters) == yes] for yes in (False, True))
 span = " to ".join(f"{value:.1f}" for value in (of_prompts.min(), of_prompts.max()))  # of few answers: no ranking

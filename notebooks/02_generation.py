@@ -42,10 +42,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from openai import OpenAI
-from transformers import AutoTokenizer
 
 from cbtlib import (
-    answers, corpus, embedded, endpoint, faults, figures, flow, generate, naming, prices, prompts, report, risk,
+    CbtError, answers, corpus, endpoint, faults, figures, flow, generate, naming, prices, prompts, report, risk,
     safety, screening,
 )  # fmt: skip
 from cbtlib.sending import Traffic
@@ -230,7 +229,7 @@ with faults.serve(retry_after=0) as rehearsal:
                 post, prompts.get("five_parts_json"), rehearsal, folder, traffic=Traffic(attempts=1, deadline=0.3)
             )
             rows.append((fault, meaning, answer.outcome, len(answer.text), answer.detail[:70]))
-        except generate.CbtError as error:
+        except CbtError as error:
             rows.append((fault, meaning, "run stopped", 0, str(error)[:70]))
 kinds = pd.DataFrame(rows, columns=["fault", "what the endpoint did", "outcome", "characters", "detail"]).set_index(
     "fault"
@@ -270,7 +269,7 @@ page.table("worked", table, caption=caption)
 # embedded model's tokenizer: other models count differently, often by a fifth.
 
 # %%
-tokenizer = AutoTokenizer.from_pretrained(embedded.model_dir("smoke" if model == "smoke" else "embedded"))
+tokenizer = endpoint.tokenizer("smoke" if model == "smoke" else "embedded")
 usages = []
 for r in (r for r in book if not r.crisis):
     sent = "\n".join(m["content"] for m in prompts.get("five_parts_json").messages(r.question, r.description))
@@ -348,7 +347,7 @@ unseen = corpus.load_split("test")
 letters = screening.screen([r.answer_text for r in unseen], [r.post for r in unseen], limits)
 accepted = [answer for answer, bad in zip(good, stopped.any(axis=1), strict=True) if not bad]
 lines = [json.dumps({"id": a.id, "text": a.text}, ensure_ascii=False) for a in accepted]
-generate.write_lines(page.dir / "accepted.jsonl", lines)
+answers.write_lines(page.dir / "accepted.jsonl", lines)
 page.number("accepted", len(accepted), what="ok answers that pass every gate", n=len(good))
 passed = float((~letters.any(axis=1)).mean())
 page.number("letters_passed", passed, what="corpus letters of the test split that pass every gate", n=len(letters))

@@ -370,11 +370,11 @@ import math
 
 import peft
 import torch
-from transformers import AutoTokenizer, get_cosine_schedule_with_warmup
+from transformers import get_cosine_schedule_with_warmup
 
-from cbtlib import corpus, embedded, templates, training
+from cbtlib import corpus, endpoint, templates, training
 
-tokenizer = AutoTokenizer.from_pretrained(embedded.model_dir("smoke"))
+tokenizer = endpoint.tokenizer("smoke")
 template = templates.adopt(training.PROFILES["smoke"].template, tokenizer)
 
 # %% [markdown]

@@ -85,9 +85,7 @@ for name, (_, file) in systems.items():
         answers = tables.read(file, {"answer": answer_column}, optional=["id", "outcome"])
         answers = answers.rename(columns={"answer": name, "outcome": f"{name}_outcome"})
         table = tables.join(table, answers)
-if "description" not in table:
-    table["description"] = ""
-table["post"] = (table["question"] + "\n" + table["description"].fillna("")).str.strip()
+table["post"] = tables.posts(table)
 
 # %% [markdown]
 # Posts that speak of danger to life are set aside for both: no model should answer them, and no rater needs to read
@@ -142,10 +140,10 @@ axis.axvline(0, color="0.3", linewidth=1)
 axis.hlines(places, forest["low"], forest["high"], linewidth=3)
 axis.plot(forest["difference"], places, "o", markerfacecolor="white")
 axis.plot(forest["difference"][clear], places[clear], "o", color=figures.COLORS[0])
-axis.set(yticks=places, yticklabels=[part.replace("_", " ") for part in forest.index], xlim=(-1.05, 1.05))
+axis.set(yticks=places, yticklabels=[naming.shown(part) for part in forest.index], xlim=(-1.05, 1.05))
 axis.set(xlabel="share with the part: CBT model minus baseline")
 axis.set_title(f"{clear.sum()} of {len(forest)} parts differ beyond chance")
-listed = ", ".join(f"{part.replace('_', ' ')} {value:+.0%}" for part, value in forest["difference"].items())
+listed = ", ".join(f"{naming.shown(part)} {value:+.0%}" for part, value in forest["difference"].items())
 figures.show(
     figure, page, "parts", data=forest,
     alt=f"Paired differences of {len(forest)} parts over {len(shared)} questions, with intervals: {listed}.",

@@ -79,9 +79,7 @@ if questions:
     answers = tables.join(tables.read(questions, asked, optional=known), answers)
 else:
     answers = tables.read(data, asked | {"answer": answer_column}, [*known, "outcome"])
-if "description" not in answers:
-    answers["description"] = ""
-answers["post"] = (answers["question"] + "\n" + answers["description"].fillna("")).str.strip()
+answers["post"] = tables.posts(answers)
 answers["outcome"] = tables.outcomes(answers, "answer")
 
 # %% [markdown]
@@ -133,11 +131,11 @@ places = np.arange(len(shares))[::-1]
 axis.hlines(places, shares["low"], shares["high"], linewidth=3, color=figures.COLORS[0])
 axis.plot(shares["answers"], places, "o", color=figures.COLORS[0], label="your answers")
 axis.plot(shares["corpus"], places, "o", mfc="white", color="0.4", label="the corpus's letters")
-axis.set(yticks=places, yticklabels=[part.replace("_", " ") for part in shares.index], xlim=(-0.02, 1.02))
+axis.set(yticks=places, yticklabels=[naming.shown(part) for part in shares.index], xlim=(-0.02, 1.02))
 axis.set(xlabel="share of answers that have the part")
-figures.headline(figure, f"The rarest part is {rarest.replace('_', ' ')}, in {shares['answers'].min():.0%} of answers")
+figures.headline(figure, f"The rarest part is {naming.shown(rarest)}, in {shares['answers'].min():.0%} of answers")
 axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False)
-listed = ", ".join(f"{part.replace('_', ' ')} {share:.0%}" for part, share in shares["answers"].items())
+listed = ", ".join(f"{naming.shown(part)} {share:.0%}" for part, share in shares["answers"].items())
 figures.show(
     figure, page, "parts", data=shares,
     alt=f"Share of {len(parts)} answers that have each part, with intervals: {listed}. Of the corpus's letters, "
