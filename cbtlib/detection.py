@@ -127,15 +127,11 @@ def auc(gold: ArrayLike, scores: ArrayLike) -> float:
 
     CbtError for scores that are no numbers within 0 and 1, or not one for each label.
     """
-    from scipy.stats import rankdata
+    from sklearn.metrics import roc_auc_score
 
     truth = np.asarray(gold, bool)
     values = _probabilities(scores, truth.shape)
-    positives = int(truth.sum())
-    if not 0 < positives < len(truth):
-        return float("nan")
-    ranks = rankdata(values)[truth].sum()
-    return float((ranks - positives * (positives + 1) / 2) / (positives * (len(truth) - positives)))
+    return float("nan") if truth.all() or not truth.any() else float(roc_auc_score(truth, values))
 
 
 def calibration_error(gold: ArrayLike, scores: ArrayLike) -> float:

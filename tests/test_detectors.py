@@ -363,7 +363,8 @@ def test_calibration_error_is_nothing_when_scores_are_true_and_large_when_not():
     gold = np.concatenate([np.arange(100) < k for k in (5, 55, 95)])
     assert detection.calibration_error(gold, scores) == pytest.approx(0, abs=1e-9)
     assert detection.calibration_error(np.zeros(10), np.ones(10)) == 1
-    assert np.isnan(detection.auc([1, 1], [0.2, 0.3]))
+    assert np.isnan(detection.auc([1, 1], [0.2, 0.3])) and np.isnan(detection.auc([], []))
+    assert detection.auc([0, 1, 0, 1], [0.1, 0.1, 0.3, 0.9]) == 0.625  # of four pairs two are right, one is a tie
 
 
 @pytest.mark.parametrize(
