@@ -80,7 +80,7 @@ The book
     student             exercises, and the notebooks without solutions
     slides              the chapters as reveal.js slides
     doctor              is this machine ready?
-    commands            what `cbt generate` does beside the library
+    commands            what `cbt generate` and `cbt distortions benchmark` do beside the library
     cli                 the `cbt` command
 
 Of what stands above *The book*, only `label_figures` imports a module of it.

@@ -1,4 +1,4 @@
-"""The `cbt` command: every subcommand is a thin call into the module of the same name.
+"""The `cbt` command: options, a call into the library, and what is printed of the result.
 
 Heavy imports stand inside the functions, so that `cbt --help` answers at once.
 """

@@ -64,12 +64,10 @@ def _defaults(given: dict[str, Any]) -> dict[str, Any]:
     found = dict(STANDARD)
     if given["profile"]:
         import jupytext
-        import papermill
 
         from cbtlib import run
 
-        source = jupytext.read(ROOT / "notebooks/02_generation.py")
-        known = papermill.inspect_notebook(run._with_kernel(source))
+        known = run.known_parameters(jupytext.read(ROOT / "notebooks/02_generation.py"))
         page = {name: ast.literal_eval(known[name]["default"]) for name in ("model", "prompt", "max_tokens")}
         chosen = run.profile_parameters(given["profile"], "02_generation")
         found |= page | {name: value for name, value in chosen.items() if name in page}

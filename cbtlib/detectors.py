@@ -195,7 +195,8 @@ def train(
 ) -> Detector:
     """Fit a detector; CbtError for a type that too few or nearly all posts have.
 
-    `layers` are the probe's; `epochs` and `members` (models whose scores are averaged, at most FOLDS) those of LoRA.
+    `types` are what it learns to tell, `average` says what its thresholds serve: macro- or micro-F1. `layers` are the
+    probe's; `epochs` and `members` (models whose scores are averaged, at most FOLDS) those of LoRA.
     """
     if kind not in KINDS:
         raise CbtError(f"no detector {kind!r} can be trained: choose one of {', '.join(KINDS)}")

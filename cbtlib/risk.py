@@ -77,7 +77,7 @@ class Classifier:
 
 
 def load(path: Path = WEIGHTS) -> Classifier:
-    """Read the classifier."""
+    """Read the classifier; CbtError when the file holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Classifier(**{**content, "weights": tuple(content["weights"])})

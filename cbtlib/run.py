@@ -80,7 +80,7 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
         raise CbtError(f"{shown(notebook)} is no page; name a .py page, notebooks/03_distortion_statistics.py, say")
     page = notebook.stem
     source = jupytext.read(notebook)
-    known = papermill.inspect_notebook(_with_kernel(source))
+    known = known_parameters(source)
     wanted = {**profile_parameters(profile, page), **(parameters or {}), "profile": profile, "results": results}
     for name, value in wanted.items():
         if name not in known:
@@ -130,6 +130,13 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
     jupytext.write(done, target, fmt="ipynb")
     writing.write_json(folder / "run.json", facts)
     return target
+
+
+def known_parameters(source: Any) -> dict[str, Any]:
+    """Default and type of each parameter of a page, by name, as papermill reads them off its `parameters` cell."""
+    import papermill
+
+    return papermill.inspect_notebook(_with_kernel(source))
 
 
 def dress(notebook: Any, facts: dict[str, Any]) -> None:

@@ -75,6 +75,7 @@ class TrainingResult:
 
 
 def identity(rows: list[Row], dev_rows: list[Row], config: Any) -> dict[str, Any]:
+    """What a run is of: its configuration, the hashes of data and weights, and in `hash` that of all this."""
     data = {
         name: hashlib.sha256(json.dumps([[r.post, r.answer_text] for r in part]).encode()).hexdigest()
         for name, part in (("train", rows), ("dev", dev_rows))
@@ -205,6 +206,7 @@ def curve(history: list[dict[str, float]]) -> list[dict[str, float]]:
 
 
 def write_curve(out: Path, history: list[dict[str, float]]) -> None:
+    """Write the `curve` of the Trainer's log to log.jsonl."""
     _write(out / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in curve(history)))
 
 
