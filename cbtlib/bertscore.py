@@ -68,13 +68,8 @@ class Encoder:
         self.windowed |= {text for text in new if len(ids[text]) > self.window}
         found: dict[str, list[tuple[int, Tensor]]] = {text: [] for text in new}
         for batch in _batches(sorted(pieces, key=lambda one: len(one[1].ids)), lambda one: len(one[1].ids)):
-            width = min(endpoint.padded(max(len(piece.ids) for _, piece in batch)), self.window)
-            padded = torch.zeros(len(batch), width, dtype=torch.long)
-            mask = torch.zeros_like(padded)
-            for row, (_, piece) in enumerate(batch):
-                padded[row, : len(piece.ids)] = torch.tensor(piece.ids)
-                mask[row, : len(piece.ids)] = 1
-            for (text, piece), state in zip(batch, self._forward(padded, mask), strict=True):
+            padded = endpoint.batch([piece.ids for _, piece in batch], 0, self.window)
+            for (text, piece), state in zip(batch, self._forward(*padded), strict=True):
                 found[text].append((piece.start, state[piece.kept].float()))
         for text in new:
             parts = [state for _, state in sorted(found[text], key=lambda one: one[0])]

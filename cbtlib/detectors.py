@@ -429,11 +429,7 @@ def hidden_states(texts: Sequence[str], units: Units, model: str, layers: Sequen
     while order:
         longest = len(coded["input_ids"][order[0]])
         batch, order = order[: max(1, 2048 // longest)], order[max(1, 2048 // longest) :]
-        ids = torch.full((len(batch), endpoint.padded(longest)), tokenizer.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for row, i in enumerate(batch):
-            length = len(coded["input_ids"][i])
-            ids[row, :length], mask[row, :length] = torch.tensor(coded["input_ids"][i]), 1
+        ids, mask = endpoint.batch([coded["input_ids"][i] for i in batch], tokenizer.pad_token_id)
         with torch.inference_mode():
             found = base(input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=True).hidden_states
             states = torch.cat([found[layer].float() for layer in layers], -1).numpy()

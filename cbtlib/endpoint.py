@@ -109,6 +109,20 @@ def padded(longest: int) -> int:
     return -(-longest // 32) * 32
 
 
+def batch(rows: Sequence[Sequence[int]], pad: int, most: int = 10**9) -> tuple[Any, Any]:
+    """Token ids of texts as one tensor (texts, width), `pad` behind each, and where they are: 1, and 0 on padding.
+
+    The width is that of the longest row, `padded`, but `most` at most.
+    """
+    import torch
+
+    ids = torch.full((len(rows), min(padded(max(map(len, rows))), most)), pad)
+    mask = torch.zeros_like(ids)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)], mask[place, : len(row)] = torch.tensor(row), 1
+    return ids, mask
+
+
 LONGEST = 8192  # tokens of a text that is read whole
 
 

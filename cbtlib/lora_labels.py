@@ -60,13 +60,10 @@ class Network(nn.Module):
 
     def forward(self, texts: Sequence[str], units: Units) -> Tensor:
         coded = endpoint.with_offsets(self.tokenizer, texts)
-        width = endpoint.padded(max(map(len, coded["input_ids"])))
-        ids = torch.full((len(texts), width), self.tokenizer.pad_token_id)
-        mask = torch.zeros_like(ids)
-        pool = torch.zeros(sum(map(len, units)), len(texts), width)  # one row a unit: its share of each token
+        ids, mask = endpoint.batch(coded["input_ids"], self.tokenizer.pad_token_id)
+        pool = torch.zeros(sum(map(len, units)), *ids.shape)  # one row a unit: its share of each token
         row = 0
         for k, (tokens, offsets) in enumerate(zip(coded["input_ids"], coded["offset_mapping"], strict=True)):
-            ids[k, : len(tokens)], mask[k, : len(tokens)] = torch.tensor(tokens), 1
             for start, end in units[k]:
                 inside = [t for t, (a, b) in enumerate(offsets) if a < end and b > start] or [len(tokens) - 1]
                 pool[row, k, inside] = 1 / len(inside)
