@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cbtlib import corpus, detectors, distortions, endpoint, prevalence
+from cbtlib import corpus, detectors, distortions, models, prevalence
 
 
 def seconds(call: Callable[[], object], runs: int = 3) -> float:
@@ -57,7 +57,7 @@ def labelling(kind: str, quick: bool) -> dict[str, float | str]:
     posts = detectors.of_records(corpus.load_split("train"))
     texts = [record.description for record in corpus.load_split("test")]
     texts = texts[:10] if quick else texts * 3
-    tokens = sum(map(len, endpoint.load("embedded")[1](texts)["input_ids"]))
+    tokens = sum(map(len, models.load("embedded")[1](texts)["input_ids"]))
     with tempfile.TemporaryDirectory() as folder:
         detectors.train(posts, kind).save(Path(folder))
         start = time.perf_counter()

@@ -27,7 +27,7 @@ import openai
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from cbtlib import corpus, endpoint, fused, sampling, templates, training
+from cbtlib import corpus, endpoint, fused, models, sampling, templates, training
 
 PROMPT = "问：我最近总是觉得自己什么都做不好，同事肯定都在背后笑话我。怎么办？\n答："  # "I keep feeling …; what now?"
 QUIET: dict[str, Any] = {
@@ -55,7 +55,7 @@ def generate(model: Any, row: list[int], batch: int, new_tokens: int) -> None:
 
 def generation(rounds: int, new_tokens: int) -> list[Row]:
     """Tokens a second at batch 1, 8 and 16."""
-    trimmed, whole = endpoint.load("embedded"), endpoint.load("embedded", trimmed=False)
+    trimmed, whole = models.load("embedded"), models.load("embedded", trimmed=False)
     contestants = {"ours": (ours, *trimmed), "ours whole": (ours, *whole), "generate": (generate, *whole)}
     rates: dict[tuple[str, int], list[float]] = {}
     for _ in range(rounds):
@@ -109,7 +109,7 @@ class Clock(TrainerCallback):
 
 def train(contestant: str, steps: int) -> float:
     """Tokens a second of one contestant over `steps` optimizer steps of two records of middling length."""
-    model, tokenizer = endpoint.load("embedded", trimmed=contestant == "ours trimmed")
+    model, tokenizer = models.load("embedded", trimmed=contestant == "ours trimmed")
     template = templates.adopt("gemma", tokenizer)
     encoded = templates.encode(corpus.load_split("train"), tokenizer, template, 10_000)
     middle = statistics.median(len(row["input_ids"]) for row in encoded)
@@ -188,7 +188,7 @@ def main() -> None:
         "served": lambda: served(rounds, 32 if args.quick else 96),
         "training": lambda: training_rates(rounds, 3 if args.quick else 6),
     }
-    precision = endpoint.best_dtype()
+    precision = models.best_dtype()
     results: dict[str, Any] = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "precision": precision}
     print(f"{results['cores']} cores, {results['threads']} threads, {precision}")
     for name, part in parts.items():

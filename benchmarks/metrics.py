@@ -108,9 +108,9 @@ def overlap_metrics(pairs: int, peers: int) -> dict[str, float]:
 def bertscore(pairs: int) -> dict[str, float]:
     """Encoding speed on the embedded model, and the ratio to encoding pair by pair."""
     from cbtlib import bertscore as module
-    from cbtlib import endpoint
+    from cbtlib import models
 
-    model, tokenizer = endpoint.load("embedded")
+    model, tokenizer = models.load("embedded")
     gold = letters(max(2, pairs // 4), 3)  # several systems answer the same posts
     texts = surface.Texts(letters(pairs, 4), [[gold[i % len(gold)] for i in range(pairs)]])
 

@@ -73,13 +73,13 @@ def measure(variant: str, name: str, steps: int) -> dict[str, Any]:
     import torch
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
-    from cbtlib import corpus, endpoint, fused, templates, training
+    from cbtlib import corpus, fused, models, templates, training
 
     torch.manual_seed(0)
     trimmed = variant not in ("untrimmed", "naive", "trl")
     if variant in FUSED and variant != "returned":
         fused.keep_memory()
-    model, tokenizer = endpoint.load(name, trimmed=trimmed)
+    model, tokenizer = models.load(name, trimmed=trimmed)
     records = corpus.load_split("train")[: WARM_UP + steps]
     rows = templates.encode(records, tokenizer, templates.adopt("gemma", tokenizer), 4096)
     config = dataclasses.replace(training.PROFILES["embedded"], dropout=0.1 if variant == "dropout" else 0.0)

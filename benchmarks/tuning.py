@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cbtlib import ROOT, corpus, endpoint, runs, sampling, structure, surface, templates, training, writing
+from cbtlib import ROOT, corpus, models, runs, sampling, structure, surface, templates, training, writing
 
 RANKS = (2, 8, 32)
 SIZES = (32, 64, 128)
@@ -54,7 +54,7 @@ def whole(out: Path, quick: bool) -> dict[str, Any]:
     result = training.train(rows, dev, config, out / f"whole-{name}")
     first, last = math.exp(result.dev_losses[0]), math.exp(result.dev_losses[-1])
     limit = 16 if quick else 560
-    base = letters(*endpoint.load(config.model), config.template, test, limit)
+    base = letters(*models.load(config.model), config.template, test, limit)
     adapted, tokenizer = runs.load_adapter(result.adapter)
     tuned = letters(adapted.merge_and_unload(), tokenizer, config.template, test, limit)
     return machine() | {
@@ -93,7 +93,7 @@ def machine() -> dict[str, Any]:
 
     return {
         "cores": torch.get_num_threads(), "processor": platform.processor() or platform.machine(),
-        "precision": endpoint.best_dtype(), "torch": torch.__version__,
+        "precision": models.best_dtype(), "torch": torch.__version__,
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ Asking a model
     prompts             the CBT prompt and its ablations, as hashed files
     embedded            Gemma 3 270M, converted and trimmed
     gguf_io             reads and writes GGUF files
+    models              weights and tokenizer by name, and texts as a model reads them
     cache               a folder made once, whole or not at all
     endpoint            an OpenAI-compatible endpoint, remote or on loopback
     questions           the questions of a run, checked before anything is paid

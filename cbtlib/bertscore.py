@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cbtlib import CbtError, embedded, endpoint
+from cbtlib import CbtError, embedded, models
 from cbtlib.metrics import OWN, Metric
 from cbtlib.resampling import Statistics
 from cbtlib.surface import Texts
@@ -68,7 +68,7 @@ class Encoder:
         self.windowed |= {text for text in new if len(ids[text]) > self.window}
         found: dict[str, list[tuple[int, Tensor]]] = {text: [] for text in new}
         for batch in _batches(sorted(pieces, key=lambda one: len(one[1].ids)), lambda one: len(one[1].ids)):
-            padded = endpoint.batch([piece.ids for _, piece in batch], 0, self.window)
+            padded = models.batch([piece.ids for _, piece in batch], 0, self.window)
             for (text, piece), state in zip(batch, self._forward(*padded), strict=True):
                 found[text].append((piece.start, state[piece.kept].float()))
         for text in new:
@@ -190,7 +190,7 @@ def encoder(model: str, layer: int = 0) -> Encoder:
                 return Encoder(AutoModel.from_pretrained(model), AutoTokenizer.from_pretrained(model), layer, model)
         except (OSError, ValueError) as error:
             raise CbtError(f"cannot load the encoder {model!r}: {error}") from error
-    return Encoder(*endpoint.load(model), layer, model)
+    return Encoder(*models.load(model), layer, model)
 
 
 def _batches(rows: Sequence[Any], length: Callable[[Any], int]) -> list[list[Any]]:

@@ -115,6 +115,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def recorded(path: Path) -> str:
+    """The SHA-256 of a file of an entry, as the manifest beside it has it."""
+    return json.loads((path.parent / "manifest.json").read_text(encoding="utf-8"))[path.name]["sha256"]
+
+
 def _build(place: Path, build: Callable[[Path], None], megabytes: int) -> None:
     # Only the holder of the lock builds this entry, so a temporary folder of its name is left from a killed run.
     for leftover in place.parent.glob(f"{place.name}.tmp-*"):

@@ -172,9 +172,9 @@ class Detector:
 
 def _checksum(detector: Detector) -> str:
     """Checksum of the model that it reads with, as that is now."""
-    from cbtlib import endpoint
+    from cbtlib import models
 
-    return endpoint.checksum(detector.model) if set(KINDS[detector.kind]) & {"hidden", "lora"} else ""
+    return models.checksum(detector.model) if set(KINDS[detector.kind]) & {"hidden", "lora"} else ""
 
 
 FORM = 2
@@ -416,20 +416,20 @@ def hidden_states(texts: Sequence[str], units: Units, model: str, layers: Sequen
     """
     import torch
 
-    from cbtlib import endpoint
+    from cbtlib import models
 
-    network, tokenizer = endpoint.load(model)
+    network, tokenizer = models.load(model)
     base = network.model
     if not layers or not all(1 <= layer <= len(base.layers) for layer in layers):
         raise CbtError(f"{model} has layers 1 to {len(base.layers)}, and {list(layers)} were asked for")
     base.layers, base.norm = base.layers[: max(layers)], torch.nn.Identity()
-    coded = endpoint.with_offsets(tokenizer, texts)
+    coded = models.with_offsets(tokenizer, texts)
     order = sorted(range(len(texts)), key=lambda i: -len(coded["input_ids"][i]))
     means: list[list[Floats]] = [[] for _ in texts]
     while order:
         longest = len(coded["input_ids"][order[0]])
         batch, order = order[: max(1, 2048 // longest)], order[max(1, 2048 // longest) :]
-        ids, mask = endpoint.batch([coded["input_ids"][i] for i in batch], tokenizer.pad_token_id)
+        ids, mask = models.batch([coded["input_ids"][i] for i in batch], tokenizer.pad_token_id)
         with torch.inference_mode():
             found = base(input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=True).hidden_states
             states = torch.cat([found[layer].float() for layer in layers], -1).numpy()

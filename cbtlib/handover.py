@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from cbtlib import CbtError, backbones, embedded, endpoint, templates, training
+from cbtlib import CbtError, backbones, embedded, models, templates, training
 from cbtlib.templates import Row
 from cbtlib.training import TrainingConfig
 from cbtlib.writing import json_lines, json_text, make_folder
@@ -139,7 +139,7 @@ def _axolotl(parts: dict[str, Sequence[Row]], config: TrainingConfig, out: Path)
 
 def _checked(parts: dict[str, Sequence[Row]], config: TrainingConfig) -> templates.Template:
     """The template for the model's tokenizer, once no record is one that we would not train on."""
-    tokenizer = endpoint.tokenizer(config.model)
+    tokenizer = models.tokenizer(config.model)
     template = templates.adopt(config.template, tokenizer)
     for rows in parts.values():
         templates.encode(rows, tokenizer, template, config.max_length)

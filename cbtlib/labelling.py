@@ -33,10 +33,10 @@ from cbtlib import (
     detection,
     detectors,
     distortions,
-    endpoint,
     formats,
     gates,
     llm_labels,
+    models,
     reading,
     safety,
     writing,
@@ -257,7 +257,7 @@ def _lines(detector: detectors.Detector, pairs: Sequence[tuple[str, str]]) -> li
 def own() -> Path:
     """Folder of the book's own detector: a probe taught by the training posts, made once and kept in the cache."""
     sources = [ROOT / "data/corpus/train.jsonl", Path(detectors.__file__)]
-    read = b"".join(source.read_bytes() for source in sources) + endpoint.checksum().encode()
+    read = b"".join(source.read_bytes() for source in sources) + models.checksum().encode()
     digest = hashlib.sha256(read).hexdigest()[:12]
 
     def build(folder: Path) -> None:

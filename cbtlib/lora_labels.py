@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cbtlib import CbtError, endpoint
+from cbtlib import CbtError, models
 
 Floats = NDArray[np.float64]
 Units = Sequence[Sequence[tuple[int, int]]]
@@ -40,7 +40,7 @@ class Network(nn.Module):
         from cbtlib import fused
 
         super().__init__()
-        causal, self.tokenizer = endpoint.load(model)
+        causal, self.tokenizer = models.load(model)
         base = causal.model
         base.config.use_bidirectional_attention = True
         for layer in base.layers:
@@ -59,8 +59,8 @@ class Network(nn.Module):
         return {name: weight for name, weight in self.named_parameters() if weight.requires_grad}
 
     def forward(self, texts: Sequence[str], units: Units) -> Tensor:
-        coded = endpoint.with_offsets(self.tokenizer, texts)
-        ids, mask = endpoint.batch(coded["input_ids"], self.tokenizer.pad_token_id)
+        coded = models.with_offsets(self.tokenizer, texts)
+        ids, mask = models.batch(coded["input_ids"], self.tokenizer.pad_token_id)
         pool = torch.zeros(sum(map(len, units)), *ids.shape)  # one row a unit: its share of each token
         row = 0
         for k, (tokens, offsets) in enumerate(zip(coded["input_ids"], coded["offset_mapping"], strict=True)):

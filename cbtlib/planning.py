@@ -22,7 +22,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from cbtlib import CbtError, embedded, endpoint, fused, runs, templates, training
+from cbtlib import CbtError, embedded, fused, models, runs, templates, training
 from cbtlib.templates import IGNORED, Row
 
 SHARE = 0.4
@@ -81,7 +81,7 @@ def plan(rows: Sequence[Row], dev_rows: Sequence[Row], config: training.Training
     cannot be trained in its memory."""
     training.check(rows, dev_rows, config)
     try:
-        tokenizer, shape = endpoint.tokenizer(config.model), _shape(config.model)
+        tokenizer, shape = models.tokenizer(config.model), _shape(config.model)
     except CbtError as error:
         if _is_here(config.model):
             raise
@@ -104,7 +104,7 @@ def own(data: Sequence[dict[str, list[int]]], shape: Any, settings: Any, config:
     trainable = sum(p.numel() for p in training.add_lora(shape, config).parameters() if p.requires_grad)
     tokens = sum(len(row["input_ids"]) for row in data)
     learned = sum(label != IGNORED for row in data for label in row["labels"])
-    kind = endpoint.best_dtype() if config.precision == "auto" else config.precision
+    kind = models.best_dtype() if config.precision == "auto" else config.precision
     longest = max(len(row["input_ids"]) for row in data) * config.batch_size
     need = memory_gb(
         frozen, trainable, longest, settings.hidden_size, settings.num_hidden_layers, settings.vocab_size,
@@ -143,8 +143,8 @@ def own(data: Sequence[dict[str, list[int]]], shape: Any, settings: Any, config:
 def probe(data: Sequence[dict[str, list[int]]], config: training.TrainingConfig, device: str) -> tuple[float, float]:
     """Tokens a second of training on encoded rows, the median of three micro-batches of middling length, and the
     memory that it took: GB of the GPU, or of this process."""
-    kind = endpoint.best_dtype() if config.precision == "auto" else config.precision
-    model, tokenizer = endpoint.load(config.model, kind, four_bit=config.four_bit)
+    kind = models.best_dtype() if config.precision == "auto" else config.precision
+    model, tokenizer = models.load(config.model, kind, four_bit=config.four_bit)
     fused.keep_memory()
     lora = training.add_lora(model if config.four_bit else model.to(device), config)
     fused.fuse(lora)
@@ -211,6 +211,6 @@ def _is_here(model: str) -> bool:
 
 def _shape(model: str) -> tuple[Any, Any]:
     """The model on the meta device, and its configuration."""
-    with endpoint.naming(model), torch.device("meta"):
+    with models.naming(model), torch.device("meta"):
         settings = AutoConfig.from_pretrained(embedded.place(model), trust_remote_code=False)
         return AutoModelForCausalLM.from_config(settings), settings

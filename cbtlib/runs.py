@@ -36,7 +36,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from cbtlib import CbtError, cache, endpoint, fused
+from cbtlib import CbtError, cache, fused, models
 from cbtlib.embedded import NAMES, NOTICE
 from cbtlib.reading import read_json
 from cbtlib.templates import Row
@@ -80,7 +80,7 @@ def identity(rows: list[Row], dev_rows: list[Row], config: Any) -> dict[str, Any
         name: hashlib.sha256(json.dumps([[r.post, r.answer_text] for r in part]).encode()).hexdigest()
         for name, part in (("train", rows), ("dev", dev_rows))
     }
-    data["weights"] = endpoint.checksum(config.model)  # a name says little: the files behind it can change
+    data["weights"] = models.checksum(config.model)  # a name says little: the files behind it can change
     run = {
         "config": asdict(config),
         "data": data,
@@ -267,7 +267,7 @@ def load_adapter(folder: Path | str, model: str | None = None) -> tuple[PeftMode
     own, peft = folder / "training.json", folder / "adapter_config.json"  # ours names "embedded", peft's a path
     named = _read(own, "config")["config"]["model"] if own.exists() else ""
     named = named or _read(peft, "base_model_name_or_path")["base_model_name_or_path"]
-    base, tokenizer = endpoint.load(model or named)
+    base, tokenizer = models.load(model or named)
     tuned = PeftModel.from_pretrained(base, str(folder))
     fused.fuse(tuned)
     return tuned.eval(), tokenizer

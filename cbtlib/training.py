@@ -39,7 +39,7 @@ from transformers import (
     set_seed,
 )
 
-from cbtlib import CbtError, backbones, endpoint, fused, metrics, runs, templates
+from cbtlib import CbtError, backbones, fused, metrics, models, runs, templates
 from cbtlib.embedded import NAMES
 from cbtlib.runs import TrainingResult
 from cbtlib.templates import IGNORED, Row
@@ -138,14 +138,14 @@ def _run(rows: list[Row], dev_rows: list[Row], config: TrainingConfig, out: Path
     """Train in a folder that is ours, from its last checkpoint if it has one."""
     fused.keep_memory()
     set_seed(config.seed)
-    tokenizer = endpoint.tokenizer(config.model)
+    tokenizer = models.tokenizer(config.model)
     template = templates.adopt(config.template, tokenizer)
     data = templates.encode(rows, tokenizer, template, config.max_length)
     dev = templates.encode(dev_rows, tokenizer, template, config.max_length)
     checkpoint, earlier = runs.last_checkpoint(out, identity["hash"])
     journal = runs.Journal(out, identity["hash"], config.keep, earlier)
     precision = None if config.precision == "auto" else config.precision
-    model = endpoint.weights(config.model, precision, four_bit=config.four_bit)
+    model = models.weights(config.model, precision, four_bit=config.four_bit)
     with memory(config):
         trainer = AnswerTrainer(
             model=add_lora(model, config),
@@ -224,7 +224,7 @@ def evaluation_steps(config: TrainingConfig, records: int, processes: int = 1) -
 def arguments(config: TrainingConfig, folder: Path, records: int, resuming: bool = False) -> TrainingArguments:
     """The Trainer's arguments for a configuration."""
     every = evaluation_steps(config, records, int(os.environ.get("WORLD_SIZE", "1")))
-    precision = endpoint.best_dtype() if config.precision == "auto" else config.precision
+    precision = models.best_dtype() if config.precision == "auto" else config.precision
     return TrainingArguments(
         output_dir=str(folder),
         seed=config.seed,
@@ -338,12 +338,12 @@ def mean_nll(model: nn.Module, encoded: Any, collator: Any, batch_size: int = 1)
 
 @dataclass(frozen=True)
 class Collator:
-    """Encoded rows to tensors (batch, width), padded on the right to `endpoint.padded` of the longest."""
+    """Encoded rows to tensors (batch, width), padded on the right to `models.padded` of the longest."""
 
     pad: int
 
     def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
-        width = endpoint.padded(max(len(row["input_ids"]) for row in rows))
+        width = models.padded(max(len(row["input_ids"]) for row in rows))
         fill = {"input_ids": self.pad, "labels": IGNORED}
         return {
             key: torch.tensor([row[key] + [value] * (width - len(row[key])) for row in rows])

@@ -44,8 +44,8 @@ import pandas as pd
 from openai import OpenAI
 
 from cbtlib import (
-    CbtError, answers, corpus, endpoint, faults, figures, flow, generate, naming, prices, prompts, report, risk,
-    safety, screening,
+    CbtError, answers, corpus, endpoint, faults, figures, flow, generate, models, naming, prices, prompts, report,
+    risk, safety, screening,
 )  # fmt: skip
 from cbtlib.sending import Traffic
 
@@ -269,7 +269,7 @@ page.table("worked", table, caption=caption)
 # embedded model's tokenizer: other models count differently, often by a fifth.
 
 # %%
-tokenizer = endpoint.tokenizer("smoke" if model == "smoke" else "embedded")
+tokenizer = models.tokenizer("smoke" if model == "smoke" else "embedded")
 usages = []
 for r in (r for r in book if not r.crisis):
     sent = "\n".join(m["content"] for m in prompts.get("five_parts_json").messages(r.question, r.description))

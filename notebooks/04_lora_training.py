@@ -43,8 +43,8 @@ from IPython.display import display
 from cbtlib import (
     ROOT,
     corpus,
-    endpoint,
     figures,
+    models,
     prevalence,
     report,
     runs,
@@ -100,7 +100,7 @@ pd.Series({"training records": len(rows), "dev records": len(dev), "model": conf
 # learning it would spend the small model's capacity on it.
 
 # %%
-base, tokenizer = endpoint.load(config.model)
+base, tokenizer = models.load(config.model)
 adopted = templates.adopt(config.template, tokenizer)
 encoded = templates.encode(rows, tokenizer, adopted, config.max_length)
 
@@ -372,9 +372,9 @@ import peft
 import torch
 from transformers import get_cosine_schedule_with_warmup
 
-from cbtlib import corpus, endpoint, templates, training
+from cbtlib import corpus, models, templates, training
 
-tokenizer = endpoint.tokenizer("smoke")
+tokenizer = models.tokenizer("smoke")
 template = templates.adopt(training.PROFILES["smoke"].template, tokenizer)
 
 # %% [markdown]

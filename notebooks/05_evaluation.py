@@ -44,7 +44,7 @@ from IPython.display import HTML, Markdown
 from sacrebleu.metrics import BLEU
 
 from cbtlib import (
-    bertscore, bleurt, corpus, endpoint, figures, metrics, naming, prompts, report, resampling, runs, sampling,
+    bertscore, bleurt, corpus, figures, metrics, models, naming, prompts, report, resampling, runs, sampling,
     structure, templates,
 )  # fmt: skip
 
@@ -203,7 +203,7 @@ pd.Series({"posts": len(posts), "with a second letter": len(ceiling)})
 # %%
 adapter = page.product("04_lora_training", "adapter/adapter_model.safetensors").parent
 config = json.loads((adapter / "training.json").read_text("utf-8"))["config"]
-base, tokenizer = endpoint.load(config["model"])
+base, tokenizer = models.load(config["model"])
 template = templates.adopt(config["template"], tokenizer)
 example = prompts.get("few_shot")
 asked = [templates.render(record.post, template, f"record {record.id}") for record in posts]

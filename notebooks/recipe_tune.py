@@ -39,9 +39,9 @@ from scipy import stats
 
 from cbtlib import (
     CbtError,
-    endpoint,
     figures,
     metrics,
+    models,
     prevalence,
     report,
     runs,
@@ -137,7 +137,7 @@ figures.chinese(rows[0].answer_text, asked.get(rows[0].id, ""), title=rows[0].po
 # %%
 config = training.PROFILES[profile]
 config = replace(config, model=model or config.model, max_steps=max_steps, epochs=epochs, evaluate_every=max_steps // 2)
-base, tokenizer = endpoint.load(config.model)
+base, tokenizer = models.load(config.model)
 template = templates.adopt(config.template, tokenizer)
 prompts = [templates.render(pair.post, template, f"record {pair.id}") for pair in held]
 how = {"max_new_tokens": max_new_tokens, "seed": seed, "stop": templates.stop_ids(template, tokenizer)}

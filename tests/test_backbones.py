@@ -15,14 +15,14 @@ from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from typer.testing import CliRunner
 
-from cbtlib import CbtError, backbones, cli, endpoint, planning, runs, sampling, templates, training
+from cbtlib import CbtError, backbones, cli, models, planning, runs, sampling, templates, training
 
 ROLES = {"baichuan": "<reserved_102> <reserved_103>", "qwen": "<|im_start|> <|im_end|>"}
 
 
 def published(kind, folder, own_tokenizer=False):
     """A tiny random model, saved as Baichuan-7B or Qwen-7B were: their names, joint matrices, .bin files."""
-    tokenizer = endpoint.load("smoke")[1]
+    tokenizer = models.load("smoke")[1]
     tokenizer.add_special_tokens({"additional_special_tokens": ROLES[kind].split()})
     torch.manual_seed(0)
     folder.mkdir()
@@ -68,7 +68,7 @@ def test_a_backbone_in_its_own_layout_goes_the_whole_way(kind, targets, tmp_path
     done = CliRunner().invoke(cli.app, ["convert", str(tmp_path / "theirs"), str(tmp_path / "ours")])
     assert done.exit_code == 0, done.output + str(done.exception)
     assert not list((tmp_path / "ours").glob("*.bin"))
-    converted, tokenizer = endpoint.load(str(tmp_path / "ours"), "float32")
+    converted, tokenizer = models.load(str(tmp_path / "ours"), "float32")
     ids = torch.tensor([tokenizer("我很累，睡不着")["input_ids"]])
     torch.testing.assert_close(converted(ids).logits, original(ids).logits)
 
@@ -93,7 +93,7 @@ def test_qwens_own_tokenizer_file_is_read(tmp_path):
     lines = [f"{base64.b64encode(token).decode()} {rank}" for rank, token in enumerate(tokens)]
     (tmp_path / "theirs" / "qwen.tiktoken").write_text("\n".join(lines) + "\n")
     backbones.convert(tmp_path / "theirs", tmp_path / "ours")
-    _, tokenizer = endpoint.load(str(tmp_path / "ours"))
+    _, tokenizer = models.load(str(tmp_path / "ours"))
     template = templates.adopt("qwen", tokenizer)
     (row,) = templates.encode(ROWS[:1], tokenizer, template, 4096)
     assert tokenizer.decode(row["input_ids"]) == templates.render(ROWS[0].post, template) + ROWS[0].answer_text + (
@@ -128,7 +128,7 @@ def test_baichuans_own_tokenizer_file_is_read(tmp_path):
     rules = field(1, b"identity") + field(3, 1) + field(4, 0)  # a space in front, further spaces kept
     (tmp_path / "theirs/tokenizer.model").write_bytes(b"".join(parts) + field(3, rules))
     backbones.convert(tmp_path / "theirs", tmp_path / "ours")
-    _, tokenizer = endpoint.load(str(tmp_path / "ours"))
+    _, tokenizer = models.load(str(tmp_path / "ours"))
     text = "我很累?我  很<p>\n？"
     words = ["▁我", "很累", "?", "我", "▁▁", "很", "<p>", "<0x0A>", "<0xEF>", "<0xBC>", "<0x9F>"]
     assert tokenizer.tokenize(text) == words
@@ -145,7 +145,7 @@ def test_baichuans_own_tokenizer_file_is_read(tmp_path):
     rules = field(1, b"identity") + field(3, 1) + field(4, 1)
     (tmp_path / "theirs/tokenizer.model").write_bytes(b"".join(parts) + field(3, rules))
     backbones.convert(tmp_path / "theirs", tmp_path / "narrow")
-    _, tokenizer = endpoint.load(str(tmp_path / "narrow"))
+    _, tokenizer = models.load(str(tmp_path / "narrow"))
     assert tokenizer.tokenize("  我  很\n累\n ") == ["▁我", "▁", "很", "<0x0A>", "累", "<0x0A>"]
     assert tokenizer.decode(tokenizer("\n我\n\n很累\n")["input_ids"]) == "\n我\n\n很累\n"
     (tmp_path / "theirs/tokenizer.model").write_bytes(b"".join(parts)[:-3])
@@ -156,7 +156,7 @@ def test_baichuans_own_tokenizer_file_is_read(tmp_path):
 def test_what_cannot_be_converted_is_one_sentence(tmp_path):
     published("baichuan", tmp_path / "theirs")
     with pytest.raises(CbtError, match=r"Baichuan's own layout.*cbt convert"):
-        endpoint.load(str(tmp_path / "theirs"))
+        models.load(str(tmp_path / "theirs"))
     with pytest.raises(CbtError, match="exists: take another"):
         backbones.convert(tmp_path / "theirs", tmp_path)
     config = json.loads((tmp_path / "theirs/config.json").read_text("utf-8"))
@@ -184,7 +184,7 @@ def test_what_cannot_be_converted_is_one_sentence(tmp_path):
 @pytest.mark.parametrize("content", [b"{", b"[1]", b'{"architectures": "Qwen"}', "{}".encode("utf-16"), b"[" * 100_000])
 def test_a_config_that_is_no_json_object_is_named(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
-    for do in (lambda: backbones.convert(tmp_path, tmp_path / "out"), lambda: endpoint.load(str(tmp_path))):
+    for do in (lambda: backbones.convert(tmp_path, tmp_path / "out"), lambda: models.load(str(tmp_path))):
         with pytest.raises(CbtError, match=r"config\.json .*fetch it again"):
             do()
 
@@ -242,20 +242,20 @@ def test_a_damaged_file_of_weights_is_one_sentence_and_runs_nothing(how, tmp_pat
         backbones.convert(tmp_path / "theirs", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
-    endpoint.load("smoke", "float32")[0].save_pretrained(tmp_path / "whole")
-    endpoint.load("smoke")[1].save_pretrained(tmp_path / "whole")
+    models.load("smoke", "float32")[0].save_pretrained(tmp_path / "whole")
+    models.load("smoke")[1].save_pretrained(tmp_path / "whole")
     weights = tmp_path / "whole/model.safetensors"
     whole, tensors = weights.read_bytes(), load(weights.read_bytes())
     weights.write_bytes(damaged(whole, touched)[how])
     with pytest.raises(CbtError, match=r"^cannot load the model '.*whole': .*"):
-        endpoint.load(str(tmp_path / "whole"))
+        models.load(str(tmp_path / "whole"))
     weights.unlink()
     torch.save(tensors, tmp_path / "whole/pytorch_model.bin")
-    endpoint.load(str(tmp_path / "whole"))
+    models.load(str(tmp_path / "whole"))
     whole = (tmp_path / "whole/pytorch_model.bin").read_bytes()
     (tmp_path / "whole/pytorch_model.bin").write_bytes(damaged(whole, touched)[how])
     with pytest.raises(CbtError, match=r"^cannot load the model '.*whole': .*"):
-        endpoint.load(str(tmp_path / "whole"))
+        models.load(str(tmp_path / "whole"))
     assert not touched.exists()
 
 
@@ -267,21 +267,21 @@ def test_the_code_that_a_model_brings_is_not_run(tmp_path):
     (folder / "config.json").write_text(json.dumps({"model_type": "theirs", "auto_map": brings}), "utf-8")
     words = {"tokenizer_class": "Thing", "auto_map": {"AutoTokenizer": ["code.Thing", None]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(words), "utf-8")
-    for read in (endpoint.tokenizer, endpoint.weights, planning._shape):
+    for read in (models.tokenizer, models.weights, planning._shape):
         with pytest.raises(CbtError, match=r"brings code of its own, which is never run here.*cbt convert"):
             read(str(folder))
     assert not touched.exists()
 
 
 def test_a_checkpoint_that_lacks_a_weight_is_refused(tmp_path):
-    model, tokenizer = endpoint.load("smoke", "float32")
+    model, tokenizer = models.load("smoke", "float32")
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     tensors = load((tmp_path / "model.safetensors").read_bytes())
     assert "lm_head.weight" not in tensors, "tied to the embedding, it is no missing weight"
-    endpoint.load(str(tmp_path))
+    models.load(str(tmp_path))
     lost = next(name for name in sorted(tensors) if "q_proj" in name)
     del tensors[lost]
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CbtError, match=f"lack 1 of its weights, {lost} first"):
-        endpoint.load(str(tmp_path))
+        models.load(str(tmp_path))

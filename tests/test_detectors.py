@@ -19,12 +19,12 @@ from cbtlib import (
     detection,
     detectors,
     embedded,
-    endpoint,
     faults,
     label_figures,
     labelling,
     llm_labels,
     lora_labels,
+    models,
     safety,
 )
 from cbtlib.detectors import Post
@@ -195,7 +195,7 @@ def test_a_detector_is_refused_over_another_model_of_the_same_shape(change, tmp_
 def test_the_checksum_of_a_model_that_is_not_there_is_a_sentence(tmp_path):
     for model in (tmp_path, tmp_path / "missing"):
         with pytest.raises(CbtError, match="cannot load the model"):
-            endpoint.checksum(str(model))
+            models.checksum(str(model))
 
 
 def test_texts_are_read_once_by_all_folds_and_say_the_same(monkeypatch):
@@ -219,7 +219,7 @@ def test_a_sentence_far_into_a_long_text_is_read_and_a_text_without_end_is_refus
         lora_labels.logits([text], [units], [lora_labels.fit(["a", "b"], [[(0, 1)]] * 2, ONE, "smoke", 1, 0)], "smoke"),
     ):
         assert len(np.unique(read, axis=0)) > 290, "each sentence has a state of its own"
-    monkeypatch.setattr(endpoint, "LONGEST", 1000)
+    monkeypatch.setattr(models, "LONGEST", 1000)
     with pytest.raises(CbtError, match=r"text 2 of 2 has .* tokens, and at most 1,000 are read: cut it into posts"):
         detectors.hidden_states(["短", text], [[(0, 1)], units], "smoke", [2])
 

@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 import openai
 import pytest
 
-from cbtlib import CbtError, embedded, endpoint
+from cbtlib import CbtError, embedded, endpoint, models
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_a_json_schema_is_enforced(smoke):
 
 def test_a_prompt_is_the_chat_template_and_counts_the_tokens_of_the_loaded_tokenizer(smoke):
     messages = [{"role": "system", "content": "你是咨询师。"}, {"role": "user", "content": "睡不着 怎么办？"}]
-    _, tokenizer = endpoint.load("smoke")
+    _, tokenizer = models.load("smoke")
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
     assert tokenizer.decode(ids) == "<bos>你是咨询师。\n\n问：睡不着 怎么办？\n答："
     reply = client(smoke).chat.completions.create(model=smoke.model, max_tokens=1, messages=messages)
@@ -87,7 +87,7 @@ def test_the_served_and_the_loaded_model_are_one():
     import torch
 
     prompt = "问：我最近总是失眠，怎么办？\n答："
-    model, tokenizer = endpoint.load("embedded", dtype="float32")
+    model, tokenizer = models.load("embedded", dtype="float32")
     with torch.no_grad():
         logits = model(torch.tensor([tokenizer(prompt).input_ids])).logits[0, -1]
     ours = torch.log_softmax(logits, -1)
@@ -253,7 +253,7 @@ def test_an_address_or_a_key_that_cannot_be_sent_is_refused_without_the_secret(m
 
 
 def test_smoke_loads_and_writes():
-    model, tokenizer = endpoint.load("smoke")
+    model, tokenizer = models.load("smoke")
     prompt = tokenizer("你好", return_tensors="pt")
     out = model.generate(**prompt, max_new_tokens=3, min_new_tokens=3, do_sample=False)
     assert out.shape == (1, prompt.input_ids.shape[1] + 3) and tokenizer.pad_token == "<pad>"
@@ -261,12 +261,12 @@ def test_smoke_loads_and_writes():
 
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(CbtError, match="cannot load the model"):
-        endpoint.load(str(tmp_path))
+        models.load(str(tmp_path))
 
 
 def test_an_unknown_dtype_is_named():
     with pytest.raises(CbtError, match=r"cannot load the model 'smoke'.*float33"):
-        endpoint.load("smoke", dtype="float33")
+        models.load("smoke", dtype="float33")
 
 
 @pytest.mark.parametrize(
@@ -285,4 +285,4 @@ def test_bf16_is_taken_only_where_it_is_native(monkeypatch, gpu, native, dtype):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpu == "new")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False} | native)
-    assert endpoint.best_dtype() == dtype
+    assert models.best_dtype() == dtype

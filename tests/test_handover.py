@@ -8,7 +8,7 @@ import yaml
 from test_training import CONFIG, DEV, ROWS
 from typer.testing import CliRunner
 
-from cbtlib import CbtError, cli, endpoint, handover, templates, training
+from cbtlib import CbtError, cli, handover, models, templates, training
 
 PAPER = training.PROFILES["paper"]
 
@@ -16,7 +16,7 @@ PAPER = training.PROFILES["paper"]
 def test_axolotl_gets_the_very_strings_that_we_train_on(tmp_path):
     paths = handover.export(ROWS, DEV, replace(CONFIG, targets="q_proj, v_proj", dora=True), "axolotl", tmp_path)
     assert [path.name for path in paths] == ["cbt_train.jsonl", "cbt_dev.jsonl", "cbt_lora.yaml"]
-    tokenizer = endpoint.load("smoke")[1]
+    tokenizer = models.load("smoke")[1]
     encoded = templates.encode(ROWS, tokenizer, templates.adopt(CONFIG.template, tokenizer), 4096)
     for line, row in zip(paths[0].read_text("utf-8").splitlines(), encoded, strict=True):
         prompt, answer = json.loads(line)["segments"]
@@ -91,7 +91,7 @@ def test_axolotl_gets_no_record_that_we_would_not_train_on(part, change, message
 
 def test_llama_factory_gets_no_record_that_it_would_cut(tmp_path):
     model = tmp_path / "model"  # its tokenizer is all that is read
-    endpoint.tokenizer("smoke").save_pretrained(model)
+    models.tokenizer("smoke").save_pretrained(model)
     config = replace(CONFIG, model=str(model), template="alpaca-chinese", max_length=400)
     long = [replace(ROWS[0], answer_text="考试没考好。" * 100), *ROWS[1:]]
     with pytest.raises(CbtError, match=r"1 of .* records are longer than max_length=400"):

@@ -29,7 +29,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 from typer.testing import CliRunner
 
-from cbtlib import ROOT, CbtError, cli, embedded, endpoint, fused, planning, runs, sampling, templates, training
+from cbtlib import ROOT, CbtError, cli, embedded, fused, models, planning, runs, sampling, templates, training
 from cbtlib.templates import IGNORED
 
 PROMPTABLE = ("gemma", "llama-chinese", "alpaca-chinese", "chat")
@@ -59,12 +59,12 @@ DEV = [Pair(f"d{i}", f"室友不理我了{i}", f"这一定不好受{i}。\n她�
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    return endpoint.load("smoke")[1]
+    return models.load("smoke")[1]
 
 
 @pytest.fixture
 def model():
-    return endpoint.load("smoke", "float32")[0]
+    return models.load("smoke", "float32")[0]
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +89,7 @@ chinese = st.text(st.sampled_from("我你不想考试累了。，？\n 12ab…�
 @pytest.fixture(scope="session")
 def polyglot():
     """A tokenizer that has the marks of every template."""
-    own = endpoint.tokenizer("smoke")
+    own = models.tokenizer("smoke")
     marks = sorted({mark for template in templates.TEMPLATES.values() for mark in template.special})
     own.add_special_tokens({"additional_special_tokens": marks})
     return own
@@ -191,7 +191,7 @@ def test_the_fused_layer_computes_what_peft_computes(tokenizer, autocast):
     seen = []
     for fuse in (False, True):
         torch.manual_seed(0)
-        lora = training.add_lora(endpoint.load("smoke", "float32")[0], replace(CONFIG, rslora=True))
+        lora = training.add_lora(models.load("smoke", "float32")[0], replace(CONFIG, rslora=True))
         for name, parameter in lora.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.1)  # B starts at zero, where everything agrees
@@ -298,7 +298,7 @@ def test_a_run_lowers_the_loss_and_leaves_an_adapter_that_loads_without_us(finis
 
 def test_a_merged_model_computes_what_base_and_adapter_compute(finished, tokenizer, tmp_path):
     _, result = finished
-    merged, _ = endpoint.load(str(runs.merge(result.adapter, tmp_path / "merged")), "float32")
+    merged, _ = models.load(str(runs.merge(result.adapter, tmp_path / "merged")), "float32")
     tuned = AutoPeftModelForCausalLM.from_pretrained(result.adapter)
     ids = torch.tensor([tokenizer("我睡不着")["input_ids"]])
     whole, apart = merged(ids).logits, tuned(ids).logits
@@ -321,7 +321,7 @@ def test_the_card_names_data_settings_losses_and_limits(finished):
 
 def test_a_finished_run_returns_at_once_and_another_configuration_is_refused(finished, monkeypatch):
     out, result = finished
-    monkeypatch.setattr(endpoint, "weights", lambda *_: pytest.fail("a finished run loads no model"))
+    monkeypatch.setattr(models, "weights", lambda *_: pytest.fail("a finished run loads no model"))
     assert training.train(ROWS, DEV, CONFIG, out) == result
     with pytest.raises(CbtError, match=r"holds another run \(rank 8 -> 4\)"):
         training.train(ROWS, DEV, replace(CONFIG, rank=4), out)
@@ -570,7 +570,7 @@ BAD_ROWS = [
 def test_rows_that_must_not_be_trained_on_are_named_before_the_weights_are_loaded(
     rows, dev, message, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(endpoint, "weights", lambda *_, **__: pytest.fail("the rows come first"))
+    monkeypatch.setattr(models, "weights", lambda *_, **__: pytest.fail("the rows come first"))
     for act in (training.train, lambda *given: planning.plan(*given[:3])):
         with pytest.raises(CbtError, match=re.escape(message)):
             act(rows, dev, CONFIG, tmp_path)
@@ -583,9 +583,9 @@ def test_rows_that_are_mended_are_trained_in_the_same_folder(tmp_path):
 
 
 def test_an_end_mark_that_pads_too_is_learned_and_counted_and_padding_is_not(tmp_path):
-    base, own = tmp_path / "base", endpoint.tokenizer("smoke")
+    base, own = tmp_path / "base", models.tokenizer("smoke")
     own.pad_token = own.eos_token
-    endpoint.weights("smoke", "float32").save_pretrained(base)
+    models.weights("smoke", "float32").save_pretrained(base)
     own.save_pretrained(base)
     config = replace(CONFIG, model=str(base), max_steps=2)
     rows = templates.encode(ROWS, own, templates.adopt(config.template, own), config.max_length)
@@ -769,7 +769,7 @@ TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num
 )
 def test_a_random_backbone_goes_the_whole_way(kind, settings_of, template, targets, tokenizer, tmp_path):
     base = tmp_path / "base"
-    own = endpoint.load("smoke")[1]
+    own = models.load("smoke")[1]
     own.add_special_tokens({"additional_special_tokens": list(templates.TEMPLATES[template].special)})
     kind(settings_of(vocab_size=len(own), num_key_value_heads=2, **TINY)).save_pretrained(base)
     own.save_pretrained(base)
@@ -913,7 +913,7 @@ def test_a_model_of_the_hub_is_planned_by_its_configuration_or_not_at_all(tmp_pa
     assert all(name in text for name in planning.BACKBONES)
     assert "/no/such is not on this machine" in planning.plan(ROWS, DEV, replace(CONFIG, model="/no/such"))
 
-    own = endpoint.tokenizer("smoke")
+    own = models.tokenizer("smoke")
     shape = LlamaConfig(vocab_size=len(own), num_key_value_heads=2, **TINY)
     shape.save_pretrained(place)
     own.save_pretrained(place)
