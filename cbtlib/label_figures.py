@@ -21,6 +21,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike, NDArray
@@ -215,14 +216,24 @@ def pairs(labelled: Labelled, language: str = "both") -> Drawn:
     grid[table["b"].map(index), table["a"].map(index)] = table["log_odds"]
     figure, axis = plt.subplots(figsize=(figures.WIDTH, 2.8 + room(size, language)))
     limit = max(float(np.nanmax(np.abs(grid))), 1e-9)
-    image = axis.imshow(grid, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
-    for a, b in zip(found["a"], found["b"], strict=True):
-        axis.text(index[a], index[b], "*", ha="center", va="center", fontsize=16)
-    axis.set_xticks(range(size), names(labelled.types, "en" if language == "en" else "zh"), rotation=45, ha="right")
-    axis.set_yticks(range(size), names(labelled.types, language))
-    axis.tick_params(labelsize=SIZE)
+    stars = np.full(grid.shape, "", dtype=object)
+    stars[found["b"].map(index), found["a"].map(index)] = "*"
+    seaborn.heatmap(
+        grid,
+        annot=stars,
+        fmt="",
+        annot_kws={"fontsize": 16},
+        cmap="RdBu_r",
+        vmin=-limit,
+        vmax=limit,
+        xticklabels=names(labelled.types, "en" if language == "en" else "zh"),
+        yticklabels=names(labelled.types, language),
+        cbar_kws={"location": "bottom", "label": "apart ← log odds ratio → together"},
+        ax=axis,
+    )
     axis.grid(False)
-    figure.colorbar(image, location="bottom", label="apart ← log odds ratio → together")
+    axis.tick_params(labelsize=SIZE)
+    plt.setp(axis.get_xticklabels(), rotation=45, ha="right")
     told = f"{len(found)} of {len(table)} pairs"
     figures.headline(figure, f"{told} are seen to come together more or less often than by chance")
     alt = f"Triangle of log odds ratios; {told} are marked as differing from chance."

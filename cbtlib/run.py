@@ -80,15 +80,15 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
         raise CbtError(f"{shown(notebook)} is no page; name a .py page, notebooks/03_distortion_statistics.py, say")
     page = notebook.stem
     source = jupytext.read(notebook)
-    known = known_parameters(source)
+    has = known_parameters(source)
     wanted = {**profile_parameters(profile, page), **(parameters or {}), "profile": profile, "results": results}
     for name, value in wanted.items():
-        if name not in known:
+        if name not in has:
             raise CbtError(
-                f"{shown(notebook)} has no parameter {name!r}{_nearest(name, list(known))}; "
-                f"it has {', '.join(sorted(known))}"
+                f"{shown(notebook)} has no parameter {name!r}{_nearest(name, list(has))}; "
+                f"it has {', '.join(sorted(has))}"
             )
-        kind = known[name]["inferred_type_name"].strip("'\"")
+        kind = has[name]["inferred_type_name"].strip("'\"")
         if type(value) not in TYPES.get(kind, (type(value),)):
             raise CbtError(f"{shown(notebook)}: {name} has to be of type {kind}, and {value!r} is not")
     folder = writing.make_folder(ROOT / results / profile / page)

@@ -39,6 +39,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn
 from IPython.display import Markdown
 
 from cbtlib import (
@@ -244,14 +245,13 @@ page.table("structure_accuracy", accuracy, caption=caption)
 # %%
 bars = coverage[list(corpus.PARTS)]
 figure, axes = plt.subplots(figsize=(figures.WIDTH, 0.55 * len(bars) + 1.6))
-axes.imshow(bars.to_numpy(float), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-for row, shares in enumerate(bars.to_numpy(float)):
-    for column, share in enumerate(shares):
-        axes.text(column, row, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.6 else "black")
 names = [f"{name.removesuffix(' (large model)')} \nn={count}" for name, count in coverage["answers"].items()]
-axes.set_yticks(range(len(bars)), names, fontsize=11)
-axes.set_xticks(range(5), [naming.shown(part) for part in bars.columns], rotation=25)
-axes.grid(False)
+parts = [naming.shown(part) for part in bars.columns]
+shades = {"annot": True, "fmt": ".2f", "cmap": "Blues", "vmin": 0, "vmax": 1, "cbar": False}
+seaborn.heatmap(bars.astype(float), xticklabels=parts, yticklabels=names, ax=axes, **shades)
+axes.tick_params("x", rotation=25)
+axes.tick_params("y", labelsize=11)
+axes.set_ylabel("")
 of_prompts, of_letters = (coverage["parts an answer"][coverage.index.isin(letters) == yes] for yes in (False, True))
 span = " to ".join(f"{value:.1f}" for value in (of_prompts.min(), of_prompts.max()))  # of few answers: no ranking
 told = f"The prompts get {span} of 5 parts" if len(of_prompts) else "No prompt got an ok answer"

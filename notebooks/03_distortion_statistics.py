@@ -41,6 +41,7 @@ from collections import Counter
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn
 from IPython.display import Markdown
 
 from cbtlib import (
@@ -356,16 +357,12 @@ page.table("difference", difference, caption="F1 of the probe minus F1 of charac
 # %%
 mixed = detection.confusion(gold[tested], called["probe"][tested][:, :-1], corpus.TYPES)
 figure, axis = plt.subplots(figsize=(figures.WIDTH, 1.9 + label_figures.room(len(mixed))))
-axis.imshow(mixed, cmap="Blues", vmin=0, aspect="auto")
+counts, short = mixed.to_numpy(), [chinese[kind] for kind in corpus.TYPES]
+shades = {"annot": mixed.astype(str).replace("0", ""), "fmt": "", "cmap": "Blues", "vmin": 0, "cbar": False}
+seaborn.heatmap(mixed, xticklabels=short, yticklabels=label_figures.names(corpus.TYPES), ax=axis, **shades)
 axis.tick_params(labelsize=label_figures.SIZE)
-counts = mixed.to_numpy()
-for i, j in np.argwhere(counts):
-    color = "white" if counts[i, j] > counts.max() / 2 else "black"
-    axis.text(j, i, counts[i, j], ha="center", va="center", color=color)
-axis.set_xticks(range(11), [chinese[kind] for kind in corpus.TYPES], rotation=45, ha="right")
-axis.set_yticks(range(11), label_figures.names(corpus.TYPES))
+plt.setp(axis.get_xticklabels(), rotation=45, ha="right")
 axis.set(xlabel="called falsely", ylabel="missed")
-axis.grid(False)
 missed, false = np.unravel_index(int(counts.argmax()), counts.shape)
 worst = (
     f"{names[corpus.TYPES[missed]]} taken for {names[corpus.TYPES[false]]} ({counts.max()})" if counts.any() else "none"

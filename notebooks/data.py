@@ -40,6 +40,7 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn
 
 from cbtlib import ROOT, corpus, distortions, figures, formats, gates, quality, report, second_pass
 
@@ -172,12 +173,10 @@ for record in records:
     for kind in record.types or {"none"}:
         grid.loc[record.topic, kind] += 1
 figure, axis = plt.subplots(figsize=(figures.WIDTH, 5))
-axis.imshow(grid, cmap="Blues", aspect="auto")
-for (y, x), count in np.ndenumerate(grid.to_numpy()):
-    axis.text(x, y, count, ha="center", va="center", color="white" if count > 9 else "black", fontsize=10)
-axis.set_xticks(range(len(columns)), [names.get(kind, kind) for kind in columns], rotation=50, ha="right")
-axis.set_yticks(range(len(corpus.TOPICS)), corpus.TOPICS)
-axis.grid(False)
+kinds = [names.get(kind, kind) for kind in columns]
+seaborn.heatmap(grid, annot=True, fmt="d", cmap="Blues", cbar=False, xticklabels=kinds, ax=axis)
+axis.set(xlabel="", ylabel="")
+plt.setp(axis.get_xticklabels(), rotation=50, ha="right")
 cells = grid[list(corpus.TYPES)].to_numpy()
 page.number("empty_cells", int((cells == 0).sum()), what="topics without a distortion", n=cells.size)
 told = f"Of {cells.size} cells of a distortion {(cells == 0).sum()} are empty; at most {cells.max()} posts in one"
