@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -53,7 +54,8 @@ def build(profile: str, results: str = "results") -> None:
     print("building the book …", flush=True)
     builder = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
     command = [sys.executable, "-c", builder, "build", ".", "-W", "-n", "--keep-going", "-q"]
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}  # it prints the name of this folder
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, encoding="utf-8")
     if done.returncode:
         shutil.rmtree(ROOT / "_build")  # Sphinx would not repeat the warnings of pages it has already read
         lines = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
@@ -79,6 +81,7 @@ def serve(port: int) -> None:
 
     if not (HTML / "index.html").exists():
         raise CbtError("there is no book yet: run `make book` first")
+    ThreadingHTTPServer.allow_reuse_address = os.name != "nt"  # there it would share a port that is in use
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), partial(SimpleHTTPRequestHandler, directory=str(HTML)))
     except (OSError, OverflowError) as error:

@@ -47,7 +47,8 @@ def entry(name: str, build: Callable[[Path], None], megabytes: int) -> Path:
         # Libraries written in Rust report a full disk in their own exceptions, with the system's number in the text.
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error):
             raise CbtError(_full(place, megabytes)) from error
-        if isinstance(error, (PermissionError, FileExistsError, NotADirectoryError)):
+        refused = isinstance(error, (PermissionError, FileExistsError, NotADirectoryError))
+        if refused or getattr(error, "errno", None) == errno.EROFS:
             raise CbtError(f"cannot make {place} ({error}): set CBT_CACHE to a folder that can be written") from error
         raise
     return place

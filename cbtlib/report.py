@@ -119,7 +119,7 @@ class Page:
         names of rows and columns, and those in the cells of the columns `named`, become plain ones (`naming`), which
         the CSV does not.
         """
-        frame.to_csv(self.dir / f"{name}.csv", encoding="utf-8", float_format="%.10g")
+        markup.cells(frame).to_csv(self.dir / f"{name}.csv", encoding="utf-8", float_format="%.10g")
         view = naming.table(frame.head(shown), named)
         levels = view.index.nlevels > 1
         view = view.reset_index() if levels else view.copy()
@@ -171,7 +171,10 @@ def commit() -> str:
     """The commit of the working tree, with `+changes` when tracked files differ from it; `unknown` outside git."""
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
+        except OSError:  # a machine without git
+            return ""
         return done.stdout.strip() if done.returncode == 0 else ""
 
     head = git("rev-parse", "HEAD")

@@ -95,6 +95,7 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
     failed = folder / "failed.ipynb"
     os.environ.update({"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "PYTHONHASHSEED": "0"})
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # large pages: weights are read a tenth faster
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this Python, and no old one of the user's
     started = time.monotonic()
     with _PeakMemory() as memory, _private_transport() as transport:
         try:
@@ -296,6 +297,8 @@ def _private_transport() -> Iterator[Any]:
     from traitlets.config import Config
 
     with tempfile.TemporaryDirectory(prefix="cbt") as folder:
+        if os.name == "posix" and len(os.fsencode(folder)) > 80:
+            raise CbtError(f"{folder} is too long a name for a socket: export TMPDIR=/tmp")
         sockets = {"transport": "ipc", "ip": f"{folder}/kernel"} if os.name == "posix" else {}
         yield Config({"KernelManager": sockets})
 

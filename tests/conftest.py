@@ -39,8 +39,8 @@ class Copy:
     def opened(self, page: str) -> set[Path]:
         """The files of the copy that a page's kernel opened: the kernel that wrote its metrics.json."""
         logs = [log.read_text("utf-8").splitlines() for log in (self.root / ".ipython").glob("*.opened")]
-        lines = next(lines for lines in logs if f"{self.root}/results/smoke/{page}/metrics.json.part" in lines)
-        found = [Path(line) for line in lines if line.startswith(f"{self.root}/")]
+        lines = next(lines for lines in logs if str(self.root / "results/smoke" / page / "metrics.json.part") in lines)
+        found = [Path(line) for line in lines if line.startswith(f"{self.root}{os.sep}")]
         found = [Path(source_from_cache(path)) if path.suffix == ".pyc" else path for path in found]
         return {path.relative_to(self.root) for path in found if path.is_file()}
 

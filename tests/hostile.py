@@ -4,6 +4,7 @@
 look at it.
 """
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,8 @@ def site(folder: Path) -> Path:
     """Build the hostile page with the book's own configuration, strictly; returns the folder of the pages."""
     (folder / "book").mkdir(parents=True)
     for name in ("_static", "_ext", "references.bib"):
-        (folder / "book" / name).symlink_to(ROOT / "book" / name)
+        copy = shutil.copytree if (ROOT / "book" / name).is_dir() else shutil.copyfile
+        copy(ROOT / "book" / name, folder / "book" / name)
     (folder / "_config.yml").write_text((ROOT / "_config.yml").read_text("utf-8"), "utf-8")
     (folder / "_toc.yml").write_text("format: jb-book\nroot: index\n", "utf-8")
     page = notebook(folder / "made")

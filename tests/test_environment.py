@@ -3,6 +3,7 @@
 import re
 import subprocess
 import tomllib
+from importlib import metadata
 
 import yaml
 from packaging.requirements import Requirement
@@ -32,11 +33,20 @@ def test_every_direct_dependency_is_locked_at_the_same_version():
 
 
 def test_the_lock_holds_what_is_imported_for_a_known_good_set():
-    from importlib import metadata
-
     wrong = {name: (version, metadata.version(name)) for name, version in lock().items()
              if metadata.version(name).split("+")[0] != version}  # fmt: skip
     assert not wrong
+
+
+def test_every_python_that_the_project_takes_is_one_that_the_lock_takes():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    ours = Requirement(f"x{project['requires-python']}").specifier
+    pythons = [f"3.{minor}.{patch}" for minor in range(11, 15) for patch in range(20)]
+    for line in (ROOT / "requirements.lock").read_text("utf-8").splitlines():
+        name = line.partition("==")[0]
+        if "==" in line and (wanted := metadata.metadata(name).get("Requires-Python")):
+            theirs = Requirement(f"x{wanted}").specifier
+            assert not [one for one in pythons if ours.contains(one) and not theirs.contains(one)], line
 
 
 def test_conda_file_installs_the_lock_and_the_project():
@@ -44,7 +54,9 @@ def test_conda_file_installs_the_lock_and_the_project():
     assert content["channels"] == ["conda-forge"]
     python = next(item for item in content["dependencies"] if isinstance(item, str) and item.startswith("python="))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert Requirement(f"x{project['requires-python']}").specifier.contains(python.removeprefix("python=") + ".0")
+    assert Requirement(f"x{project['requires-python']}").specifier.contains(
+        python.removeprefix("python=") + ".99"
+    )  # the newest patch
     pip = next(item["pip"] for item in content["dependencies"] if isinstance(item, dict))
     assert pip == ["-r requirements.lock", "-e ."]
 

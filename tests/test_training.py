@@ -343,6 +343,7 @@ training.train(ROWS, DEV, CONFIG, {out!r})
 """
 
 
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is Unix")
 def test_a_killed_run_goes_on_to_the_curve_of_an_undisturbed_one(finished, tmp_path, monkeypatch):
     _, whole = finished
     code = KILLED.format(tests=str(Path(__file__).parent), out=str(tmp_path))
