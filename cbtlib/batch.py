@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbtlib import CbtError, prices
+from cbtlib import CbtError, prices, sending
 from cbtlib.generate import Job, Summary, finish, micro, plan, price_of
 from cbtlib.journal import Batch, Journal, Reply, strike
 from cbtlib.prices import Price
@@ -194,9 +194,7 @@ def _replies(text: str, job: Job, secret: str) -> Iterator[tuple[bytes, Reply]]:
 @contextmanager
 def _open(out: Path | str, endpoint: Endpoint) -> Iterator[tuple[Journal, "OpenAI"]]:
     """The journal and a client; batches that a kill left without an id are looked up first."""
-    from openai import OpenAI
-
-    client = OpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key, max_retries=0, timeout=300)
+    client = sending.client(endpoint, timeout=300)
     with Journal(make_folder(out) / "journal.sqlite") as journal:
         nameless = {batch.name for batch in journal.batches() if batch.state == "open" and batch.id is None}
         if nameless:

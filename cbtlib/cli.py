@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cbtlib import CbtError
+from cbtlib import CbtError, markup
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="CBT-LLM, reproduced."
@@ -146,7 +146,8 @@ def corpus_check(
         print(json.dumps({**asdict(report), "counts": report.counts}, ensure_ascii=False, indent=1))
     else:
         for found in report.findings:
-            print(f"{found.gate:15} {found.where}  {found.what}" + (f"  ({found.other})" if found.other else ""))
+            line = f"{found.gate:15} {found.where}  {found.what}" + (f"  ({found.other})" if found.other else "")
+            print(markup.visible(line))
         for form, count in report.normalised.items():
             print(f"normalised to {form}: {count} characters changed")
         print(f"{report.lines} read = {report.kept} kept + {report.lines - report.kept} with a problem")
@@ -500,10 +501,12 @@ def _posts_and_answers(posts: list[Path], answers: list[str]) -> tuple[dict[str,
 
 def main() -> None:
     """Run the command line; a reader's mistake becomes one sentence and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):  # a pipe or file on Windows has a code page, which lacks characters
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         app()
     except CbtError as error:
-        print(f"cbt: {error}", file=sys.stderr)
+        print(f"cbt: {markup.visible(str(error))}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -570,7 +573,7 @@ def generate_gates(
     posts = read_questions(questions)
     stopped = screening.screen_run(posts, out)
     print(screening.counts(stopped).to_string(index=False))
-    answers.write_lines(out / "gates.csv", [stopped.astype(int).to_csv().rstrip()])
+    answers.write_lines(out / "gates.csv", [markup.cells(stopped.astype(int)).to_csv().rstrip()])
     print(answers.export(posts, out, set(stopped.index[stopped.any(axis=1)])))
 
 

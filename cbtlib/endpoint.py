@@ -19,15 +19,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cbtlib import CbtError, cache, embedded
+from cbtlib.journal import strike
+from cbtlib.sending import client
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,9 @@ def _check_address(url: str, key: str) -> None:
     except ValueError:  # "http://[::1/v1"
         whole = None
     if not whole:
+        shown = re.sub(r"[?#].*|^[^/]*@", "…", url)  # a key may stand behind the ?, a password before the @
         raise CbtError(
-            f"OPENAI_BASE_URL is '{url}': it must begin with http:// or https:// and a host, usually ends with /v1, "
+            f"OPENAI_BASE_URL is '{shown}': it must begin with http:// or https:// and a host, usually ends with /v1, "
             "and has no space, ? or #, and no bracket without its other one"
         )
     if not re.fullmatch(r"[!-~]+", key):
@@ -93,12 +94,13 @@ def _check_address(url: str, key: str) -> None:
 
 
 def _only_model(url: str, key: str) -> str:
-    request = urllib.request.Request(f"{url.rstrip('/')}/models", headers={"Authorization": f"Bearer {key}"})
+    from openai import OpenAIError
+
     try:
-        with urllib.request.urlopen(request, timeout=30) as reply:
-            names = [item["id"] for item in json.load(reply)["data"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CbtError(f"{url} does not list its models ({error}): name the model to use, and check the URL") from error
+        names = [one.id for one in client(Endpoint(url, key, "", "", ""), timeout=30).models.list().data]
+    except (OpenAIError, ValueError, AttributeError, TypeError) as error:
+        what = strike(str(error), key)
+        raise CbtError(f"{url} does not list its models ({what}): name the model to use, and check the URL") from None
     if len(names) != 1:
         raise CbtError(f"{url} has {len(names)} models: name one of them ({', '.join(names[:10]) or 'it lists none'})")
     return names[0]

@@ -95,7 +95,7 @@ def save(figure: Figure, folder: Path, name: str, data: pd.DataFrame) -> None:
     _plain_logarithms(figure)
     for kind, undated in (("svg", {"Date": None}), ("png", {"Software": None})):
         figure.savefig(folder / f"{name}.{kind}", dpi=160, metadata=undated)
-    data.to_csv(folder / f"{name}.csv", encoding="utf-8", float_format="%.10g")
+    markup.cells(data).to_csv(folder / f"{name}.csv", encoding="utf-8", float_format="%.10g")
     plt.close(figure)
 
 

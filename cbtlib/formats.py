@@ -67,7 +67,9 @@ ROLES = {"client": "client", "user": "client", "human": "client", "seeker": "cli
 ROLES |= dict.fromkeys(("求助者", "来访者", "用户", "咨询者"), "client")
 ROLES |= dict.fromkeys(("counselor", "counsellor", "supporter", "assistant", "gpt", "支持者"), "counsellor")
 ROLES |= dict.fromkeys(("心理咨询师", "咨询师", "心理师", "医生"), "counsellor")
-_TURN = re.compile(rf"^\s*({'|'.join(sorted(ROLES, key=len, reverse=True))})\s*[：:]\s*", re.MULTILINE | re.IGNORECASE)
+_TURN = re.compile(
+    rf"^[^\S\n]*({'|'.join(sorted(ROLES, key=len, reverse=True))})\s*[：:]\s*", re.MULTILINE | re.IGNORECASE
+)
 
 
 def read(path: Path | str, format: str = "auto") -> tuple[list[Sample], list[Problem]]:

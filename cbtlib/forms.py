@@ -26,7 +26,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import pandas as pd
 
-from cbtlib import CbtError
+from cbtlib import CbtError, markup
 from cbtlib.writing import json_text
 
 SCORES = (0, 1, 2)
@@ -290,7 +290,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
     # a leading =, +, - or @ would be run as a formula by a spreadsheet
-    writer.writerows({k: f"'{v}" if str(v)[:1] in tuple("=+-@") else v for k, v in row.items()} for row in rows)
+    writer.writerows({k: markup.cell(v) for k, v in row.items()} for row in rows)
     return text.getvalue()
 
 

@@ -385,9 +385,9 @@ PERSONAL = {
     "an identity number": re.compile(
         r"(?<!\d)[1-9]\d{5}(?:19|20)\d{2}(?:0\d|1[0-2])(?:[0-2]\d|3[01])\d{3}[\dXx](?!\d)"
     ),
-    "an e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.[A-Za-z]{2,}"),
+    "an e-mail address": re.compile(r"[\w.+-]@[\w-]+\.[A-Za-z]{2,}"),
     "a QQ or WeChat id": re.compile(
-        r"(?:QQ|微信号?|VX|[加+]v|wechat)\s*[：:是]?\s*(?:[A-Za-z][\w-]{5,19}|[1-9]\d{4,10})", re.IGNORECASE
+        r"(?:QQ|微信号?|VX|[加+]v|wechat)\s*(?:[：:是]\s*)?(?:[A-Za-z][\w-]{5,19}|[1-9]\d{4,10})", re.IGNORECASE
     ),
 }
 

@@ -16,6 +16,7 @@ Notable choices:
 """
 
 import asyncio
+import json
 import queue
 import re
 import sqlite3
@@ -130,7 +131,10 @@ class Journal:
         self._read_only = read_only
         mode = "ro" if read_only else "rwc"
         try:
-            uri = f"{self.path.resolve().as_uri()}?mode={mode}"
+            where = self.path.resolve().as_uri()
+            if not where.startswith("file:///"):  # a share of Windows: SQLite takes no host
+                where = where.replace("file://", "file:////", 1)
+            uri = f"{where}?mode={mode}"
             if read_only and not self.path.with_name(f"{self.path.name}-wal").exists():
                 uri += "&immutable=1"  # nobody writes to it, so it may lie where no lock can be made
             self._db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=2)
@@ -384,5 +388,8 @@ def _explain(error: Exception, path: Path) -> str:
 def strike(text: str, key: str) -> str:
     """`text` with `key`, and what looks like a key, replaced by [secret]. A short key is a placeholder, no secret."""
     if len(key) >= 8:
-        text = text.replace(key, "[secret]")
+        quoted = json.dumps(key)[1:-1]  # and as JSON may spell it: PHP writes \/ for /
+        for spelling in (key, quoted, quoted.replace("/", "\\/")):
+            text = text.replace(spelling, "[secret]")
+    text = re.sub(r"//[^/\s@\"'<>]*@", "//[secret]@", text)  # a proxy's password: aiohttp quotes its address
     return re.sub(r"(?i)\b(bearer\s+|sk-|api[-_]?key[\"'=:\s]+)[\w.*-]{6,}", r"\1[secret]", text)

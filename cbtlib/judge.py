@@ -30,10 +30,11 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from cbtlib import CbtError, agreement
+from cbtlib import CbtError, agreement, sending
 from cbtlib.answers import ending
+from cbtlib.journal import strike
 from cbtlib.metrics import outcomes
-from cbtlib.prompts import json_reply
+from cbtlib.prompts import as_data, json_reply
 from cbtlib.resampling import Statistics, bootstrap, difference, intervals
 from cbtlib.writing import make_folder
 
@@ -320,8 +321,8 @@ def _points(forth: str, back: str) -> float:
 
 
 def _inert(text: str) -> str:
-    """Angle brackets as look-alikes: no reply can close its own tag."""
-    return text.translate({ord("<"): "＜", ord(">"): "＞"})
+    """As a post goes to a model: no reply can close its own tag, write a role mark, or hide a sentence from people."""
+    return as_data(text)
 
 
 def _name(model: str) -> str:
@@ -330,22 +331,19 @@ def _name(model: str) -> str:
 
 
 def endpoint_ask(endpoint: Any, temperature: float = 0.0) -> Ask:
-    """Ask an OpenAI-compatible endpoint (`endpoint.connect`); nothing is retried behind our back."""
-    from openai import OpenAI
+    """Ask an OpenAI-compatible endpoint (`endpoint.connect`)."""
+    from openai import OpenAIError
 
-    client = OpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key, max_retries=0, timeout=120)
+    client = sending.client(endpoint)
 
     def ask(messages: list[dict[str, str]], schema: dict[str, Any]) -> str:
-        reply = client.chat.completions.create(  # type: ignore[call-overload]
-            model=endpoint.model,
-            messages=messages,
-            temperature=temperature,
-            max_tokens=256,
-            response_format={
-                "type": "json_schema",
-                "json_schema": {"name": "verdict", "strict": True, "schema": schema},
-            },
-        )
+        form = {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}
+        try:
+            reply = client.chat.completions.create(  # type: ignore[call-overload]
+                model=endpoint.model, messages=messages, temperature=temperature, max_tokens=256, response_format=form
+            )
+        except OpenAIError as error:  # what an endpoint says may quote the key
+            raise Ended("failed", strike(f"{type(error).__name__}: {error}", endpoint.api_key)) from None
         choice = reply.choices[0]
         if (end := ending(choice.finish_reason)) != "ok":
             raise Ended(end, choice.message.content or "")

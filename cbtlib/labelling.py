@@ -36,6 +36,7 @@ from cbtlib import (
     formats,
     gates,
     llm_labels,
+    markup,
     models,
     reading,
     safety,
@@ -429,11 +430,13 @@ def _write(
         clean.to_csv(folder / "without_copies.csv", encoding="utf-8", float_format="%.6g")
     detection.confusion(gold[ok], calls.labels[ok], types).to_csv(folder / "confusion.csv", encoding="utf-8")
     kept = [item for item, good in zip(items, ok, strict=True) if good]
-    errors(kept, gold[ok], calls.labels[ok], types).to_csv(folder / "errors.csv", encoding="utf-8", index=False)
+    markup.cells(errors(kept, gold[ok], calls.labels[ok], types)).to_csv(
+        folder / "errors.csv", encoding="utf-8", index=False
+    )
     told = [_names(row, types) if good else "" for row, good in zip(calls.labels, ok, strict=True)]
     columns = {"id": [item.id for item in items], "outcome": calls.outcome, "called": told}
     columns["gold"] = [_names(row, types) for row in gold]
-    pd.DataFrame(columns).to_csv(folder / "predictions.csv", encoding="utf-8", index=False)
+    markup.cells(pd.DataFrame(columns)).to_csv(folder / "predictions.csv", encoding="utf-8", index=False)
     f1 = {name: round(float(value), 6) for name, value in result.tables[kind]["f1"].dropna().items()}
     ece = {name: round(float(value), 6) for name, value in result.ece[kind].items()}
     writing.write_json(folder / "metrics.json", facts | {"outcomes": result.outcomes[kind], "f1": f1, "ece": ece})

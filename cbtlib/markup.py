@@ -11,17 +11,28 @@ Notable choices
 
 import html
 import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LONGEST = 300
 """Characters of a text that a table shows."""
 # C0 controls but tab and line feed, C1; zero-width and direction marks; embeddings, overrides and isolates; BOM.
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e0fff]"
+)
 
 
 def escape(text: str) -> str:
     """HTML of a text without its markup: <, >, &, quotes escaped; hidden controls as [U+XXXX]; CR LF is a line end."""
     plain = text.replace("\r\n", "\n").replace("\r", "\n")
-    return html.escape(_HIDDEN.sub(lambda found: f"[U+{ord(found[0]):04X}]", plain))
+    return html.escape(visible(plain))
+
+
+def visible(text: str) -> str:
+    """A text with its hidden controls as [U+XXXX]: what a terminal may show."""
+    return _HIDDEN.sub(lambda found: f"[U+{ord(found[0]):04X}]", text)
 
 
 def lines(text: str) -> str:
@@ -32,3 +43,17 @@ def lines(text: str) -> str:
 def shortened(text: str) -> str:
     """A text of at most LONGEST characters as it is; a longer one cut there, with its whole length named."""
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
+
+
+_SIGNED = re.compile(r"[+-][\d.,%\[\] +-]*")
+
+
+def cell(value: Any) -> Any:
+    """A value of a CSV: a ' stands before a text that a spreadsheet would run as a formula."""
+    risky = isinstance(value, str) and value[:1] in tuple("=+-@\t\r\n") and not _SIGNED.fullmatch(value)
+    return f"'{value}" if risky else value
+
+
+def cells(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """`cell` for all of a table that goes into a CSV, names included."""
+    return frame.map(cell).rename(index=cell, columns=cell)

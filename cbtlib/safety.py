@@ -192,25 +192,35 @@ def triage(text: str) -> Triage:
     return Triage(LEVELS[top], tuple(name for name, level in found.items() if level == top))
 
 
+MOST = 500
+"""Characters of a sentence. A longer stretch without an end is none, and nothing in it lowers an alarm."""
+
+
 def _is_lowered(text: str, match: re.Match[str], context: dict[str, re.Pattern[str]]) -> bool:
     """Whether a match is denied, in a story, long past, or done by someone else."""
+    start = _start(text, match, "。！？\n")
+    ends = [end for mark in "。！？\n" if (end := text.find(mark, match.end(), match.end() + MOST)) != -1]
+    end = min(ends, default=len(text))
+    if end - start > MOST:
+        return False
     clause = text[_start(text, match, "，。！？；\n") : match.start()]
     if _DENIED.search(clause) and not _DENIED_TWICE.search(clause + match[0]):
         return True
-    ends = [end for mark in "。！？\n" if (end := text.find(mark, match.end())) != -1]
-    sentence = text[_start(text, match, "。！？\n") : min(ends, default=len(text))]
+    sentence = text[start:end]
     if context["story"].search(sentence):
         return not re.search(r"我(?:也|真的)?(?:想|要|不想|准备|打算)", sentence)
     if context["long past"].search(sentence) and not context["present"].search(sentence):
         return True
     others = [other.end() for other in context["someone else"].finditer(clause)]
-    done = re.match(r".{0,3}[了过]", text[match.end() :])
+    done = re.match(r".{0,3}[了过]", text[match.end() : match.end() + 4])
     return bool(others and "我" not in clause[others[-1] :] and done)
 
 
 def _start(text: str, match: re.Match[str], marks: str) -> int:
-    """Where the stretch that holds the match begins, if `marks` end stretches."""
-    return max(text.rfind(mark, 0, match.start()) for mark in marks) + 1
+    """Where the stretch that holds the match begins, if `marks` end stretches; no farther off than MOST."""
+    first = max(0, match.start() - MOST)
+    found = max(text.rfind(mark, first, match.start()) for mark in marks)
+    return found + 1 if found != -1 else first
 
 
 # ---------------------------------------------------------------- how well that works

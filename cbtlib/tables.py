@@ -11,6 +11,8 @@ byte-order mark) or GBK. Notable choices
 """
 
 import difflib
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,7 +109,14 @@ def _missing(path: Path, ours: str, name: str, names: list[str]) -> str:
     close = nearest(ours if name == ours else name, names)
     it = " and ".join(repr(one) for one in close)
     told = f"the nearest names are {it}" if len(close) > 1 else f"its only column is {it}"
-    return f"{path}: column {name!r} is missing; {told}. Rename one, or give its name: -p {ours}_column={close[0]}"
+    return (
+        f"{path}: column {name!r} is missing; {told}. Rename one, or give its name: -p {ours}_column={_word(close[0])}"
+    )
+
+
+def _word(name: str) -> str:
+    """A name as a shell takes it: it comes from somebody's file, and the reader may paste it."""
+    return name if re.fullmatch(r"[\w-]+", name) else shlex.quote(name)
 
 
 def _check(path: Path, table: pd.DataFrame, wanted: Mapping[str, str]) -> None:

@@ -32,7 +32,8 @@ def whole(path: Path) -> Iterator[TextIO]:
     """
     part = path.with_name(f"{path.name}.part")
     try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
+        part.unlink(missing_ok=True)  # of a killed run; or a link, which would be written through
+        with part.open("x", encoding="utf-8", newline="\n") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

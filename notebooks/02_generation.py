@@ -41,13 +41,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from openai import OpenAI
 
 from cbtlib import (
     CbtError, answers, corpus, endpoint, faults, figures, flow, generate, models, naming, prices, prompts, report,
-    risk, safety, screening,
+    risk, safety, screening, sending,
 )  # fmt: skip
-from cbtlib.sending import Traffic
 
 # %% [markdown]
 # The defaults below are the embedded profile. For a run of your own, use the command line instead: `cbt
@@ -161,7 +159,7 @@ first = next(post for post, record in zip(posts, records, strict=True) if not re
 by_hand, ended = "(a replay asks nobody)", ""
 if not replay:
     with endpoint.connect(model) as where:
-        client = OpenAI(base_url=where.base_url, api_key=where.api_key, max_retries=0)
+        client = sending.client(where)  # OpenAI(base_url=…, api_key=…), kept from proxies and redirects
         messages = prompts.get("five_parts").messages(first.question, first.description)
         reply = client.chat.completions.create(model=where.model, messages=messages, max_tokens=60, seed=0)
     by_hand, reason = reply.choices[0].message.content or "(no text)", reply.choices[0].finish_reason
@@ -180,7 +178,8 @@ figures.chinese(by_hand, ended, title="One bare reply")
 
 # %%
 sampling = generate.Sampling(temperature=0.7, max_tokens=max_tokens, seed=0)
-traffic = Traffic(concurrency=1, deadline=600)  # one at a time: on one machine the same run gives the same words
+# One at a time: on one machine the same run gives the same words.
+traffic = sending.Traffic(concurrency=1, deadline=600)
 recorded = sorted(Path(replay).glob(f"{prompt}-*/journal.sqlite")) if replay else []
 options = {"sampling": sampling, "classifier": classifier, "replay": recorded[0] if recorded else None}
 with nullcontext(generate.recorded(recorded[0])) if recorded else endpoint.connect(model) as where:
@@ -225,9 +224,8 @@ with faults.serve(retry_after=0) as rehearsal:
         folder = page.dir / "rehearsal" / fault
         shutil.rmtree(folder, ignore_errors=True)
         try:
-            (answer,) = generate.run(
-                post, prompts.get("five_parts_json"), rehearsal, folder, traffic=Traffic(attempts=1, deadline=0.3)
-            )
+            once = sending.Traffic(attempts=1, deadline=0.3)
+            (answer,) = generate.run(post, prompts.get("five_parts_json"), rehearsal, folder, traffic=once)
             rows.append((fault, meaning, answer.outcome, len(answer.text), answer.detail[:70]))
         except CbtError as error:
             rows.append((fault, meaning, "run stopped", 0, str(error)[:70]))

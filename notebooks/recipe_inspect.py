@@ -31,7 +31,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cbtlib import CbtError, corpus, figures, metrics, naming, prevalence, report, safety, screening, structure, tables
+from cbtlib import (
+    CbtError,
+    corpus,
+    figures,
+    markup,
+    metrics,
+    naming,
+    prevalence,
+    report,
+    safety,
+    screening,
+    structure,
+    tables,
+)
 
 # %% [markdown]
 # ## Your file
@@ -209,10 +222,10 @@ per_answer = ("length", "repetition", "requests", "suggestions")
 for name, (statistics, _) in metrics.measure(good["answer"].tolist(), metrics=per_answer).items():
     each[name] = statistics.items
 each["stopped_by"] = [" ".join(stopped.columns[row]) for row in stopped.to_numpy()]
-each.to_csv(page.dir / "answers.csv", index=False, encoding="utf-8-sig")
+markup.cells(each).to_csv(page.dir / "answers.csv", index=False, encoding="utf-8-sig")
 page.save()
 few = naming.table(each.drop(columns=["question", "answer"]).set_index("id").head(5))
-few.style.format(precision=2, escape="html")
+few.style.format(precision=2, escape="html").format_index(escape="html")
 
 # %% [markdown]
 # ## Summary

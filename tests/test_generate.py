@@ -410,7 +410,7 @@ def test_kill_9_at_any_instant_loses_nothing_and_pays_nothing_finished_twice(tmp
                     time.sleep(0.01)
                 process.wait(rng.uniform(0.02, 0.3))
             if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
+                process.kill()
                 kills += 1
             elif process.returncode == 0:
                 break

@@ -38,9 +38,9 @@ SCHEMA: dict[str, Any] = {
 
 _LOOKALIKES = str.maketrans({"<": "＜", ">": "＞", "【": "〔", "】": "〕"})
 _CONTROL = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200c\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\uffff]|[\ud800-\udfff]"
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200c\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\uffff\U000e0000-\U000e0fff]|[\ud800-\udfff]"
 )
-_BRACKET_TOKEN = re.compile(r"\[(/?[A-Z_]{3,})\]")  # role marks such as the [INST] of some chat templates
+_BRACKET_TOKEN = re.compile(r"\[(/?g?[A-Z_]{3,}\d*)\]")  # role marks such as the [INST] of some chat templates
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def json_reply(text: str) -> Any:
     A Markdown code fence around it is allowed, because many models add one whatever they are told.
     """
     if "```" in text:
-        text = re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text)
+        text = text.strip().removeprefix("```json").removeprefix("```").removesuffix("```")
     return load_json(text, strict=True)
 
 
@@ -122,7 +122,7 @@ def get(name: str) -> Prompt:
     path = HERE / f"{name}.md"
     if name not in names():
         raise CbtError(f"no prompt {name!r}; there are {', '.join(names())} (files in {HERE.name}/ of cbtlib)")
-    raw = path.read_bytes()
+    raw = path.read_bytes().replace(b"\r\n", b"\n")  # an editor on Windows may have saved it
     _, header, text = raw.decode("utf-8").split("---\n", 2)
     fields = dict(line.split(": ", 1) for line in header.strip().splitlines())
     # A chat prompt ends with its last sentence; a continuation needs the empty line after its last example.
