@@ -343,8 +343,8 @@ def train(
     from cbtlib import corpus, handover, planning, runs, training
 
     config = training.configure(profile, model, setting or [])
-    rows = corpus.load(data) if data else corpus.load_split("train")
-    dev_rows = corpus.load(dev) if dev else corpus.load_split("dev")
+    rows = training.read(data) if data else corpus.load_split("train")
+    dev_rows = training.read(dev) if dev else corpus.load_split("dev")
     if plan:
         print(planning.plan(rows, dev_rows, config))
         return

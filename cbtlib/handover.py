@@ -72,6 +72,7 @@ def _llama_factory(parts: dict[str, Sequence[Row]], config: TrainingConfig, out:
         "template": LLAMA_FACTORY[config.template],
         "cutoff_len": config.max_length,
         "output_dir": "saves",
+        "per_device_eval_batch_size": config.batch_size,
         **_trainer(config, len(parts["train"])),
         "group_by_length": True,
         "warmup_ratio": config.warmup,
@@ -107,7 +108,7 @@ def _axolotl(parts: dict[str, Sequence[Row]], config: TrainingConfig, out: Path)
     settings = {
         "base_model": embedded.place(config.model),
         "datasets": data["train"],
-        "test_datasets": data["dev"],
+        "test_datasets": [{**data["dev"][0], "split": "train"}],  # what a JSON file's only split is called
         "train_on_inputs": False,
         "sequence_len": config.max_length,
         "sample_packing": False,

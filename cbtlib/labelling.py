@@ -216,7 +216,8 @@ def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto
         pairs = [(str(number), line) for number, line in lines if isinstance(line, str)]
     else:
         samples, bad = formats.read(path, format)
-        pairs = [(sample.id, sample.text) for sample in samples]
+        posts = {sample.line: sample for sample in reversed(samples)}  # PsyQA has a sample for each answer to a post
+        pairs = [(sample.id, sample.text) for sample in reversed(posts.values())]
     if bad:
         raise corpus.CorpusError(path, bad)
     if not pairs:

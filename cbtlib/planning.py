@@ -148,6 +148,8 @@ def probe(data: Sequence[dict[str, list[int]]], config: training.TrainingConfig,
     fused.keep_memory()
     lora = training.add_lora(model if config.four_bit else model.to(device), config)
     fused.fuse(lora)
+    if config.gradient_checkpointing:
+        lora.activation_checkpointing_enable()  # as the Trainer does
     lora.train()
     ordered = sorted(data, key=lambda row: len(row["input_ids"]))
     middle = max(0, (len(ordered) - config.batch_size) // 2)

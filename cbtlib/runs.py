@@ -84,6 +84,7 @@ def identity(rows: list[Row], dev_rows: list[Row], config: Any) -> dict[str, Any
     run = {
         "config": asdict(config),
         "data": data,
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),  # records a step, and steps an epoch, hang on it
         "records": {"train": len(rows), "dev": len(dev_rows)},
     }
     return run | {"hash": hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()}
@@ -108,7 +109,7 @@ def claim(out: Path, run: dict[str, Any]) -> Iterator[None]:
         if place.exists() or finished:
             there = _read(place, "hash", "config", "data")
             if there["hash"] != run["hash"]:
-                old, new = there["config"] | there["data"], run["config"] | run["data"]
+                old, new = ({**one["config"], **one["data"], "processes": one.get("processes")} for one in (there, run))
                 changed = [f"{key} {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
                 raise CbtError(
                     f"{out} holds another run ({'; '.join(changed)}): take another folder, or remove that one"

@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import extract_model_from_parallel
@@ -38,8 +38,9 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from cbtlib import CbtError, backbones, fused, metrics, models, runs, templates
+from cbtlib import CbtError, backbones, formats, fused, metrics, models, runs, templates
 from cbtlib.embedded import NAMES
 from cbtlib.runs import TrainingResult
 from cbtlib.templates import IGNORED, Row
@@ -120,6 +121,34 @@ def configure(profile: str, model: str | None = None, settings: Sequence[str] = 
     return dataclasses.replace(PROFILES[profile], **changes)
 
 
+class Pair(NamedTuple):
+    """What training needs of a row in any form of `formats`."""
+
+    id: str
+    post: str
+    answer_text: str
+    split: str
+    crisis: bool
+
+
+def read(path: Path | str) -> list[Row]:
+    """Rows of a file in any form of `formats`, those that are ok, or of the Parquet file of `cbt generate gates`.
+
+    Raises CorpusError with every line that is no row.
+    """
+    if Path(path).suffix == ".parquet":
+        from pyarrow import ArrowException, parquet
+
+        try:
+            table = parquet.read_table(path, columns=["id", "question", "description", "answer"]).to_pylist()
+        except (OSError, ArrowException) as error:
+            raise CbtError(f"{path} is no data set of `cbt generate`: {error}") from None
+        posts = [f"{row['question']}\n{row['description']}".strip() for row in table]
+        return [Pair(row["id"], post, row["answer"], "train", False) for row, post in zip(table, posts, strict=True)]
+    found = [one for one in formats.load(path) if one.outcome == "ok"]
+    return [Pair(one.id, one.text, one.answer or "", one.split or "train", one.crisis) for one in found]
+
+
 def train(rows: Iterable[Row], dev_rows: Iterable[Row], config: TrainingConfig, out: Path | str) -> TrainingResult:
     """Tune an adapter on `rows`, watch `dev_rows`, leave everything in `out`; continue or return what is there already.
 
@@ -145,6 +174,8 @@ def _run(rows: list[Row], dev_rows: list[Row], config: TrainingConfig, out: Path
     checkpoint, earlier = runs.last_checkpoint(out, identity["hash"])
     journal = runs.Journal(out, identity["hash"], config.keep, earlier)
     precision = None if config.precision == "auto" else config.precision
+    if config.four_bit and torch.cuda.is_available():  # they are packed on the current device
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     model = models.weights(config.model, precision, four_bit=config.four_bit)
     with memory(config):
         trainer = AnswerTrainer(
@@ -225,7 +256,7 @@ def arguments(config: TrainingConfig, folder: Path, records: int, resuming: bool
     """The Trainer's arguments for a configuration."""
     every = evaluation_steps(config, records, int(os.environ.get("WORLD_SIZE", "1")))
     precision = models.best_dtype() if config.precision == "auto" else config.precision
-    return TrainingArguments(
+    found = TrainingArguments(
         output_dir=str(folder),
         seed=config.seed,
         num_train_epochs=config.epochs,
@@ -233,7 +264,6 @@ def arguments(config: TrainingConfig, folder: Path, records: int, resuming: bool
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=config.batch_size,
         gradient_accumulation_steps=config.accumulation,
-        train_sampling_strategy="group_by_length",
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=config.warmup,
@@ -258,6 +288,8 @@ def arguments(config: TrainingConfig, folder: Path, records: int, resuming: bool
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+    found._n_gpu = min(found.n_gpu, 1)  # several GPUs are several processes: DataParallel cannot carry our hooks
+    return found
 
 
 class Tidy(TrainerCallback):
@@ -277,6 +309,9 @@ class AnswerTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # makes the Trainer count the labels of a whole step
         self.loss_is_scaled_for_ga = True
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> "ByLength":
+        return ByLength(self, self.args.train_batch_size * self.args.gradient_accumulation_steps)
 
     def _run_epoch(self, *args: Any, **kwargs: Any):
         """The Trainer would take a step before it sees that the run was over at its last checkpoint."""
@@ -301,6 +336,22 @@ class AnswerTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+class ByLength(LengthGroupedSampler):
+    """Rows of like lengths together, in an order that seed and epoch fix.
+
+    The Trainer's own draws the order anew when a run goes on within an epoch: some rows would come twice, others never.
+    """
+
+    def __init__(self, trainer: AnswerTrainer, size: int):
+        super().__init__(size, lengths=[len(row["input_ids"]) for row in trainer.train_dataset])  # type: ignore
+        self.trainer = trainer
+
+    def __iter__(self) -> Iterator[int]:
+        seed = self.trainer.args.seed + int(self.trainer.state.epoch or 0)
+        self.generator = torch.Generator().manual_seed(seed)
+        return super().__iter__()
 
 
 def answer_logits(model: nn.Module, input_ids: Tensor, keep: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import huggingface_hub
+import pyarrow
 import pytest
 import torch
 from accelerate import FullyShardedDataParallelPlugin
@@ -23,6 +24,7 @@ from accelerate.commands.config.config_args import ClusterConfig
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import AutoPeftModelForCausalLM
+from pyarrow import parquet
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
@@ -328,6 +330,44 @@ def test_a_finished_run_returns_at_once_and_another_configuration_is_refused(fin
     with pytest.raises(CbtError, match="train "):
         training.train(ROWS[1:], DEV, CONFIG, out)
     assert runs.read_result(out) == result
+
+
+def test_a_run_that_goes_on_within_an_epoch_meets_the_rows_that_it_has_not_read(tmp_path, monkeypatch):
+    config = replace(CONFIG, accumulation=1, epochs=2, max_steps=0, evaluate_every=1)
+    whole = training.train(ROWS, DEV, config, tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    def die(self, args, state, control, **kwargs):
+        if state.global_step == 6:
+            raise Killed
+
+    with monkeypatch.context() as killing, pytest.raises(Killed):
+        killing.setattr(runs.Journal, "on_step_begin", die)
+        training.train(ROWS, DEV, config, tmp_path / "killed")
+    again = training.train(ROWS, DEV, config, tmp_path / "killed")
+    assert len(whole.history) == len(again.history)
+    for mine, theirs in zip(again.history, whole.history, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)
+
+
+def test_another_number_of_processes_is_another_run(tmp_path, monkeypatch):
+    training.train(ROWS, DEV, CONFIG, tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(CbtError, match="processes"):
+        training.train(ROWS, DEV, CONFIG, tmp_path)
+
+
+def test_rows_are_read_from_what_the_other_commands_leave(tmp_path):
+    pairs = [{"id": "a", "question": "睡不着", "description": "怎么办", "answer": "一封信。"}]
+    (tmp_path / "a.jsonl").write_text(json.dumps(pairs[0]) + "\n" + json.dumps({**pairs[0], "outcome": "failed"}))
+    parquet.write_table(pyarrow.Table.from_pylist(pairs), tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.parquet"):
+        assert training.read(tmp_path / name) == [("a", "睡不着\n怎么办", "一封信。", "train", False)]
+    parquet.write_table(pyarrow.Table.from_pylist([{"text": "x"}]), tmp_path / "b.parquet")
+    with pytest.raises(CbtError, match=r"b\.parquet is no data set of"):
+        training.read(tmp_path / "b.parquet")
 
 
 KILLED = """
