@@ -160,7 +160,7 @@ def _duplicates(items: list[_Placed], kind: str) -> Iterator[Finding]:
     first: dict[str, _Placed] = {}
     unique: list[tuple[_Placed, str]] = []
     for item, text in rows:
-        key = _key(text)
+        key = content(text)
         if (other := first.get(key)) is None:
             first[key] = item
             unique.append((item, text))
@@ -174,7 +174,7 @@ def _duplicates(items: list[_Placed], kind: str) -> Iterator[Finding]:
             yield Finding(gate, item.where, f"{kind} {similarity:.2f} like another: {_shown(text)}", other.where)
 
 
-def _key(text: str) -> str:
+def content(text: str) -> str:
     """What two copies of a text have in common: all but white space; of a text too short for n-grams, its letters."""
     letters = "".join(filter(str.isalnum, text))
     return letters if 0 < len(letters) < ORDER else "".join(text.split())
@@ -274,7 +274,7 @@ def _two_labels(items: list[_Placed]) -> Iterator[Finding]:
     for item in items:
         if item.sample.labels is None:
             continue
-        labels, where = seen.setdefault(_key(item.sample.text), (item.sample.labels, item.where))
+        labels, where = seen.setdefault(content(item.sample.text), (item.sample.labels, item.where))
         if labels != item.sample.labels:
             what = f"one text, two labellings: {_names(item.sample.labels)} here, {_names(labels)} there"
             yield Finding("two labels", item.where, what, where)

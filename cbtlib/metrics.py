@@ -234,7 +234,8 @@ def score(
 def leaks(training: Sequence[str], test: Sequence[str]) -> list[Leak]:
     """Pairs of a test text and a training text that are the same or near duplicates (`gates`).
 
-    White space, full-width letters and traditional characters make no text another.
+    White space, full-width letters and traditional characters make no text another, nor does the punctuation of a text
+    of a few letters.
     """
     for side, texts in (("training text", training), ("test text", test)):
         _several(texts)
@@ -246,8 +247,8 @@ def leaks(training: Sequence[str], test: Sequence[str]) -> list[Leak]:
 @functools.lru_cache(maxsize=4)  # several systems on one test are one question to the gate
 def _leaks(training: Sequence[str], test: Sequence[str]) -> tuple[Leak, ...]:
     training, test = [formats.plain(text) for text in training], [formats.plain(text) for text in test]
-    places = {"".join(text.split()): index for index, text in reversed(list(enumerate(training)))}
-    same = {index: places[key] for index, text in enumerate(test) if (key := "".join(text.split())) in places}
+    places = {gates.content(text): index for index, text in reversed(list(enumerate(training)))}
+    same = {index: places[key] for index, text in enumerate(test) if (key := gates.content(text)) in places}
     rest = [index for index in range(len(test)) if index not in same]
     near = gates.near_duplicates([*training, *(test[index] for index in rest)])
     found = [Leak(index, other, 1.0) for index, other in same.items()]

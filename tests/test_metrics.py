@@ -517,6 +517,9 @@ def test_a_leaked_row_refuses_the_score_or_is_printed_into_its_signature(leaked)
 
 def test_a_copy_in_full_width_is_a_leak():
     (leak,) = metrics.leaks(["第１２周，ＡＢ组。"], ["第12周，AB组。"])
+    assert metrics.leaks(["睡不着！", "我怕"], ["睡不着…", "我累"]) == [
+        metrics.Leak(0, 0, 1.0)
+    ]  # too short for n-grams
     assert leak.similarity == 1
 
 
