@@ -29,7 +29,8 @@ def make_book(profile: str, results: str = "results") -> Path:
     folder.mkdir(exist_ok=True)
     with cache.alone(folder / ".lock", f"another run is making the book in {ROOT}; wait for it, or stop it"):
         command = [
-            *(sys.executable, "-m", "snakemake", "--cores", "all", "--quiet", "all", "--nolock"),
+            *(sys.executable, "-m", "snakemake", "--cores", "all", "--nolock"),
+            *("--quiet", "host", "progress", "rules", "reason"),  # what fails is said
             *("--rerun-incomplete", "--rerun-triggers", "params", "input"),
             *("--config", f"profile={profile}", f"results={results}"),
         ]
