@@ -14,6 +14,7 @@ import shutil
 import textwrap
 import warnings
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -62,6 +63,11 @@ def style() -> None:
         }
     )
     warnings.filterwarnings("error", message="Glyph .* missing")
+
+
+def shades(most: float) -> dict[str, Any]:
+    """How seaborn's heatmap shades cells from 0 to `most`: light enough for black figures in every cell."""
+    return {"cmap": "Blues", "vmin": 0, "vmax": 1.6 * most or 1, "annot_kws": {"color": "black"}, "cbar": False}
 
 
 def headline(figure: Figure, text: str) -> None:

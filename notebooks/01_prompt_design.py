@@ -247,7 +247,7 @@ bars = coverage[list(corpus.PARTS)]
 figure, axes = plt.subplots(figsize=(figures.WIDTH, 0.55 * len(bars) + 1.6))
 names = [f"{name.removesuffix(' (large model)')} \nn={count}" for name, count in coverage["answers"].items()]
 parts = [naming.shown(part) for part in bars.columns]
-shades = {"annot": True, "fmt": ".2f", "cmap": "Blues", "vmin": 0, "vmax": 1, "cbar": False}
+shades = figures.shades(1) | {"annot": True, "fmt": ".2f"}
 seaborn.heatmap(bars.astype(float), xticklabels=parts, yticklabels=names, ax=axes, **shades)
 axes.tick_params("x", rotation=25)
 axes.tick_params("y", labelsize=11)

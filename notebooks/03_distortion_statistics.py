@@ -358,7 +358,7 @@ page.table("difference", difference, caption="F1 of the probe minus F1 of charac
 mixed = detection.confusion(gold[tested], called["probe"][tested][:, :-1], corpus.TYPES)
 figure, axis = plt.subplots(figsize=(figures.WIDTH, 1.9 + label_figures.room(len(mixed))))
 counts, short = mixed.to_numpy(), [chinese[kind] for kind in corpus.TYPES]
-shades = {"annot": mixed.astype(str).replace("0", ""), "fmt": "", "cmap": "Blues", "vmin": 0, "cbar": False}
+shades = figures.shades(counts.max()) | {"annot": mixed.astype(str).replace("0", ""), "fmt": ""}
 seaborn.heatmap(mixed, xticklabels=short, yticklabels=label_figures.names(corpus.TYPES), ax=axis, **shades)
 axis.tick_params(labelsize=label_figures.SIZE)
 plt.setp(axis.get_xticklabels(), rotation=45, ha="right")

@@ -174,7 +174,8 @@ for record in records:
         grid.loc[record.topic, kind] += 1
 figure, axis = plt.subplots(figsize=(figures.WIDTH, 5))
 kinds = [names.get(kind, kind) for kind in columns]
-seaborn.heatmap(grid, annot=True, fmt="d", cmap="Blues", cbar=False, xticklabels=kinds, ax=axis)
+shades = figures.shades(grid.to_numpy().max()) | {"annot": True, "fmt": "d"}
+seaborn.heatmap(grid, xticklabels=kinds, ax=axis, **shades)
 axis.set(xlabel="", ylabel="")
 plt.setp(axis.get_xticklabels(), rotation=50, ha="right")
 cells = grid[list(corpus.TYPES)].to_numpy()

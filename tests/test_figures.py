@@ -19,6 +19,16 @@ def test_numbers_on_logarithmic_axes_are_numbers_and_not_the_source_of_a_formula
         assert shown and all(float(text) > 0 for text in shown)
 
 
+@pytest.mark.parametrize("most", [0, 1, 19])
+def test_figures_in_a_heat_map_can_be_read_in_every_shade(most):
+    """WCAG's contrast of black on the darkest cell, 4.5 at least."""
+    shades = figures.shades(most)
+    color = plt.get_cmap(shades["cmap"])((most - shades["vmin"]) / (shades["vmax"] - shades["vmin"]))[:3]
+    linear = [(x + 0.055) ** 2.4 / 1.055**2.4 if x > 0.04045 else x / 12.92 for x in color]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    assert shades["annot_kws"] == {"color": "black"} and (luminance + 0.05) / 0.05 >= 4.5
+
+
 def test_a_headline_stays_within_its_figure_and_is_the_largest_text():
     figure, axes = plt.subplots()
     figures.headline(figure, "Naive intervals hold the truth as rarely as 12% of the time, corrected ones 87% or more")
