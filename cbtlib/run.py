@@ -95,6 +95,8 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
     failed = folder / "failed.ipynb"
     os.environ.update({"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "PYTHONHASHSEED": "0"})
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # large pages: weights are read a tenth faster
+    # A cbtlib of another folder would run the page and leave its products there.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this Python, and no old one of the user's
     started = time.monotonic()
     with _PeakMemory() as memory, _private_transport() as transport:

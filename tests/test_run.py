@@ -210,6 +210,18 @@ def test_the_book_is_made_in_a_folder_with_a_space(tmp_path):
     assert {line[0] for line in words} == {python} and {line[-1] for line in words} == {"my results"}
 
 
+def test_a_page_runs_on_this_cbtlib_whatever_the_environment_names(tmp_path):
+    (tmp_path / "cbtlib").mkdir()
+    (tmp_path / "cbtlib/__init__.py").write_text("raise ImportError('a cbtlib of another folder')", "utf-8")
+    command = [sys.executable, "-m", "cbtlib", "run", str(ROOT / "notebooks/data.py"), "--profile", "smoke"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [*command, "--results", str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "smoke/data/metrics.json").is_file()
+
+
 def test_the_book_is_made_by_one_run_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(book, "ROOT", tmp_path)
     (tmp_path / "results").mkdir()
