@@ -289,7 +289,6 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
-    # a leading =, +, - or @ would be run as a formula by a spreadsheet
     writer.writerows({k: markup.cell(v) for k, v in row.items()} for row in rows)
     return text.getvalue()
 

@@ -216,8 +216,10 @@ def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto
         pairs = [(str(number), line) for number, line in lines if isinstance(line, str)]
     else:
         samples, bad = formats.read(path, format)
-        posts = {sample.line: sample for sample in reversed(samples)}  # PsyQA has a sample for each answer to a post
-        pairs = [(sample.id, sample.text) for sample in reversed(posts.values())]
+        posts: dict[tuple[int, str], str] = {}
+        for sample in samples:  # PsyQA has one for each answer to a post
+            posts.setdefault((sample.line, sample.text), sample.id)
+        pairs = [(name, text) for (_, text), name in posts.items()]
     if bad:
         raise corpus.CorpusError(path, bad)
     if not pairs:

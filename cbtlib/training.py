@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 from accelerate.utils import extract_model_from_parallel
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
@@ -40,7 +41,7 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from cbtlib import CbtError, backbones, formats, fused, metrics, models, runs, templates
+from cbtlib import CbtError, backbones, formats, fused, metrics, models, runs, tables, templates
 from cbtlib.embedded import NAMES
 from cbtlib.runs import TrainingResult
 from cbtlib.templates import IGNORED, Row
@@ -137,14 +138,12 @@ def read(path: Path | str) -> list[Row]:
     Raises CorpusError with every line that is no row.
     """
     if Path(path).suffix == ".parquet":
-        from pyarrow import ArrowException, parquet
-
         try:
-            table = parquet.read_table(path, columns=["id", "question", "description", "answer"]).to_pylist()
-        except (OSError, ArrowException) as error:
+            table = pd.read_parquet(path, columns=["id", "question", "description", "answer"])
+        except (OSError, ValueError) as error:
             raise CbtError(f"{path} is no data set of `cbt generate`: {error}") from None
-        posts = [f"{row['question']}\n{row['description']}".strip() for row in table]
-        return [Pair(row["id"], post, row["answer"], "train", False) for row, post in zip(table, posts, strict=True)]
+        texts = zip(table["id"], tables.posts(table), table["answer"], strict=True)
+        return [Pair(name, post, answer, "train", False) for name, post, answer in texts]
     found = [one for one in formats.load(path) if one.outcome == "ok"]
     return [Pair(one.id, one.text, one.answer or "", one.split or "train", one.crisis) for one in found]
 
