@@ -473,6 +473,18 @@ def test_benchmark_refuses_unlabelled_and_unknown_labels(tmp_path):
         run(tmp_path / "d.csv", None, tmp_path / "out")
 
 
+def test_a_post_is_labelled_once_however_many_answers_it_has_and_no_dialogue_is_dropped(tmp_path, fitted):
+    fitted.save(tmp_path / "d")
+    answers = [{"answer_text": "一封信。"}, {"answer_text": "另一封。"}]
+    rows = [{"question": f"第{k}问", "description": "", "questionID": k, "answers": answers[:k]} for k in (1, 2)]
+    (tmp_path / "psyqa.json").write_text(json.dumps(rows), encoding="utf-8")
+    (tmp_path / "talks").mkdir()
+    talks = [["求助者：我睡不着", "支持者：多久了？"], ["求助者：我很累", "支持者：怎么了？"]]
+    (tmp_path / "talks/a.json").write_text(json.dumps(talks), encoding="utf-8")
+    for path, form in ((tmp_path / "psyqa.json", "psyqa"), (tmp_path / "talks", "cpsycoun")):
+        assert labelling.label(path, tmp_path / f"{form}.jsonl", tmp_path / "d", form).total() == 2
+
+
 def test_labelling_goes_on_where_it_stopped_and_leaves_nothing_half_written(tmp_path, fitted, monkeypatch):
     monkeypatch.setattr(labelling, "BLOCK", 2)
     fitted.save(tmp_path / "d")
