@@ -364,6 +364,26 @@ def train(
 
 
 @app.command()
+def answer(
+    adapter: Annotated[Path, typer.Option(help="adapter folder that `cbt train` has left")],
+    questions: Annotated[Path, typer.Option(help="JSONL, JSON or CSV with question, description (and id)")],
+    out: Annotated[Path, typer.Option(help="folder of this run; the same one again goes on")],
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="longest answer in tokens")] = 700,
+    temperature: Annotated[float, typer.Option(min=0, help="sampling temperature; 0 takes the likeliest token")] = 0.7,
+    seed: Annotated[int, typer.Option(min=0, help="sampling seed")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="questions that are answered together")] = 48,
+    triage: Annotated[str, typer.Option(help="full (rules and classifier) or rules")] = "full",
+) -> None:
+    """Answer questions with a tuned adapter, in its own template; the answers are for `cbt score`, `cbt ratings`."""
+    from cbtlib import answering, commands
+
+    settings = answering.Settings(max_new_tokens, temperature, seed)
+    counts = answering.answer(adapter, questions, out, settings, commands.classifier(triage), batch_size)
+    print("  ".join(f"{outcome} {count}" for outcome, count in counts.items()))
+    print(out / "answers.jsonl")
+
+
+@app.command()
 def convert(
     folder: Annotated[Path, typer.Argument(help="model folder in Baichuan-7B's or Qwen-7B's own layout")],
     out: Annotated[Path, typer.Argument(help="folder to write: Llama or Qwen2 layout, safetensors")],

@@ -31,7 +31,9 @@ def generate(**given: Any) -> None:
     _check(given)
     asked = random.Random(0).sample(posts, min(given["sample"], len(posts))) if given["dry_run"] else posts
     with _endpoint(given) as where:
-        job = generation.Job(prompt, where.model, sampling, shard, _classifier(given, where))
+        # The random weights of `smoke` are for tests, and so is what goes to them.
+        looks = None if where.model == "smoke" else classifier(given["triage"])
+        job = generation.Job(prompt, where.model, sampling, shard, looks)
         if given["batch"]:
             summary = _batch(given, asked, job, where, price_file)
             if summary is None:
@@ -149,9 +151,10 @@ def _endpoint(given: dict[str, Any]) -> Iterator[Endpoint]:
         yield where
 
 
-def _classifier(given: dict[str, Any], where: Endpoint) -> Any:
-    """The classifier of triage; the random weights of `smoke` are for tests, and so is what goes to them."""
-    if given["triage"] == "rules" or where.model == "smoke":
+def classifier(triage: str) -> Any:
+    """The classifier of triage, or None for the rules alone."""
+    check_triage(triage)
+    if triage == "rules":
         return None
     from cbtlib import risk
 

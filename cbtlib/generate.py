@@ -20,7 +20,7 @@ import hashlib
 import json
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -201,7 +201,7 @@ class Job:
     @property
     def triage(self) -> str:
         """Names the triage: its answers are remembered under this name."""
-        return safety.version() + (f"+{self.classifier.version}" if self.classifier else "")
+        return triage_name(self.classifier)
 
     def body(self, question: Question) -> bytes:
         """The canonical request."""
@@ -230,17 +230,23 @@ class Job:
         prompt = f"{self.prompt.name} ({self.prompt.sha256[:12]})"
         return {"model": self.model, "prompt": prompt, "sampling": sampling}
 
-    def levels(self, posts: list[str]) -> list[safety.Triage]:
-        """Triage by the rules, raised by the classifier where there is one."""
-        found = [safety.triage(post) for post in posts]
-        return self.classifier.look(posts, found) if self.classifier else found
-
     def claim(self, journal: Journal, endpoint: Endpoint) -> None:
         """Write into a journal what it is of; one journal holds one model, or its spend could not be priced."""
         found = journal.meta().get("model", self.model)
         if found != self.model:
             raise CbtError(f"{journal.path} holds answers of {found}; give {self.model} another --out")
         journal.set_meta(**self.describe(), endpoint=endpoint.name, fingerprint=endpoint.fingerprint)
+
+
+def triage(posts: Sequence[str], classifier: "Classifier | None" = None) -> list[safety.Triage]:
+    """Triage by the rules, raised by the classifier where there is one."""
+    found = [safety.triage(post) for post in posts]
+    return classifier.look(posts, found) if classifier else found
+
+
+def triage_name(classifier: "Classifier | None" = None) -> str:
+    """Names the rules and the classifier of `triage`; it changes with them."""
+    return safety.version() + (f"+{classifier.version}" if classifier else "")
 
 
 def request_body(question: Question, prompt: Prompt, model: str, sampling: Sampling) -> bytes:
@@ -295,7 +301,7 @@ def plan(
     with tqdm(total=total, unit="post", desc="triage", disable=not progress, mininterval=0.5) as bar:
         while block := list(islice(keyed, _BLOCK)):
             if new := [(key, question) for key, question in block if key not in levels]:
-                triages = job.levels([f"{question.question}\n{question.description}" for _, question in new])
+                triages = triage([question.post for _, question in new], job.classifier)
                 found = {key: triage.level for (key, _), triage in zip(new, triages, strict=True)}
                 journal.add_triaged(found, job.triage)
                 levels |= found
@@ -320,7 +326,7 @@ def _miss(absent: list[Question], job: Job, journal: Journal) -> str:
 
 def _unsendable(question: Question) -> str:
     """Why a post is not sent at all; '' for every ordinary one."""
-    post = prompts.as_data(f"{question.question}\n{question.description}")
+    post = prompts.as_data(question.post)
     if not post:
         return "the post is empty"
     return f"the post has {len(post):,} characters, the limit is {LONGEST_POST:,}" if len(post) > LONGEST_POST else ""
@@ -355,6 +361,15 @@ _REFUSAL = re.compile(
 _FILTER_CODES = ("content_filter", "content_policy", "data_inspection", "sensitive", "content management policy")
 
 
+def read_text(text: str, truncated: bool = False) -> tuple[Outcome, str]:
+    """ok for a reply's text that is an answer; else refused, truncated or unparsed, and why."""
+    if len(text) < 200 and _REFUSAL.search(text):
+        return "refused", text
+    if truncated:
+        return "truncated", "the answer stopped at the token limit"
+    return ("ok", "") if text else ("unparsed", "a reply without text")
+
+
 def classify(status: int, body: str, prompt: Prompt) -> tuple[Outcome, str, dict[str, str] | None, str | None, str]:
     """(outcome, text, parts, finish reason, detail) of a raw reply. `failed` covers all that is not an answer."""
     if status != 200:
@@ -374,13 +389,11 @@ def classify(status: int, body: str, prompt: Prompt) -> tuple[Outcome, str, dict
         return "filtered", "", None, finish, "the endpoint's content filter stopped the answer"
     if end == "failed":
         return "failed", "", None, finish, f"the answer did not end by itself: finish_reason {str(finish)[:80]!r}"
-    refusal = message.get("refusal")
-    if refusal or (len(text) < 200 and _REFUSAL.search(text)):
-        return "refused", "", None, finish, str(refusal or text)[:200]
-    if end == "truncated":
-        return "truncated", "", None, finish, "the answer stopped at the token limit"
-    if not text:
-        return "unparsed", "", None, finish, "a reply without text"
+    if refusal := message.get("refusal"):
+        return "refused", "", None, finish, str(refusal)[:200]
+    outcome, why = read_text(text, end == "truncated")
+    if outcome != "ok":
+        return outcome, "", None, finish, why
     if prompt.output == "text":
         return "ok", text, None, finish, ""
     try:

@@ -18,6 +18,11 @@ class Question:
     question: str
     description: str
 
+    @property
+    def post(self) -> str:
+        """Question and description as the client wrote them."""
+        return f"{self.question}\n{self.description}"
+
 
 def read_questions(path: Path | str) -> list[Question]:
     """Questions of a JSONL or CSV file, or a JSON list, with question, description and (if there is one) id.

@@ -260,8 +260,11 @@ def finish(
     _write(out / "result.json", json.dumps({"trainable": trainable, "tokens": int(state.num_input_tokens_seen)}))
 
 
-def load_adapter(folder: Path | str, model: str | None = None) -> tuple[PeftModel, Any]:
-    """Base model with the adapter of `folder` on it, and its tokenizer. `model` overrides the base named there."""
+def load_adapter(folder: Path | str, model: str | None = None, device: str = "cpu") -> tuple[PeftModel, Any]:
+    """Base model with the adapter of `folder` on it, on a device, and its tokenizer.
+
+    `model` overrides the base named there.
+    """
     folder = Path(folder)
     if not (folder / "adapter_config.json").exists():
         raise CbtError(f"{folder} holds no adapter (no adapter_config.json): train one with `cbt train`")
@@ -269,7 +272,7 @@ def load_adapter(folder: Path | str, model: str | None = None) -> tuple[PeftMode
     named = _read(own, "config")["config"]["model"] if own.exists() else ""
     named = named or _read(peft, "base_model_name_or_path")["base_model_name_or_path"]
     base, tokenizer = models.load(model or named)
-    tuned = PeftModel.from_pretrained(base, str(folder))
+    tuned = PeftModel.from_pretrained(base.to(device), str(folder))
     fused.fuse(tuned)
     return tuned.eval(), tokenizer
 

@@ -125,7 +125,7 @@ def screen_run(questions: Iterable[Question], folder: Path | str) -> pd.DataFram
     """The gates on the ok answers of a finished run of `generate`, by their ids; the limits are the train split's."""
     manifest = answers.read_manifest(folder)
     prompt = prompts.get(manifest["prompt"]["name"])
-    posts = {question.id: f"{question.question}\n{question.description}" for question in questions}
+    posts = {question.id: question.post for question in questions}
     found = {a.id: a for a in answers.of_run(folder, manifest) if a.outcome == "ok"}
     if strangers := found.keys() - posts.keys():
         raise CbtError(f"{folder} answers {min(strangers)}, which is not among the questions; give the same file")

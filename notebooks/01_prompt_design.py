@@ -297,7 +297,7 @@ Markdown(verdict)
 
 # %%
 limits, copies = screening.Limits.measure(corpus.load_split("train")), 0
-post_of = {post.id: f"{post.question}\n{post.description}" for post in posts}
+post_of = {post.id: post.post for post in posts}
 for language in languages:
     both = [shape + language for shape in shapes[:2]]
     shared = [post for post in post_of if all(post in ok[arm] for arm in both)]

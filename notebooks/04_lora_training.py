@@ -101,6 +101,7 @@ pd.Series({"training records": len(rows), "dev records": len(dev), "model": conf
 
 # %%
 base, tokenizer = models.load(config.model)
+base = base.to(models.device())
 adopted = templates.adopt(config.template, tokenizer)
 encoded = templates.encode(rows, tokenizer, adopted, config.max_length)
 
@@ -246,8 +247,9 @@ pd.Series(files, name="MB").to_frame()
 checkpoints = sorted((result.adapter.parent / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name[11:]))
 letters = {0: before}
 for folder in checkpoints:
-    tuned, tokenizer = runs.load_adapter(folder, config.model)
-    letters[int(folder.name[11:])] = sampling.sample(tuned.merge_and_unload(), tokenizer, prompts, **how)
+    tuned = runs.load_adapter(folder, config.model, models.device())[0].merge_and_unload()
+    letters[int(folder.name[11:])] = sampling.sample(tuned, tokenizer, prompts, **how)
+    del tuned  # before the next one takes its room
 after = letters[max(letters)]
 for step, (first_letter, *_) in letters.items():
     if step:

@@ -204,6 +204,7 @@ pd.Series({"posts": len(posts), "with a second letter": len(ceiling)})
 adapter = page.product("04_lora_training", "adapter/adapter_model.safetensors").parent
 config = json.loads((adapter / "training.json").read_text("utf-8"))["config"]
 base, tokenizer = models.load(config["model"])
+base = base.to(models.device())
 template = templates.adopt(config["template"], tokenizer)
 example = prompts.get("few_shot")
 asked = [templates.render(record.post, template, f"record {record.id}") for record in posts]
@@ -225,7 +226,8 @@ drawn = {
 # adapters trained with other seeds, and minutes that this page does not have.
 
 # %%
-tuned, tokenizer = runs.load_adapter(adapter)
+base = base.to("cpu")  # a GPU holds one of the two
+tuned, tokenizer = runs.load_adapter(adapter, device=models.device())
 tuned = tuned.merge_and_unload()  # the same but for rounding, and faster
 end = templates.stop_ids(template, tokenizer)
 seeds = [f"LoRA-tuned, seed {number}" for number in range(samples)]
@@ -286,7 +288,7 @@ for system in ("base, few-shot", seeds[0]):
 # three worked pairs again: their BERTScore, and which token of the reference each token of the rewording found.
 
 # %%
-encoder = bertscore.Encoder(base, tokenizer, bertscore_layer, config["model"])
+encoder = bertscore.Encoder(base.to(models.device()), tokenizer, bertscore_layer, config["model"])
 metrics.METRICS["bertscore"] = bertscore.metric(encoder)
 candidates = [text for text, _ in worked.values()]
 values = metrics.measure(candidates, [[reference] * 3], metrics=["bertscore"])["bertscore"][0].items
@@ -574,9 +576,10 @@ page.table("parts", pd.DataFrame(shares).T, caption="Share of ok replies in whic
 #
 # The same from the command line: values with intervals and signatures, the leak gate, and differences from every
 # `--base` on the posts that both answered, as a table and as JSON. A file of answers has a line for each post, with its
-# id, its outcome and its text; `cbt generate` writes such files.
+# id, its outcome and its text. `cbt generate` writes such files, and `cbt answer` with an adapter of yours.
 #
 # ```
+# cbt answer --adapter results/train/adapter --questions data/corpus/test.jsonl --out tuned
 # cbt score --hyp tuned/answers.jsonl --ref data/corpus/test.jsonl --train data/corpus/train.jsonl \
 #     --base base/answers.jsonl --base other/answers.jsonl --json scores.json
 # cbt score --hyp tuned/answers.jsonl --ref data/corpus/test.jsonl --metric bertscore --encoder bert-base-chinese

@@ -138,6 +138,7 @@ figures.chinese(rows[0].answer_text, asked.get(rows[0].id, ""), title=rows[0].po
 config = training.PROFILES[profile]
 config = replace(config, model=model or config.model, max_steps=max_steps, epochs=epochs, evaluate_every=max_steps // 2)
 base, tokenizer = models.load(config.model)
+base = base.to(models.device())
 template = templates.adopt(config.template, tokenizer)
 prompts = [templates.render(pair.post, template, f"record {pair.id}") for pair in held]
 how = {"max_new_tokens": max_new_tokens, "seed": seed, "stop": templates.stop_ids(template, tokenizer)}
@@ -171,7 +172,7 @@ print(f"{steps:.0f} steps in {run.seconds:.0f} s; loss on held-out answers {run.
 # The same question, seed and settings, with your adapter.
 
 # %%
-tuned, tokenizer = runs.load_adapter(page.dir / "adapter")
+tuned, tokenizer = runs.load_adapter(page.dir / "adapter", device=models.device())
 after = sampling.sample(tuned.merge_and_unload(), tokenizer, prompts, **how)
 figures.chinese(
     after[0].text, asked.get(held[0].id, ""), title=held[0].post + (" (cut off)" if after[0].truncated else "")
