@@ -250,7 +250,6 @@ for folder in checkpoints:
     tuned = runs.load_adapter(folder, config.model, models.device())[0].merge_and_unload()
     letters[int(folder.name[11:])] = sampling.sample(tuned, tokenizer, prompts, **how)
     del tuned  # before the next one takes its room
-after = letters[max(letters)]
 for step, (first_letter, *_) in letters.items():
     if step:
         title = f"{dev[0].question} (after {step} steps{', cut off' if first_letter.truncated else ''})"
@@ -263,11 +262,12 @@ for step, (first_letter, *_) in letters.items():
 # chapter on evaluation](05_evaluation.ipynb) uses the test split.
 
 # %%
+ok = {step: [text.text for text in texts if text.outcome == "ok"] for step, texts in letters.items()}
 counted = pd.DataFrame(
     {
         step: {
-            "ended": sum(text.outcome == "ok" for text in texts) / len(texts),
-            "parts": structure.coverage([text.text for text in texts]).to_numpy().mean(),
+            "ended": len(ok[step]) / len(texts),
+            "parts": structure.coverage(ok[step]).to_numpy().mean() if ok[step] else math.nan,
             "loops": sum(surface.repeated(text.text) > 0.5 for text in texts) / len(texts),
             "characters": sum(len(text.text) for text in texts) / len(texts),
         }
@@ -277,16 +277,21 @@ counted = pd.DataFrame(
 
 # %% [markdown]
 # Step 0 is the base model. Whether a text ended is the first thing to look at: what was cut off is no letter, however
-# well it began.
+# well it began, so parts are counted in those that ended, and a dash says that none did. Loops and characters are of
+# all texts: a loop is one way of not ending.
 
 # %%
 for name, step in (("base", 0), ("tuned", max(letters))):
-    for measure, what in (("ended", "answers that ended"), ("parts", "share of the five parts")):
-        share = counted.loc[step, measure]
-        low, high = prevalence.wilson(share * questions, questions)  # of a mean of shares it is the widest interval
-        page.number(f"{measure}_{name}", share, low=low, high=high, n=questions, what=f"{what}: {name} model")
-page.outcomes("answers of the tuned model", Counter(text.outcome for text in after))
-caption = f"Means over {questions} dev posts (CBT parts: share of the five); step 0 is the base model"
+    of = {"ended": (questions, "answers that ended"), "parts": (len(ok[step]), "share of the five parts in them")}
+    for measure, (n, what) in of.items():
+        if n:
+            share = counted.loc[step, measure]
+            low, high = prevalence.wilson(share * n, n)  # of a mean of shares it is the widest interval
+            page.number(f"{measure}_{name}", share, low=low, high=high, n=n, what=f"{what}: {name} model")
+    page.outcomes(f"answers of the {name} model", Counter(text.outcome for text in letters[step]))
+caption = (
+    f"Means over {questions} dev posts (CBT parts: share of the five, where a text ended); step 0 is the base model"
+)
 page.table("before_after", counted, caption=caption)
 
 # %% [markdown]
@@ -354,9 +359,8 @@ page.save()
 #   {glue:text}`epochs:.2f` passes over {glue:text}`train_records` records.
 # - Perplexity of dev answers, on one vocabulary: {glue:text}`perplexity_base:.0f` before,
 #   {glue:text}`perplexity_tuned:.0f` after.
-# - Answers that ended by themselves: {glue:text}`ended_base:.0%` before, {glue:text}`ended_tuned:.0%` after; share of
-#   the five parts in them: {glue:text}`parts_base:.0%` before, {glue:text}`parts_tuned:.0%` after. A few posts only;
-#   the chapter on evaluation has the intervals.
+# - Answers that ended by themselves: {glue:text}`ended_base:.0%` before, {glue:text}`ended_tuned:.0%` after. A few
+#   posts only; the chapter on evaluation has the parts of more letters, with intervals.
 #
 # *Further reading.* LoRA {cite:p}`hu2022lora`, and the same on a quantised base {cite:p}`dettmers2023qlora`; why greedy
 # decoding loops {cite:p}`holtzman2020`; the base model {cite:p}`gemma2025`.

@@ -152,7 +152,7 @@ figures.chinese(
 # ## Training
 #
 # The same call as in the chapter on training; loss on your answers only. To see the minutes of a real run first:
-# `cbt train --plan` prints them for this machine.
+# `cbt train --plan --data YOUR_FILE` prints them for this machine.
 
 # %%
 identity = runs.identity(rows, held, config)
@@ -181,9 +181,10 @@ figures.chinese(
 # %% [markdown]
 # ## Form and tone, counted
 #
-# **Form**: lines, characters, whether the text ended by itself, and the share of your own habitual openings that it
-# uses (how a line begins in at least half of your answers). **Tone**: sentences that address the reader as 你 or 您,
-# that ask, and the exclamation marks. Your own held-out answers show where it should go.
+# First the share of texts that ended by themselves. One that was cut off is no answer, so all the rest is counted on
+# those that ended. **Form**: lines, characters, and the share of your own habitual openings that a text uses (how a
+# line begins in at least half of your answers). **Tone**: sentences that address the reader as 你 or 您, that ask, and
+# the exclamation marks. Your own held-out answers show where it should go.
 
 # %%
 lines = [[line[:3] for line in pair.answer_text.splitlines() if line.strip()] for pair in rows]
@@ -191,11 +192,14 @@ used = Counter(opening for answer in lines for opening in set(answer))
 habits = [opening for opening, count in used.items() if count >= len(rows) / 2]
 
 
-def shape(text: str, ended: bool) -> dict[str, float]:
-    """What can be counted about one answer."""
+def shape(one: sampling.Sample) -> dict[str, float]:
+    """What can be counted about one answer; of a text that is none only that it did not end."""
+    if one.outcome != "ok":
+        return {"ended": 0.0}
+    text = one.text
     whole = [line for line in text.splitlines() if line.strip()]
     said = [part for line in whole for part in line.replace("？", "？。").replace("！", "！。").split("。") if part]
-    counted = {"lines": len(whole), "characters": len("".join(text.split())), "ended": float(ended)}
+    counted = {"ended": 1.0, "lines": len(whole), "characters": len("".join(text.split()))}
     if habits:
         counted["your openings"] = np.mean([any(line.startswith(h) for line in whole) for h in habits])
     of = max(1, len(said))
@@ -204,15 +208,12 @@ def shape(text: str, ended: bool) -> dict[str, float]:
     return counted | {"exclaims": sum(part.endswith("！") for part in said) / of}
 
 
-texts = {
-    "before": [(one.text, one.outcome == "ok") for one in before],
-    "after": [(one.text, one.outcome == "ok") for one in after],
-    "yours": [(pair.answer_text, True) for pair in held],
-}
+texts = {"yours": [sampling.Sample(pair.answer_text, False) for pair in held], "before": before, "after": after}
 
 # %% [markdown]
-# Means over the held-out questions. With so few of them, look for large changes: another draw of the answers would give
-# other means, and each is kept with an interval, Wilson's for a share {cite:p}`wilson1927` and Student's for a count.
+# Means over the held-out questions; a dash where no text ended. With so few of them, look for large changes: another
+# draw of the answers would give other means, and each is kept with an interval, Wilson's for a share
+# {cite:p}`wilson1927` and Student's for a count.
 
 
 # %%
@@ -227,20 +228,22 @@ def interval(values: pd.Series) -> dict[str, float]:
     return {"low": float(low), "high": float(high)}
 
 
-shapes = {who: pd.DataFrame([shape(*one) for one in of]) for who, of in texts.items()}
-means = pd.DataFrame({who: table.mean() for who, table in shapes.items()})
+shapes = {who: pd.DataFrame([shape(one) for one in of]) for who, of in texts.items()}
+means = pd.DataFrame({who: table.mean() for who, table in shapes.items()})[["before", "after", "yours"]]
 for who, table in shapes.items():
-    for measure, value in means[who].items():
-        bounds, name = interval(table[measure]), f"{measure.replace(' ', '_')}_{who}"
-        page.number(name, value, n=len(table), what=f"{measure}, {who}", **bounds)
+    for measure, values in ((name, column.dropna()) for name, column in table.items()):
+        bounds, name = interval(values), f"{measure.replace(' ', '_')}_{who}"
+        page.number(name, values.mean(), n=len(values), what=f"{measure}, {who}", **bounds)
+page.outcomes("answers before tuning", Counter(one.outcome for one in before))
 page.outcomes("answers after tuning", Counter(one.outcome for one in after))
-page.table("shape_means", means, caption=f"Means over {len(held)} held-out questions")
+page.table("shape_means", means, caption=f"Means over {len(held)} held-out questions, of the answers that ended")
 
 # %% [markdown]
 # The same as a picture: the filled square should stand nearer to the diamond than the circle does.
 
 # %%
-nearer = [m for m, row in means.iterrows() if abs(row["after"] - row["yours"]) < abs(row["before"] - row["yours"])]
+both = means.dropna()
+nearer = [m for m, row in both.iterrows() if abs(row["after"] - row["yours"]) < abs(row["before"] - row["yours"])]
 figure, axes = plt.subplots(len(means), 1, figsize=(5.6, 0.75 * len(means) + 0.8))
 look = {"before": ("0.4", "o", 13), "after": (figures.COLORS[0], "s", 8), "yours": (figures.COLORS[5], "D", 6)}
 for axis, (measure, row) in zip(axes, means.iterrows(), strict=True):
@@ -248,13 +251,14 @@ for axis, (measure, row) in zip(axes, means.iterrows(), strict=True):
         fill = "white" if who == "before" else color
         axis.plot(row[who], 0, mark, color=color, label=who, markersize=size, mfc=fill)
     axis.set(yticks=[0], yticklabels=[measure], ylim=(-1, 1), xlim=(-0.05 * row.max() - 0.02, 1.1 * row.max() + 0.05))
-figures.headline(figure, f"{len(nearer)} of {len(means)} measures moved towards your answers")
+figures.headline(figure, f"{len(nearer)} of {len(both)} measures moved towards your answers")
 axes[-1].legend(loc="upper center", bbox_to_anchor=(0.4, -0.9), ncols=3, frameon=False)
-page.count("nearer", len(nearer), len(means), what="measures that tuning brought nearer to your answers")
+page.count("nearer", len(nearer), len(both), what="measures that tuning brought nearer to your answers")
 figures.show(
     figure, page, "shape", data=means,
     alt=f"{len(means)} measures before and after tuning and in your answers; nearer to yours: {', '.join(nearer)}.",
-    caption=f"Means over {len(held)} held-out questions. Nearer to yours after tuning: {', '.join(nearer) or 'none'}.",
+    caption=f"Means over {len(held)} held-out questions, of the answers that ended. Nearer to yours after tuning, "
+    f"among {len(both)} measures known before and after: {', '.join(nearer) or 'none'}.",
 )  # fmt: skip
 
 # %% [markdown]
@@ -269,7 +273,7 @@ pd.Series({path.name: path.stat().st_size / 1e6 for path in sorted((page.dir / "
 #
 # - {glue:text}`steps:.0f` steps on {glue:text}`train_pairs:.0f` pairs took the loss on held-out answers from
 #   {glue:text}`dev_loss_before:.2f` to {glue:text}`dev_loss_after:.2f` nats a token.
-# - Of the measures of form and tone, {glue:text}`nearer:.0f` moved towards the answers you would have given.
+# - Of the measures known before and after, {glue:text}`nearer:.0f` moved towards the answers you would have given.
 # - A form is learned long before anything else. A model that opens each line as you do has learned your openings, not
 #   your judgement; before anybody reads such a letter, [people have to rate it](recipe_compare).
 #
