@@ -34,10 +34,11 @@ SCORES = (0, 1, 2)
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """What one score means, and a sentence that would earn it."""
+    """What one score means, a sentence that would earn it, and that sentence in English."""
 
     text: str
     example: str
+    gloss: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +60,20 @@ CRITERIA = (
         "相关性",
         "Does the reply answer this person's post? 回信是否针对这封来信？",
         (
-            Anchor("It could go to anybody, or speaks of something else. 放到谁身上都行", "生活总有起伏，要保持乐观。"),
+            Anchor(
+                "It could go to anybody, or speaks of something else. 放到谁身上都行",
+                "生活总有起伏，要保持乐观。",
+                "Life has its ups and downs; stay optimistic.",
+            ),
             Anchor(
                 "It names the topic, not this person's facts. 说到了话题，没说到这个人",
                 "考试压力大的时候，很多人都会紧张。",
+                "Many people get nervous when exams weigh on them.",
             ),
             Anchor(
                 "It takes up facts and words of the post. 接住了来信里的事实和原话",
                 "你说“退了6分就完了”，那三道错题是哪几道？",
+                "You say that 6 points fewer is the end; which three questions went wrong?",
             ),
         ),
     ),
@@ -76,13 +83,18 @@ CRITERIA = (
         "CBT结构",
         "Empathy, the thought, a challenge, a strategy, encouragement: how many are there? 五步齐不齐？",
         (
-            Anchor("At most one of the five parts. 至多一步", "别想太多，早点睡。"),
             Anchor(
-                "Two or three parts, or all of them as mere headings. 两三步，或只有标题", "你很难过。不妨写写日记。"
+                "At most one of the five parts. 至多一步", "别想太多，早点睡。", "Don't think so much, go to bed early."
+            ),
+            Anchor(
+                "Two or three parts, or all of them as mere headings. 两三步，或只有标题",
+                "你很难过。不妨写写日记。",
+                "You are sad. You might keep a diary.",
             ),
             Anchor(
                 "Four or five parts that follow from each other. 四到五步，前后相连",
                 "难过是真的；“完了”是一个想法；证据呢？今晚只订正一题。",
+                "The sadness is real; “it is over” is a thought; what speaks for it? Correct one question tonight.",
             ),
         ),
     ),
@@ -92,11 +104,16 @@ CRITERIA = (
         "有用性",
         "Would this person be better off for having read it? 读完会不会好一点？",
         (
-            Anchor("Empty, wrong or hurtful. 空、错，或伤人", "是你太脆弱了。"),
-            Anchor("Kind, but nothing to think or do differently. 温和，但没有可想可做的", "加油，一切都会好的。"),
+            Anchor("Empty, wrong or hurtful. 空、错，或伤人", "是你太脆弱了。", "You are just too fragile."),
+            Anchor(
+                "Kind, but nothing to think or do differently. 温和，但没有可想可做的",
+                "加油，一切都会好的。",
+                "Keep going, all will be well.",
+            ),
             Anchor(
                 "A new view or a step that fits this life. 有新角度，或有做得到的一步",
                 "先问班主任要去年复读班的分数曲线，再看自己的。",
+                "First ask your teacher for last year's curve of those who repeated, then look at your own.",
             ),
         ),
     ),

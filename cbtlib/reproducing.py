@@ -192,12 +192,14 @@ def caption(profile: str = "embedded") -> str:
     names = {kind: f"05_evaluation::chrf_{kind}" for kind in ("zero_shot", "tuned", "shuffled", "ceiling")}
     if not numbers.keys() >= {*names.values(), "05_evaluation::posts"}:
         return "*Chapter 5. Its numbers are not published for the embedded model.*"
+    few = numbers.get("05_evaluation::chrf_few_shot")  # not there where the base ended almost none of those letters
+    base = "the base" if few is None else f"the base without an example, {few:.1f} with one"
     return (
-        "*Chapter 5 on the embedded model. Likeness to the reference (chrF): {zero_shot:.1f} for the base,\n"
+        "*Chapter 5 on the embedded model. Likeness to the reference (chrF): {zero_shot:.1f} for {base},\n"
         "{tuned:.1f} after tuning, {shuffled:.1f} for a letter written to somebody else,\n"
-        "{ceiling:.1f} for a second good letter. Bars are 95% intervals over {posts:.0f} posts at most;\n"
+        "{ceiling:.1f} for a second letter to the same post. Bars are 95% intervals over {posts:.0f} posts at most;\n"
         "a reply that was cut off is counted and never scored.*"
-    ).format(**{kind: numbers[name] for kind, name in names.items()}, posts=numbers["05_evaluation::posts"])
+    ).format(**{kind: numbers[name] for kind, name in names.items()}, base=base, posts=numbers["05_evaluation::posts"])
 
 
 def renew_readme() -> Path:

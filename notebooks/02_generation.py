@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Generation: 22,327 questions, and nothing made up
 #
-# The paper's data set {cite:p}`na2024cbtllm` holds 22,327 answers that a model wrote over an API, to questions of PsyQA
+# The paper's data set {cite:p}`na2024cbtllm` holds 22,327 answers that ChatGPT wrote to questions of PsyQA
 # {cite:p}`sun2021psyqa`. Somewhere in such a run a connection breaks, a filter steps in, a process dies at three in the
 # morning. How do you end with answers, and only answers, and know what you paid?
 #
@@ -89,9 +89,9 @@ figures.chinese(safety.REFERRAL, meaning, title="The fixed referral")
 
 # %% [markdown]
 # Two readers look at a post. *Rules*, a table that clinicians can read (`data/crisis_rules.csv`), know net spellings,
-# take figures of speech out first (累死了, "dead tired", is no wish to die), and lower what is denied, long past, or in
-# a film, but never below *concern*. A *classifier* over the embedded model's hidden states finds wordings that no rule
-# lists; it can raise a level and never lower one.
+# take figures of speech out first (累死了, "dead tired", is no wish to die), and lower what is denied, long past, in a
+# film, or done by somebody else, but never below *concern*. A *classifier* over the embedded model's hidden states
+# finds wordings that no rule lists; it can raise a level and never lower one.
 #
 # How well do they tell? Below are three sets, all invented: the corpus's crisis split (half of it look-alikes) with
 # its ordinary posts; and the `heldout` posts of `data/risk_posts.jsonl`, veiled ones beside look-alikes that share
@@ -140,6 +140,8 @@ for name, short in (("veiled posts, held out", "triage_veiled"), ("corpus: dev, 
     page.number(f"{short}_posts", int(row["posts"]), what=f"posts that triage was tried on: {name}")
     n = int(row["crisis_posts"])
     page.count(f"{short}_false_calms", int(row["false_calm"]), n, what="crisis posts without an alarm")
+    missed = int(triage.loc[(name, "rules", "crisis"), "false_calm"])
+    page.count(f"{short}_rules_false_calms", missed, n, what="crisis posts without an alarm, by rules alone")
     n = int(row["posts"]) - n
     page.count(f"{short}_false_alarms", int(row["false_alarm"]), n, what="ordinary posts taken for a crisis")
 naming.table(row[["posts", "crisis_posts", "false_calm", "false_alarm"]].astype(int).to_frame(f"{name}: {kind}"))
@@ -441,8 +443,8 @@ from cbtlib import faults, generate, prices, prompts
 #
 # | | HTTP | finish_reason | content |
 # |---|---|---|---|
-# | a | 200 | stop | 听起来这几周你很累。…… (312 characters) |
-# | b | 200 | length | 你提到主管没有回你消息，于是你觉得 |
+# | a | 200 | stop | 听起来这几周你很累。…… ("It sounds as if these weeks have worn you out. …", 312 characters) |
+# | b | 200 | length | 你提到主管没有回你消息，于是你觉得 ("You say your manager did not answer, so you feel") |
 # | c | 200 | content_filter | (empty) |
 # | d | 429 | | rate limit reached |
 # | e | 200 | stop | 抱歉，作为人工智能，我无法提供这方面的帮助。 ("Sorry, as an AI I cannot help with this.") |
@@ -469,8 +471,8 @@ assert (outcome["c"], outcome["d"], outcome["f"]) == ("filtered", "failed", "unp
 # %% [markdown]
 # ### Exercise 2 (read): How many requests?
 #
-# Two questions of a file differ in their ids only. A run asks both. How many requests reach the endpoint, and how
-# many answers come back?
+# The journal names a request by the hash of its body, and the id of a question is not in the body. Two questions of a
+# file differ in their ids only. A run asks both. How many requests reach the endpoint, and how many answers come back?
 
 # %% [raw] tags=["blank"]
 # sent, came_back = ..., ...

@@ -13,9 +13,8 @@
 # %% [markdown]
 # # Distortion statistics: how far can a count of labels be believed?
 #
-# The paper reports how many of its answers name a cognitive distortion, has no gold labels, and warns that its
-# detection raises false alarms. This book's corpus has gold labels. How wrong is a detector, and what does that do to
-# the share?
+# The paper reports how many of its answers carry a label of a cognitive distortion, and names the lack of gold labels
+# as a limit. This book's corpus has gold labels. How wrong is a detector, and what does that do to the share?
 #
 # **You will learn**
 #
@@ -88,11 +87,11 @@ page.number("records", len(records), what="posts with gold labels")
 # %% [markdown]
 # ## What a distortion is, and what it is not
 #
-# A distortion is a way of thinking, not a sad mood and not a bad event. Beck described such ways
-# {cite:p}`beck1979`, and Burns gave them the names in use {cite:p}`burns1980`. Beside each example
-# stands the useful part: a sentence about the same trouble that is *not* distorted. “The interview may well come to
-# nothing, so I send ten applications” is a forecast; “no point in applying, it will certainly come to nothing” is
-# fortune-telling.
+# A distortion is a way of thinking, not a sad mood and not a bad event. Beck named several {cite:p}`beck1979`, Burns
+# made the list of ten that most data sets build on {cite:p}`burns1980`, and one of those is two here. Beside each
+# example stands the useful part: a sentence about the same trouble that is *not* distorted. “The interview may well
+# come to nothing, so I send ten applications” is a forecast; “no point in applying, it will certainly come to nothing”
+# is fortune-telling.
 
 # %%
 columns = {"zh": "名称", "example": "example", "counter_example": "not a distortion"}
@@ -187,9 +186,9 @@ figures.show(drawn.figure, page, "order", alt=drawn.alt, caption=drawn.caption, 
 #
 # ## What the generated answers name
 #
-# The paper counts an answer when it names a distortion. Here are chapter 2's answers, counted in the same way. Only
-# answers that *are* answers count; the others are listed by what became of them. The paper's own headline stands
-# beside it, with the status of its source.
+# How the paper assigned its labels is not known here. Below, one of chapter 2's answers counts when it names a
+# distortion. Only answers that *are* answers count; the others are listed by what became of them. The paper's own
+# headline stands beside it, with the status of its source.
 
 # %%
 answers = list(generate.read_answers(page.product("02_generation", "answers.jsonl")))
@@ -596,8 +595,8 @@ from cbtlib import CbtError, distortions
 # - **b** 这次没拿第一，这一年就等于白学了。 (I did not come first, so the whole year of study was for nothing.)
 # - **c** 这次没拿第一，有点不甘心，不过比上回进步了。 (I did not come first and it stings, though it is better than
 #   last time.)
-# - **d** 面试又没过，以后不会有公司要我了，从来都是这样。 (Another interview failed; it has always been like this and
-#   no company will ever take me.)
+# - **d** 面试又没过，从来都是这样，没有一家公司肯要我。 (Another interview failed; it has always been like this, and
+#   no company ever wants me.)
 
 # %% [raw] tags=["blank"]
 # distorted = ...  # a set of letters

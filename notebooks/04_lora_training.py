@@ -14,9 +14,10 @@
 # # LoRA training: what does tuning change?
 #
 # *Can a base model that follows no instruction learn, from a few hundred letters, to answer in the shape of cognitive
-# behavioural therapy?* The paper {cite:p}`na2024cbtllm` tunes four models of seven billion parameters (7B) on 22,327
-# answers with LoRA {cite:p}`hu2022lora`, which leaves the model as it is and trains a small correction to it. This page
-# runs the same method at a size that two processor cores can carry, and says at each step what changes for a 7B run.
+# behavioural therapy?* The paper {cite:p}`na2024cbtllm` tunes four models of seven billion parameters (7B) on answers
+# from its set of 22,327 with LoRA {cite:p}`hu2022lora`, which leaves the model as it is and trains a small correction
+# to it. This page runs the same method at a size that two processor cores can carry, and says at each step what changes
+# for a 7B run.
 #
 # **You will learn**
 #
@@ -577,4 +578,4 @@ for copies, sources, share in ((3, 10, 0.2), (7, 5, 0.3), (1, 20, 0.1), (4, 9, 0
 # ## Next
 #
 # The adapter is a product of this page. [The next chapter](05_evaluation.ipynb) lets base and tuned model answer the
-# test posts and compares their answers with what other people would have sent, with intervals.
+# test posts and sets their answers between floors that take no skill and a second letter to the same post.

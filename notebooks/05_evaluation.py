@@ -77,8 +77,8 @@ seed: int = 0  # of sampling and resampling
 reference = "你说“我总是搞砸”，可是上个月的报告，主管还当众夸过你。"
 worked = {
     "same meaning": (
-        "你觉得自己每次都弄糟，但四月份那份材料，领导在会上表扬过你。",
-        "You feel you ruin it every time, but your manager praised April's report.",
+        "你觉得自己每次都把事情弄糟，但四月份那份材料，领导在会上表扬过你。",
+        "You feel you ruin things every time, yet your manager praised April's report at a meeting.",
     ),
     "opposite": (
         "你说“我总是搞砸”，可是上个月的报告，主管还当众骂过你。",
@@ -667,7 +667,7 @@ from cbtlib import metrics, resampling
 # %% [markdown]
 # ### Exercise 1 (read): Which numbers can be compared?
 #
-# Four papers report BLEU on the same 100 posts:
+# Five papers report BLEU on the same 100 posts:
 #
 # - **a** 12.4, `nrefs:1|tok:zh|smooth:exp|version:2.6.0`
 # - **b** 21.7, `nrefs:1|tok:char|smooth:exp|version:2.6.0`

@@ -67,7 +67,12 @@ seed: int = 0  # of codes, orders, simulated raters and resampling
 page = report.Page("06_human_evaluation", profile, results)
 anchors = pd.DataFrame(
     [
-        {"criterion": f"{one.en} {one.zh}", "score": score, "anchor": anchor.text, "example": anchor.example}
+        {
+            "criterion": f"{one.en} {one.zh}",
+            "score": score,
+            "anchor": anchor.text,
+            "example": f"{anchor.example} ({anchor.gloss})",
+        }
         for one in forms.CRITERIA
         for score, anchor in zip(forms.SCORES, one.anchors, strict=True)
     ]

@@ -69,9 +69,9 @@ page.table("not_judged", rest, caption="Claims without a verdict")
 
 # %% [markdown]
 # A 270-million-parameter model tuned on a few hundred letters cannot confirm the scores of a 7-billion-parameter model
-# tuned on 22,327 answers. What it can show is whether the *method* moves the numbers in the direction that the paper
-# reports. That is why a row about a gain can end at *direction holds* and never at *reproduced*, and a row about a
-# setting or a rating that nobody has copied from the paper ends at *not comparable*.
+# tuned on answers from a set of 22,327. What it can show is whether the *method* moves the numbers in the direction
+# that the paper reports. That is why a row about a gain can end at *direction holds* and never at *reproduced*, and a
+# row about a setting or a rating that nobody has copied from the paper ends at *not comparable*.
 
 # %%
 verdicts = claims["verdict"].value_counts().reindex(list(report.VERDICTS), fill_value=0)

@@ -67,6 +67,11 @@ def test_what_is_denied_past_or_in_a_story_stays_a_concern(post):
     assert safety.triage(post).level == "concern"
 
 
+@pytest.mark.parametrize("post", ["我觉得生活没意义", "人生好像失去了意义，每天空空的", "一切都没什么意思了"])
+def test_a_life_without_meaning_is_a_reason_to_ask(post):
+    assert safety.triage(post).level == "concern" and safety.triage("这部电影没意思").level == "none"
+
+
 @pytest.mark.parametrize("post", CRISIS)
 @given(before=st.text(st.sampled_from("今天天气很好我在家里。，\n 😀"), max_size=20), after=st.text(max_size=20))
 def test_text_around_a_sign_in_other_sentences_does_not_calm_it(post, before, after):
