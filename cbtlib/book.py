@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from cbtlib import ROOT, CbtError, cache, report, reproducing
-from cbtlib.run import PAGES, profile_parameters
+from cbtlib.run import PAGES, by_hand, profile_parameters
 
 HTML = ROOT / "_build/html"
 
@@ -20,8 +20,9 @@ HTML = ROOT / "_build/html"
 def make_book(profile: str, results: str = "results") -> Path:
     """Run every page whose inputs changed, build the book, and return its first page.
 
-    A failed page stops the run; the same command goes on from there. One run at a time: the lock is released even by
-    a kill, which is why Snakemake's own lock files are not used.
+    A failed page stops the run; the same command goes on from there. A page that `cbt run -p` has made otherwise is run
+    anew: a book is one profile's. One run at a time: the lock is released even by a kill, which is why Snakemake's own
+    lock files are not used.
     """
     profile_parameters(profile, "claims")  # a wrong profile name is said before Snakemake starts
     started = time.monotonic()
@@ -34,6 +35,10 @@ def make_book(profile: str, results: str = "results") -> Path:
             *("--rerun-incomplete", "--rerun-triggers", "params", "input"),
             *("--config", f"profile={profile}", f"results={results}"),
         ]
+        given = {page: other for page, facts in report.runs(profile, results).items() if (other := by_hand(facts))}
+        for page, other in given.items():
+            print(f"{page} was run with {other}: running it with the profile's own (a profile file keeps yours)")
+        command += ["--forcerun", *given] if given else []
         done = subprocess.run(command, cwd=ROOT, check=False)
     if done.returncode:
         raise CbtError("the book is not finished (see above); mend it and give the same command: done pages are kept")

@@ -181,12 +181,17 @@ def commit() -> str:
     return head + ("+changes" if head and git("status", "--porcelain", "--untracked-files=no") else "") or "unknown"
 
 
+def runs(profile: str, results: str = "results") -> dict[str, dict[str, Any]]:
+    """The run.json of each page of a profile that has run."""
+    facts = ("page", "profile", "parameters", "seconds", "peak_memory_gb", "commit")
+    paths = sorted((ROOT / results / profile).glob("*/run.json"))
+    return {path.parent.name: _read(path, *facts) for path in paths}
+
+
 def manifest(profile: str, results: str = "results") -> dict[str, Any]:
     """Provenance of one profile's run, from each page's run.json: also written to results/<profile>/manifest.json."""
-    root = ROOT / results / profile
-    facts = ("seconds", "peak_memory_gb", "commit")
-    runs = {path.parent.name: _read(path, *facts) for path in sorted(root.glob("*/run.json"))}
-    if not runs:
+    pages = runs(profile, results)
+    if not pages:
         raise _not_run(profile)
     data = sorted(path for path in (ROOT / "data").rglob("*") if path.is_file())
     content = {
@@ -199,11 +204,11 @@ def manifest(profile: str, results: str = "results") -> dict[str, Any]:
         },
         "python": platform.python_version(),
         "hardware": hardware(),
-        "pages": runs,
-        "minutes": round(sum(run["seconds"] for run in runs.values()) / 60, 2),
-        "peak_memory_gb": max(run["peak_memory_gb"] for run in runs.values()),
+        "pages": pages,
+        "minutes": round(sum(run["seconds"] for run in pages.values()) / 60, 2),
+        "peak_memory_gb": max(run["peak_memory_gb"] for run in pages.values()),
     }
-    write_json(root / "manifest.json", content)
+    write_json(ROOT / results / profile / "manifest.json", content)
     return content
 
 
@@ -322,10 +327,13 @@ def publish(profile: str, results: str = "results") -> Path:
     Sampled letters differ between processors, because a sum of floating-point numbers does. So a tolerance is for two
     draws: where each has its 95% interval, all N numbers agree in 95 of 100 reruns if each may differ by half of that
     interval times sqrt(2) z(1 - 0.025/N) / z(0.975), by Bonferroni. At least 10% of the value are allowed, which is all
-    where there is no interval. Refused for a smoke run, whose model is random, when a page has not run, and when the
-    pages ran from uncommitted sources.
+    where there is no interval. Refused for a smoke run, whose model is random, when a page has not run, or ran with
+    parameters of its own, and when the pages ran from uncommitted sources.
     """
-    from cbtlib.run import PAGES  # not for the pages: they would read the graph, and rerun when another page changes
+    from cbtlib.run import (
+        PAGES,
+        by_hand,
+    )  # not for the pages: they would read the graph, and rerun when another page changes
 
     if profile == "smoke":
         raise CbtError("the numbers of a smoke run mean nothing: publish another profile (--profile)")
@@ -333,6 +341,10 @@ def publish(profile: str, results: str = "results") -> Path:
     missing = [page for page in PAGES if page not in made["pages"]]
     if missing:
         raise CbtError(f"{', '.join(missing)} of profile {profile!r} did not run: `cbt book --profile {profile}` first")
+    given = {page: other for page, run in made["pages"].items() if (other := by_hand(run))}
+    if given:
+        page, other = next(iter(given.items()))
+        raise CbtError(f"page {page} ran with {other}, not as the profile says: `cbt book --profile {profile}` first")
     dirty = sorted(page for page, run in made["pages"].items() if "changes" in run["commit"])
     if dirty:
         raise CbtError(f"page {dirty[0]} ran from sources that are not committed: commit, rerun, then publish")

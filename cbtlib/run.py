@@ -135,6 +135,13 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
     return target
 
 
+def by_hand(facts: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a page's run.json that its profile does not set so: what `-p` has changed."""
+    profiled = profile_parameters(facts["profile"], facts["page"])
+    given = {name: value for name, value in facts["parameters"].items() if name not in ("profile", "results")}
+    return {name: value for name, value in given.items() if name not in profiled or profiled[name] != value}
+
+
 def known_parameters(source: Any) -> dict[str, Any]:
     """Default and type of each parameter of a page, by name, as papermill reads them off its `parameters` cell."""
     import papermill
@@ -197,10 +204,11 @@ def banner(facts: dict[str, Any]) -> str:
     where = machine["accelerator"] or f"{machine['processor']}, {machine['cores']} cores"
     head, changed, _ = facts["commit"].partition("+")
     code = "" if head in ("", "unknown") else f", by commit `{head[:7]}`" + (" with changes" if changed else "")
+    given = "".join(f" -p {name}={value}" for name, value in by_hand(facts).items())
     text = (
         f"This page was computed by the **{facts['profile']}** profile in {facts['seconds'] / 60:.1f} minutes, "
         f"peak memory {facts['peak_memory_gb']:.1f} GB, on {where}{code}. "
-        f"Rerun it: `cbt run notebooks/{facts['page']}.py --profile {facts['profile']}`."
+        f"Rerun it: `cbt run notebooks/{facts['page']}.py --profile {facts['profile']}{given}`."
     )
     if facts["profile"] == "smoke":
         text += " **A smoke run: a random model and a few records. Its numbers mean nothing.**"

@@ -75,7 +75,7 @@ def site(folder: Path) -> Path:
     page = notebook(folder / "made")
     machine = {"processor": "cpu", "cores": 2, "memory_gb": 8, "accelerator": None}
     facts = {"page": "hostile", "profile": "smoke", "seconds": 6.0, "peak_memory_gb": 1.0, "hardware": machine}
-    run.dress(page, {**facts, "source_sha256": "0", "commit": "c"})
+    run.dress(page, {**facts, "parameters": {}, "source_sha256": "0", "commit": "c"})
     nbformat.write(page, folder / "index.ipynb")
     builder = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", builder, "build", ".", "-W", "-n", "--keep-going", "-q"]

@@ -158,15 +158,36 @@ def test_a_second_run_does_nothing_even_after_touching_files(smoke_book):
     assert {page: path.stat().st_mtime_ns for page, path in pages.items()} == before
 
 
-def test_one_label_changed_reruns_that_chapter_and_its_dependants_only(smoke_book):
+def test_what_changed_reruns_with_its_dependants_only_and_a_failure_goes_on_where_it_stopped(smoke_book):
+    """Changed: a chapter, a parameter of a page in the profile, and one that `cbt run -p` has set by hand."""
     pages = {page: smoke_book.root / "results/smoke" / page / "run.json" for page in run.PAGES}
-    before = {page: path.stat().st_mtime_ns for page, path in pages.items()}
+
+    def times() -> dict[str, int]:
+        return {page: path.stat().st_mtime_ns for page, path in pages.items()}
+
+    facts = json.loads(pages["recipe_inspect"].read_text("utf-8"))
+    facts["parameters"]["resamples"] = 7
+    pages["recipe_inspect"].write_text(json.dumps(facts), "utf-8")
+    profile = smoke_book.root / "notebooks/profiles/smoke.yml"
+    profile.write_text(
+        profile.read_text("utf-8").replace("recipe_compare: {resamples: 100}", "recipe_compare: {resamples: 101}")
+    )
     source = smoke_book.root / "notebooks/06_human_evaluation.py"
-    source.write_text(source.read_text("utf-8") + "\n# another closing word\n", "utf-8")
+    good, before = source.read_text("utf-8"), times()
+    source.write_text(f"{good}\n# %%\n1 / 0\n", "utf-8")
+    done = smoke_book.cbt("book", "--profile", "smoke")
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stdout + done.stderr
+    assert "recipe_inspect was run with {'resamples': 7}" in done.stdout
+    source.write_text(f"{good}\n# another closing word\n", "utf-8")
+    halfway = times()
     done = smoke_book.cbt("book", "--profile", "smoke")
     assert done.returncode == 0, done.stderr[-3000:]
-    rerun = {page for page, path in pages.items() if path.stat().st_mtime_ns != before[page]}
-    assert rerun == {"06_human_evaluation", "claims"}
+    after = times()
+    changed = {"06_human_evaluation", "recipe_inspect", "recipe_compare"}
+    assert {page for page in pages if after[page] != before[page]} == changed | {"claims"}
+    kept = {page for page in changed if halfway[page] != before[page]}
+    assert all(after[page] == halfway[page] for page in kept), "what was done before the failure is not done again"
+    assert json.loads(pages["recipe_inspect"].read_text("utf-8"))["parameters"]["resamples"] == 100
 
 
 def test_a_missing_product_stops_a_page_with_one_sentence(smoke_book):

@@ -34,8 +34,8 @@ def run(tmp_path, monkeypatch):
         "nobody": {"value": 3, "what": "cited by nobody"},
     }
     writing.write_json(folder / "metrics.json", {"page": "07_words", "numbers": numbers, "outcomes": {}})
-    facts = {"seconds": 90, "peak_memory_gb": 1.5, "commit": "abc"}
-    writing.write_json(folder / "run.json", facts)
+    facts = {"page": "07_words", "profile": "embedded", "parameters": {"profile": "embedded", "results": "results"}}
+    writing.write_json(folder / "run.json", facts | {"seconds": 90, "peak_memory_gb": 1.5, "commit": "abc"})
     escaped = re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", CAPTION)  # as `figures.show` writes it
     dress = {"mystnb": {"figure": {"caption": escaped, "name": "fig-07-words-the-shares"}}}
     cells = [{"metadata": {}, "source": ["# Words\n", "more"]}, {"metadata": dress, "source": []}]
@@ -120,11 +120,14 @@ def test_what_is_published_is_a_run_of_committed_sources_and_holds_against_itsel
     assert content["minutes"] == 1.5 and content["peak_memory_gb"] == 1.5 and content["disk_gb"] >= 0
     assert set(reproducing.rows("embedded")["holds"]) == {"yes"}
     facts = run / "results/embedded/07_words/run.json"
-    writing.write_json(facts, json.loads(facts.read_text("utf-8")) | {"commit": "abc+changes"})
-    before = path.read_bytes()
-    with pytest.raises(CbtError, match="07_words ran from sources that are not committed"):
-        report.publish("embedded")
-    assert path.read_bytes() == before
+    good, before = json.loads(facts.read_text("utf-8")), path.read_bytes()
+    changes = {"commit": "abc+changes"}, {"parameters": good["parameters"] | {"items": 3}}
+    messages = "07_words ran from sources that are not committed", "07_words ran with {'items': 3}, not as the profile"
+    for change, message in zip(changes, messages, strict=True):
+        writing.write_json(facts, good | change)
+        with pytest.raises(CbtError, match=message):
+            report.publish("embedded")
+        assert path.read_bytes() == before
 
 
 def test_a_caption_cannot_break_the_table_and_is_escaped_once(run):

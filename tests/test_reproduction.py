@@ -84,7 +84,8 @@ def test_what_is_no_whole_run_of_committed_sources_is_not_published(
         page = report.Page(name, profile)
         page.number("bleu", 0.5, what="x")
         page.save()
-        facts = {"page": name, "commit": commit, "seconds": 1.0, "peak_memory_gb": 1.0}
+        facts = {"page": name, "profile": profile, "commit": commit, "seconds": 1.0, "peak_memory_gb": 1.0}
+        facts["parameters"] = {"profile": profile}
         (page.dir / "run.json").write_text(json.dumps(facts))
     (place / "requirements.lock").write_text("")
     (place / "data").mkdir()

@@ -120,7 +120,7 @@ def test_what_runs_a_page_loads_no_library_that_only_pages_need():
 def facts() -> dict:
     machine = {"processor": "cpu", "cores": 2, "memory_gb": 8, "accelerator": None}
     return {"page": "p", "profile": "smoke", "seconds": 6.0, "peak_memory_gb": 1.0, "hardware": machine,
-            "source_sha256": "0", "commit": "c"}  # fmt: skip
+            "parameters": {"profile": "smoke"}, "source_sha256": "0", "commit": "c"}  # fmt: skip
 
 
 def test_captions_and_alt_text_move_to_the_cell():
@@ -161,6 +161,12 @@ def test_a_smoke_page_says_that_its_numbers_mean_nothing():
 )
 def test_the_banner_names_the_code(commit, said):
     assert said in run.banner({**facts(), "commit": commit})
+
+
+def test_the_banner_says_what_was_changed_by_hand():
+    page = {**facts(), "page": "claims", "parameters": {"profile": "smoke", "model": "/mine", "items": 3}}
+    assert "`cbt run notebooks/claims.py --profile smoke -p model=/mine -p items=3`" in run.banner(page)
+    assert "-p" not in run.banner(facts())
 
 
 def test_touching_a_file_changes_no_fingerprint_and_content_does(tmp_path, monkeypatch):
