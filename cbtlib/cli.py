@@ -297,17 +297,19 @@ def score(
 
     from cbtlib import metrics, pairing, writing
 
-    if metric and "bertscore" in metric:
-        from cbtlib import bertscore
+    def prepare() -> None:
+        if metric and "bertscore" in metric:
+            from cbtlib import bertscore
 
-        metrics.METRICS["bertscore"] = bertscore.metric(bertscore.encoder(encoder, layer), idf)
+            metrics.METRICS["bertscore"] = bertscore.metric(bertscore.encoder(encoder, layer), idf)
+
     if bleurt:
         from cbtlib import bleurt as outside
 
         metrics.METRICS["bleurt"] = outside.metric(bleurt, bleurt_python)
     found = pairing.score(
         hyp, ref, bases=base or (), training=train or (), allow_leak=allow_leak, names=metric or (),
-        normalise=normalise or (), resamples=resamples, seed=seed,
+        normalise=normalise or (), resamples=resamples, seed=seed, prepare=prepare,
     )  # fmt: skip
     for system, rows in found["scores"].items():
         counts = ", ".join(f"{count} {outcome}" for outcome, count in found["outcomes"][system].items())
@@ -320,7 +322,7 @@ def score(
         print(f"\n{hyp} minus each base, on the items that both answered (p_holm over all of these rows)")
         shown = pd.DataFrame(found["differences"]).drop(columns=["system", "signature"]).fillna(float("nan"))
         print(shown.round(4).to_string(index=False, na_rep="-"))
-    print()
+    print("" if train else "\nno --train was given: whether the model has seen these items was not looked at\n")
     for row in found["scores"][str(hyp)]:
         print(row["signature"])
     if json_out:
@@ -505,7 +507,7 @@ def _named(texts: list[str], form: str) -> dict[str, str]:
 
 
 def _posts_and_answers(posts: list[Path], answers: list[str]) -> tuple[dict[str, str], dict[str, dict[str, tuple]]]:
-    """The posts that are no crisis, by id, and what each SYSTEM=FILE holds."""
+    """The posts by id, and what each SYSTEM=FILE holds; an answer to a crisis post is for nobody to read or judge."""
     from cbtlib import corpus, pairing
 
     systems = {n: pairing.read(Path(path)).texts for n, path in _named(answers, "SYSTEM=answers.jsonl").items()}
@@ -514,8 +516,10 @@ def _posts_and_answers(posts: list[Path], answers: list[str]) -> tuple[dict[str,
         for record in corpus.load(path):
             if texts.get(record.id, record.post) != record.post:
                 raise CbtError(f"{path}: id {record.id!r} is that of another post in another --posts file; rename one")
-            if not record.crisis:
-                texts[record.id] = record.post
+            texts[record.id] = record.post
+            for given in systems.values() if record.crisis else ():
+                if record.id in given:
+                    given[record.id] = ("crisis", "")
     return texts, systems
 
 

@@ -144,7 +144,10 @@ def make(posts: Mapping[str, str], answers: Answers, raters: Sequence[str], out:
         raise CbtError("no answer has outcome ok, so there is nothing to rate")
     for system, item in rated:
         if item not in posts:
-            raise CbtError(f"{system} answers item {item!r}, and there is no post with that id")
+            raise CbtError(
+                f"{system} answers item {item!r}, and there is no post with that id: give its file too (--posts), or "
+                "take the answer out"
+            )
     generator = np.random.default_rng(seed)
     codes = {f"R{number:04d}": rated[index] for number, index in enumerate(generator.permutation(len(rated)), 1)}
     items = [

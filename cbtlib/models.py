@@ -66,6 +66,16 @@ def weights(model: str = "embedded", dtype: str | None = None, trimmed: bool = T
     return found
 
 
+def shape(model: str) -> tuple[Any, Any]:
+    """The model without its weights (on the meta device), and its configuration."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with naming(model), torch.device("meta"):
+        settings = AutoConfig.from_pretrained(embedded.place(model), trust_remote_code=False)
+        return AutoModelForCausalLM.from_config(settings), settings
+
+
 def padded(longest: int) -> int:
     """How many tokens wide to make a batch for its longest row: the next multiple of 32.
 

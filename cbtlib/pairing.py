@@ -13,7 +13,7 @@ Notable choices
 - A metric that was not run has a row that says why; it is never silently absent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ def read(path: Path) -> Side:
     """Read one file; CbtError with the line for what is neither an answer nor a text, or an id that comes twice."""
     content = _content(path)
     if path.suffix == ".txt":
+        if not content:
+            raise CbtError(f"{path} is empty: see whether what should have written it did")
         rows = [line.rstrip("\r") for line in content.removesuffix("\n").split("\n")]
         numbered = {str(number): number for number in range(1, len(rows) + 1)}
         return Side(path, {name: ("ok", row) for name, row in zip(numbered, rows, strict=True)}, numbered, {})
@@ -92,9 +94,11 @@ def score(
     normalise: Sequence[str] = (),
     resamples: int = 1000,
     seed: int = 0,
+    prepare: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Scores, outcomes, differences from each of `bases`, and what was not run, ready for JSON: None, never NaN.
 
+    `prepare` loads what a metric needs; it is called once the files have passed, and the leak gate.
     A system is called by its file as it was given. All differences are one family for Holm's correction.
     """
     paths = [hypotheses, *bases]
@@ -113,6 +117,11 @@ def score(
             f"{len(bare)} items of {golds[0].path} have no reference with outcome ok (the first is {bare[0]!r}); leave "
             "them out of every file, or give another --ref that has them"
         )
+    for gold in golds:
+        for item, (outcome, text) in gold.texts.items():
+            if outcome == "ok" and not text.strip():
+                where = gold.place(item, "reference")
+                raise CbtError(f"{where} is empty: give its text, or take the item out of every file")
     posts = golds[0].posts
     light = [
         name for name, metric in metrics.METRICS.items() if not metric.model and (metric.needs != "sources" or posts)
@@ -128,6 +137,7 @@ def score(
         why = f"not run: needs the posts, and {golds[0].path} holds none"
         missing |= {name: why for name, metric in metrics.METRICS.items() if metric.needs == "sources"}
     trained = _gate(training, golds, allow_leak)
+    prepare()
 
     def inputs(items: Sequence[str]) -> dict[str, Any]:
         given = [[gold.texts[item] for item in items] for gold in golds]
@@ -187,7 +197,7 @@ def _gate(training: Sequence[Path], golds: Sequence[Side], allow_leak: bool) -> 
 
 def _content(path: Path) -> str:
     if not path.is_file():
-        raise CbtError(f"{path} does not exist, or is no file")
+        raise CbtError(f"{path} does not exist, or is no file: check the path")
     try:
         return path.read_bytes().decode("utf-8-sig")  # read_text would make a line end of a lone carriage return
     except UnicodeDecodeError as error:

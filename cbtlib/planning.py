@@ -20,7 +20,6 @@ import psutil
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from cbtlib import CbtError, embedded, fused, models, runs, templates, training
 from cbtlib.templates import IGNORED, Row
@@ -81,7 +80,7 @@ def plan(rows: Sequence[Row], dev_rows: Sequence[Row], config: training.Training
     cannot be trained in its memory."""
     training.check(rows, dev_rows, config)
     try:
-        tokenizer, shape = models.tokenizer(config.model), _shape(config.model)
+        tokenizer, shape = models.tokenizer(config.model), models.shape(config.model)
     except CbtError as error:
         if _is_here(config.model):
             raise
@@ -209,10 +208,3 @@ def _is_here(model: str) -> bool:
         return local or any(isinstance(try_to_load_from_cache(model, name), str) for name in names)
     except HFValidationError:  # a folder that is not there: the hub has no such name
         return False
-
-
-def _shape(model: str) -> tuple[Any, Any]:
-    """The model on the meta device, and its configuration."""
-    with models.naming(model), torch.device("meta"):
-        settings = AutoConfig.from_pretrained(embedded.place(model), trust_remote_code=False)
-        return AutoModelForCausalLM.from_config(settings), settings

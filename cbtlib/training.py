@@ -41,7 +41,7 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from cbtlib import CbtError, backbones, formats, fused, metrics, models, runs, tables, templates
+from cbtlib import CbtError, backbones, corpus, formats, fused, metrics, models, reading, runs, tables, templates
 from cbtlib.embedded import NAMES
 from cbtlib.runs import TrainingResult
 from cbtlib.templates import IGNORED, Row
@@ -145,6 +145,9 @@ def read(path: Path | str) -> list[Row]:
         texts = zip(table["id"], tables.posts(table), table["answer"], strict=True)
         return [Pair(name, post, answer, "train", False) for name, post, answer in texts]
     found = [one for one in formats.load(path) if one.outcome == "ok"]
+    if empty := [one.line for one in found if not (one.answer or "").strip()]:
+        what = "has no text: give the record an answer, or take it out"
+        raise corpus.CorpusError(Path(path), [reading.Problem(line, "answer", what) for line in empty])
     return [Pair(one.id, one.text, one.answer or "", one.split or "train", one.crisis) for one in found]
 
 
@@ -175,6 +178,8 @@ def _run(rows: list[Row], dev_rows: list[Row], config: TrainingConfig, out: Path
     precision = None if config.precision == "auto" else config.precision
     if config.four_bit and torch.cuda.is_available():  # they are packed on the current device
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if config.targets != "all-linear":  # a wrong name is said before the weights are loaded
+        targets(models.shape(config.model)[0], config)
     model = models.weights(config.model, precision, four_bit=config.four_bit)
     with memory(config):
         trainer = AnswerTrainer(
@@ -219,22 +224,27 @@ def memory(config: TrainingConfig) -> Iterator[None]:
         ) from error
 
 
+def targets(model: nn.Module, config: TrainingConfig) -> str | list[str]:
+    """The names of the layers that get an adapter; CbtError for one that the model lacks."""
+    if config.targets == "all-linear":
+        return config.targets
+    known = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)})
+    asked = [name.strip() for name in config.targets.split(",")]
+    # The joint matrix of Baichuan and Qwen goes by its three parts once it is apart.
+    found = [part for name in asked for part in ([name] if name in known else backbones.PACKED.get(name, [name]))]
+    unknown = [name for name in found if name not in known]
+    if unknown:
+        raise CbtError(f"no linear layer is called {', '.join(unknown)}: this model has {', '.join(known)}")
+    return found
+
+
 def add_lora(model: nn.Module, config: TrainingConfig) -> PeftModel:
     """The model with a fresh LoRA adapter, its weights in fp32, everything else frozen."""
-    targets: str | list[str] = config.targets
-    if config.targets != "all-linear":
-        known = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)})
-        asked = [name.strip() for name in config.targets.split(",")]
-        # The joint matrix of Baichuan and Qwen goes by its three parts once it is apart.
-        targets = [part for name in asked for part in ([name] if name in known else backbones.PACKED.get(name, [name]))]
-        unknown = [name for name in targets if name not in known]
-        if unknown:
-            raise CbtError(f"no linear layer is called {', '.join(unknown)}: this model has {', '.join(known)}")
     settings = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=targets,
+        target_modules=targets(model, config),
         use_rslora=config.rslora,
         use_dora=config.dora,
         task_type="CAUSAL_LM",

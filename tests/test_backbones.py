@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from typer.testing import CliRunner
 
-from cbtlib import CbtError, backbones, cli, models, planning, runs, sampling, templates, training
+from cbtlib import CbtError, backbones, cli, models, runs, sampling, templates, training
 
 ROLES = {"baichuan": "<reserved_102> <reserved_103>", "qwen": "<|im_start|> <|im_end|>"}
 
@@ -267,7 +267,7 @@ def test_the_code_that_a_model_brings_is_not_run(tmp_path):
     (folder / "config.json").write_text(json.dumps({"model_type": "theirs", "auto_map": brings}), "utf-8")
     words = {"tokenizer_class": "Thing", "auto_map": {"AutoTokenizer": ["code.Thing", None]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(words), "utf-8")
-    for read in (models.tokenizer, models.weights, planning._shape):
+    for read in (models.tokenizer, models.weights, models.shape):
         with pytest.raises(CbtError, match=r"brings code of its own, which is never run here.*cbt convert"):
             read(str(folder))
     assert not touched.exists()

@@ -587,6 +587,27 @@ def test_the_command_scores_on_an_encoder_of_the_readers_choice(files, monkeypat
     assert re.search(r"bertscore\|model:smoke\|layer:2\|idf:yes", result.output)
 
 
+def test_files_and_the_leak_gate_come_before_a_long_load(files):
+    _, gold, good, folder = files
+    asked = ("--ref", gold, "--metric", "bertscore", "--encoder", folder / "nowhere")
+    for words, message in (
+        (("--hyp", folder / "absent.jsonl"), "absent.jsonl does not exist, or is no file: check the path"),
+        (("--hyp", good, "--train", gold), "leak"),
+        (("--hyp", good), "cannot load the encoder"),
+    ):
+        assert message in str(run(*words, *asked).exception)
+
+
+def test_an_empty_file_is_no_answer_and_an_empty_reference_is_named(tmp_path):
+    for name, text in {"hyp": "好\n不好\n", "ref": "好\n\n", "none": ""}.items():
+        (tmp_path / f"{name}.txt").write_text(text, "utf-8")
+    hyp, ref, none = (tmp_path / f"{name}.txt" for name in ("hyp", "ref", "none"))
+    with pytest.raises(CbtError, match=r"none.txt is empty"):
+        pairing.score(none, [hyp])
+    with pytest.raises(CbtError, match=r"ref.txt:2 \(reference of 2\) is empty: give its text"):
+        pairing.score(hyp, [ref])
+
+
 def test_an_answer_that_failed_cannot_move_a_score(files):
     records, gold, _, folder = files
     rows = [(r.id, "ok", r.answer_text) for r in records]

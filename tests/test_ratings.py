@@ -577,3 +577,15 @@ def test_a_name_or_an_id_that_stands_for_two_things_is_refused(tmp_path):
     both = CliRunner().invoke(app, [*words, f"{tmp_path}/posts.jsonl", "--posts", f"{tmp_path}/others.jsonl"])
     assert f"id {records[0].id!r} is that of another post" in str(both.exception)
     assert CliRunner().invoke(app, [*words, f"{tmp_path}/posts.jsonl"]).exit_code == 0
+
+
+def test_an_answer_to_a_crisis_post_is_counted_and_shown_to_no_rater(tmp_path):
+    danger = next(record for record in corpus.load_split("crisis") if record.crisis)
+    records = [corpus.load_split("test")[0], danger]
+    corpus.dump(records, tmp_path / "posts.jsonl")
+    rows = "".join(json.dumps({"id": r.id, "outcome": "ok", "text": "慢慢来"}) + "\n" for r in records)
+    (tmp_path / "a.jsonl").write_text(rows, "utf-8")
+    words = ["ratings", "sheet", f"a={tmp_path}/a.jsonl", "--rater", "ann", "--out", f"{tmp_path}/s", "--posts"]
+    made = CliRunner().invoke(app, [*words, f"{tmp_path}/posts.jsonl"])
+    assert made.exit_code == 0 and "1 replies for each of 1 raters" in made.output and "1 crisis" in made.output
+    assert not [path for path in (tmp_path / "s").rglob("*.*") if danger.question in path.read_text("utf-8")]

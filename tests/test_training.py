@@ -589,6 +589,19 @@ def test_a_configuration_that_cannot_work_is_one_sentence(config, message, tmp_p
     assert not (tmp_path / "adapter").exists() and not (tmp_path / "result.json").exists()
 
 
+def test_a_wrong_target_is_said_before_the_weights_are_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "weights", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(CbtError, match="no linear layer is called c_attn"):
+        training.train(ROWS, DEV, replace(CONFIG, targets="c_attn"), tmp_path)
+
+
+def test_rows_without_an_answer_are_named_by_their_lines(tmp_path):
+    place = tmp_path / "rows.csv"
+    place.write_text("question,answer\n睡不好怎么办,先记下几点睡\n总是担心,\n怕考试, \n", "utf-8")
+    with pytest.raises(CbtError, match=r"rows.csv: 2 problems.*\n  line 3, field answer: has no text.*\n  line 4"):
+        training.read(place)
+
+
 CRISIS = Pair("c0", "我不想活了", "请联系身边的人。", crisis=True)
 
 BAD_ROWS = [
