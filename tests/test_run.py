@@ -166,7 +166,7 @@ def test_the_banner_names_the_code(commit, said):
 def test_the_banner_says_what_was_changed_by_hand():
     page = {**facts(), "page": "claims", "parameters": {"profile": "smoke", "model": "/mine", "items": 3}}
     assert "`cbt run notebooks/claims.py --profile smoke -p model=/mine -p items=3`" in run.banner(page)
-    assert "-p" not in run.banner(facts())
+    assert " -p " not in run.banner(facts())
 
 
 def test_touching_a_file_changes_no_fingerprint_and_content_does(tmp_path, monkeypatch):
