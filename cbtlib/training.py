@@ -91,7 +91,7 @@ PROFILES = {
         evaluate_every=2,
         max_length=2048,
     ),
-    # Two passes over the book's corpus, some minutes on two cores; the chapter on training makes one.
+    # Two passes over the book's corpus, some minutes on two cores; the chapter on training makes less than one.
     "embedded": TrainingConfig(epochs=2.0, batch_size=1, learning_rate=1e-3, dropout=0.0, evaluate_every=70),
     "gpu": TrainingConfig(
         model="Qwen/Qwen2.5-0.5B", template="chat", batch_size=8, learning_rate=1e-4, dropout=0.0, max_length=2048

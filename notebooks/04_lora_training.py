@@ -177,7 +177,8 @@ figures.chinese(beginning, gloss, title=dev[0].question + (" (cut off)" if befor
 # On the embedded profile the reader's minutes decided the length of the run: less than one pass over the corpus. Two
 # cores that compute in 16 bits are done with it in minutes, others take two to three times as long. The learning rate
 # is high for the same reason: few steps have to go far. `cbt train --plan` measures three steps and says how long a run
-# takes on your machine; `max_steps` is a parameter of this page.
+# takes on your machine; `max_steps` is a parameter of this page. `cbt train` itself makes two passes, and
+# `results/reference/benchmarks/README.md` says how much better its letters are.
 #
 # What makes a step fast, each measured by `benchmarks/training.py`: the vocabulary is trimmed to what Chinese needs;
 # the output layer is computed for answer tokens only; no dropout, whose masks a CPU draws slowly; and the LoRA

@@ -285,19 +285,20 @@ for system in ("base, few-shot", seeds[0]):
 # BERTScore {cite:p}`zhang2020bertscore` compares no characters but what a model makes of them: each token of the reply
 # is matched to the most similar token of the reference, by the cosine of their states in one layer of the base model,
 # and the other way round. Its values crowd together near the top, so only differences mean something. Here are the
-# three worked pairs again: their BERTScore, and which token of the reference each token of the rewording found.
+# three worked pairs again: their BERTScore, and which token of the reference each of their tokens found.
 
 # %%
 encoder = bertscore.Encoder(base.to(models.device()), tokenizer, bertscore_layer, config["model"])
 metrics.METRICS["bertscore"] = bertscore.metric(encoder)
 candidates = [text for text, _ in worked.values()]
 values = metrics.measure(candidates, [[reference] * 3], metrics=["bertscore"])["bertscore"][0].items
-same = worked["same meaning"][0]
-nearest = (encoder.states[same] @ encoder.states[reference].T).argmax(dim=1).tolist()
-ours, theirs = ([tokenizer.decode([token]) for token in encoder.tokens[text]] for text in (same, reference))
-matched = ", ".join(f"{token} → {theirs[place]}" for token, place in zip(ours, nearest, strict=True))
-rows = [f"<b>{kind}</b> {value:.4f}" for kind, value in zip(worked, values, strict=True)]
-HTML(f"<p>{'; '.join(rows)}</p><div class='zh-block' lang='zh'><p>{html.escape(matched)}</p></div>")
+pieces = {text: [tokenizer.decode([token]) for token in encoder.tokens[text]] for text in (*candidates, reference)}
+rows = []
+for kind, text, value in zip(worked, candidates, values, strict=True):
+    nearest = (encoder.states[text] @ encoder.states[reference].T).argmax(dim=1).tolist()
+    found = [f"{piece} → {pieces[reference][place]}" for piece, place in zip(pieces[text], nearest, strict=True)]
+    rows.append(f"<p lang='zh'><b>{kind}</b> {value:.4f}: {html.escape(', '.join(found))}</p>")
+HTML("<div class='zh-block'>" + "".join(rows) + "</div>")
 
 # %% [markdown]
 # **BLEURT** {cite:p}`sellam2020bleurt` is the fifth metric of the paper: a model that was trained to imitate human
