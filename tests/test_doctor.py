@@ -3,12 +3,15 @@
 import shutil
 import sys
 from collections import namedtuple
+from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib
 import psutil
 import pytest
+import zhplot
 
-from cbtlib import CbtError, doctor
+from cbtlib import CbtError, doctor, embedded
 
 Usage = namedtuple("Usage", "free")
 
@@ -35,6 +38,24 @@ def test_too_little_memory_and_disk_say_how_much_and_what_to_do(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1e9))
     with pytest.raises(CbtError, match=r"1\.0 GB of disk is free at .*: make room, or set CBT_CACHE"):
         doctor.disk()
+
+
+def test_a_model_file_of_other_bytes_is_named_with_what_to_remove(monkeypatch, tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"other bytes")
+    monkeypatch.setattr(embedded, "gguf_file", lambda **_: tmp_path / "model.gguf")
+    with pytest.raises(CbtError, match=rf"model.gguf has SHA-256 \w+…, published is \w+…: remove {tmp_path}$"):
+        doctor.model()
+
+
+def test_a_font_that_is_gone_or_lacks_glyphs_says_how_to_get_it_back(monkeypatch, tmp_path):
+    assert doctor.fonts() == "Noto Sans SC"
+    latin = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+    monkeypatch.setattr(zhplot, "__file__", str(tmp_path / "__init__.py"))
+    for message in ("the Chinese font is missing: run", "NotoSansSC-Regular.ttf lacks 认知.*: run"):
+        with pytest.raises(CbtError, match=message):
+            doctor.fonts()
+        (tmp_path / "fonts").mkdir(exist_ok=True)
+        shutil.copyfile(latin, tmp_path / "fonts/NotoSansSC-Regular.ttf")
 
 
 def test_all_checks_run_whatever_fails_and_the_verdict_is_theirs(monkeypatch, capsys):

@@ -1,10 +1,13 @@
 """One set of pins: pyproject.toml, requirements.lock and environment.yml agree."""
 
+import os
 import re
+import shutil
 import subprocess
 import tomllib
 from importlib import metadata
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 
@@ -47,6 +50,23 @@ def test_every_python_that_the_project_takes_is_one_that_the_lock_takes():
         if "==" in line and (wanted := metadata.metadata(name).get("Requires-Python")):
             theirs = Requirement(f"x{wanted}").specifier
             assert not [one for one in pythons if ours.contains(one) and not theirs.contains(one)], line
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
+def test_make_sets_up_once_and_again_when_a_pin_changes(tmp_path):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+
+    def planned() -> str:
+        return subprocess.run(["make", "-n", "book"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    assert "pip" in planned() and "cbtlib book" in planned()
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/installed").write_text("200")
+    assert "pip" not in planned() and "cbtlib book" in planned()
+    later = (tmp_path / ".venv/installed").stat().st_mtime + 10
+    os.utime(tmp_path / "requirements.lock", (later, later))
+    assert "pip" in planned()
 
 
 def test_conda_file_installs_the_lock_and_the_project():

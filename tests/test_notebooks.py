@@ -5,6 +5,7 @@ import os
 import re
 
 import jupytext
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
@@ -118,6 +119,38 @@ def test_every_page_runs_and_writes_its_numbers(smoke_book, page):
     assert facts["seconds"] > 0 and facts["peak_memory_gb"] > 0
     for picture in folder.glob("*.png"):
         assert picture.with_suffix(".svg").exists() and picture.with_suffix(".csv").exists()
+
+
+# What a reader is promised of a chapter, by the name of its product.
+PROMISED = {
+    "01_prompt_design": ["coverage.csv", "outcomes.csv", "parts.svg", "structure_accuracy.csv"],
+    "02_generation": ["cost.svg", "flow.svg", "gates.csv", "outcomes.csv", "triage.csv"],
+    "03_distortion_statistics": [
+        *("combinations.svg", "confusion.svg", "cooccurrence.svg", "headline.csv", "lengths.svg", "order.svg"),
+        *("corrected.svg", "coverage.svg", "detector.csv", "taxonomy.csv", "topics.svg"),
+    ],
+    "04_lora_training": ["before_after.csv", "curves.svg", "sweeps.svg"],
+    "05_evaluation": [
+        "backbones.csv",
+        "forest.svg",
+        "scores.csv",
+        "signatures.csv",
+        "tokenisers.csv",
+        "worked_pairs.csv",
+    ],
+    "06_human_evaluation": ["agreement.csv", "anchors.csv", "bias.csv", "forms/key.json", "means.csv", "power.svg"],
+}
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_a_chapter_leaves_what_it_promises(smoke_book, page):
+    folder = smoke_book.root / "results/smoke" / page
+    assert not [name for name in PROMISED[page] if not (folder / name).is_file()]
+
+
+def test_letters_of_several_checkpoints_stand_beside_those_of_the_base(smoke_book):
+    table = pd.read_csv(smoke_book.root / "results/smoke/04_lora_training/before_after.csv")
+    assert table["step"].iloc[0] == 0 and len(table) >= 3
 
 
 @pytest.mark.parametrize("page", run.PAGES)

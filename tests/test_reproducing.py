@@ -7,8 +7,10 @@ import re
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
+from typer.testing import CliRunner
 
 from cbtlib import ROOT, CbtError, report, reproducing, writing
+from cbtlib.cli import app
 from cbtlib.prevalence import wilson
 
 CAPTION = "Share of posts | with a label, *95%* intervals: (2)."
@@ -76,6 +78,9 @@ def test_a_run_is_held_against_what_was_published(run, value, holds):
     assert table["expected"].tolist() == [f"share {value} ± 0.05", f"{value} ± 0.05"]
     text = reproducing.write("embedded").read_text("utf-8")
     assert ("(outside)" in text) is (holds == "no") and "No reference" not in text
+    done = CliRunner().invoke(app, ["claims", "--reproduce"])
+    assert (done.exit_code == 0) is (holds == "yes")
+    assert holds == "yes" or "1 of 1 numbers lie outside their tolerance" in str(done.exception)
 
 
 @pytest.mark.parametrize(
@@ -88,10 +93,9 @@ def test_numbers_are_written_as_people_write_them(value, shown):
 def test_a_rerun_that_only_draws_other_letters_holds_and_a_defect_does_not(run, monkeypatch):
     """100 shares of 40 sampled letters each, published, then drawn anew; then with good and bad letters exchanged."""
     place, dice = run / "results/embedded/07_words/metrics.json", np.random.default_rng(0)
+    facts = {"page": "07_words", "profile": "embedded", "parameters": {}, "commit": "abc"}
     for slow in ("footprint", "manifest"):
-        monkeypatch.setattr(
-            report, slow, lambda *_: collections.defaultdict(dict, pages={"07_words": {"commit": "abc"}})
-        )
+        monkeypatch.setattr(report, slow, lambda *_: collections.defaultdict(dict, pages={"07_words": facts}))
     truth = dice.uniform(0.2, 0.8, 100)
 
     def draw(shares):

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -161,6 +162,15 @@ def test_a_smoke_page_says_that_its_numbers_mean_nothing():
 )
 def test_the_banner_names_the_code(commit, said):
     assert said in run.banner({**facts(), "commit": commit})
+
+
+def test_a_port_in_use_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "index.html").write_text("a book", "utf-8")
+    monkeypatch.setattr(book, "HTML", tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CbtError, match=rf"port {port} cannot be used .*choose another: cbt serve --port"):
+            book.serve(port)
 
 
 def test_the_banner_says_what_was_changed_by_hand():

@@ -429,6 +429,20 @@ def test_a_killed_run_keeps_its_patience_and_stops_where_an_undisturbed_one_stop
         assert mine == pytest.approx(theirs, rel=1e-4)
 
 
+@pytest.mark.parametrize("switch", ["gradient_checkpointing", "dora"])
+def test_a_switch_trains_and_leaves_an_adapter_that_loads(switch, finished, tmp_path):
+    config = replace(CONFIG, **{switch: True})
+    result = training.train(ROWS, DEV, config, tmp_path)
+    plain = finished[1].dev_losses
+    if switch == "gradient_checkpointing":  # memory for time, and the same numbers
+        assert result.dev_losses == pytest.approx(plain, abs=1e-4)
+    else:
+        assert result.dev_losses[-1] < result.dev_losses[0] and result.dev_losses != plain
+    tuned, _ = runs.load_adapter(result.adapter)
+    assert json.loads((result.adapter / "adapter_config.json").read_text("utf-8"))["use_dora"] is (switch == "dora")
+    assert any("lora_magnitude" in name for name, _ in tuned.named_parameters()) is (switch == "dora")
+
+
 def test_a_run_killed_after_its_last_step_takes_no_other(tmp_path, monkeypatch):
     config = replace(CONFIG, max_steps=3)  # in the middle of an epoch
     kill(monkeypatch, "on_train_end", 3, config, tmp_path)
