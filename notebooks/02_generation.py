@@ -352,7 +352,7 @@ page.number("accepted", len(accepted), what="ok answers that pass every gate", n
 passed = float((~letters.any(axis=1)).mean())
 page.number("letters_passed", passed, what="corpus letters of the test split that pass every gate", n=len(letters))
 page.table(
-    "gates", screening.counts(stopped).set_index("gate"), caption=f"What stops the {len(good)} ok answers of the run."
+    "stopped", screening.counts(stopped).set_index("gate"), caption=f"What stops the {len(good)} ok answers of the run."
 )
 
 # %% [markdown]

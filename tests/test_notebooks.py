@@ -124,10 +124,10 @@ def test_every_page_runs_and_writes_its_numbers(smoke_book, page):
 # What a reader is promised of a chapter, by the name of its product.
 PROMISED = {
     "01_prompt_design": ["coverage.csv", "outcomes.csv", "parts.svg", "structure_accuracy.csv"],
-    "02_generation": ["cost.svg", "flow.svg", "gates.csv", "outcomes.csv", "triage.csv"],
+    "02_generation": ["cost_time.svg", "flow.svg", "gates.svg", "outcomes.csv", "triage.csv"],
     "03_distortion_statistics": [
         *("combinations.svg", "confusion.svg", "cooccurrence.svg", "headline.csv", "lengths.svg", "order.svg"),
-        *("corrected.svg", "coverage.svg", "detector.csv", "taxonomy.csv", "topics.svg"),
+        *("corrected.csv", "coverage.svg", "detector.csv", "taxonomy.csv", "topics.svg"),
     ],
     "04_lora_training": ["before_after.csv", "curves.svg", "sweeps.svg"],
     "05_evaluation": [
@@ -138,7 +138,7 @@ PROMISED = {
         "tokenisers.csv",
         "worked_pairs.csv",
     ],
-    "06_human_evaluation": ["agreement.csv", "anchors.csv", "bias.csv", "forms/key.json", "means.csv", "power.svg"],
+    "06_human_evaluation": ["agreement.csv", "anchors.csv", "bias.csv", "forms/key.json", "means.csv", "power.csv"],
 }
 
 
@@ -151,6 +151,15 @@ def test_a_chapter_leaves_what_it_promises(smoke_book, page):
 def test_letters_of_several_checkpoints_stand_beside_those_of_the_base(smoke_book):
     table = pd.read_csv(smoke_book.root / "results/smoke/04_lora_training/before_after.csv")
     assert table["step"].iloc[0] == 0 and len(table) >= 3
+
+
+@pytest.mark.parametrize("page", run.PAGES)
+def test_no_product_of_a_page_takes_the_place_of_another(page):
+    code = "\n".join(cell.source for cell in cells(page) if cell.cell_type == "code")
+    names = re.findall(r'(?:page\.table\(|figures\.show\(\s*[\w.]+,\s*page,)\s*"(\w+)"', code)
+    assert len(names) == len(set(names)) and (names or "page.table(" not in code), (
+        "a figure has a table of its name too"
+    )
 
 
 @pytest.mark.parametrize("page", run.PAGES)
