@@ -113,6 +113,33 @@ def test_resamples_of_pairs_have_the_correlations_of_resampled_rows():
     assert len(many) == 300 and abs(many).max() < 0.01
 
 
+def counted(counts, lengths, topics=None):
+    """Texts with so many labels, of such lengths."""
+    labels, n = np.array(counts)[:, None] > np.arange(len(TYPES)), len(counts)
+    return label_figures.Labelled("posts", TYPES, labels, np.array(lengths), topics or [""] * n, [[]] * n, {"ok": n})
+
+
+def test_topics_of_single_posts_do_not_differ_by_themselves():
+    generator, topics, wrong = np.random.default_rng(0), ["big"] * 200 + [f"small {k}" for k in range(20)], 0
+    for _ in range(60):
+        drawn = label_figures.topics(counted(generator.random(220) < 0.05, [100] * 220, topics))
+        wrong += drawn.data["p"].iloc[0] < 0.05
+        plt.close("all")
+    assert wrong <= 6  # chi-squared's own distribution: 14
+    apart = label_figures.topics(counted([1] * 20 + [0] * 20, [100] * 40, ["work"] * 20 + ["home"] * 20))
+    assert apart.data["p"].iloc[0] < 0.01 and "p < 0.01" in apart.caption
+
+
+@pytest.mark.parametrize("counts", [[0, 1, 2, 3], [0, 1] * 5, [0, 1, 2, 3] * 5])
+def test_length_gets_no_verdict_where_no_resample_could_say_otherwise(counts):
+    drawn = label_figures.lengths(counted(counts, [100 + 10 * count for count in counts]))
+    title = drawn.figure.axes[0].get_title(loc="left") + drawn.figure.axes[0].get_title()
+    plt.close("all")
+    assert drawn.data["rho"].eq(1).all() and drawn.data[["low", "high"]].isna().all(axis=None)
+    for told in (title, drawn.caption, drawn.alt):
+        assert "ρ = 1.00, no interval" in told and "nan" not in told and "longer" not in told
+
+
 def test_labels_of_posts_in_a_crisis_are_counted_beside_and_missing_ones_refused(tmp_path):
     rows = [
         {"id": str(k), "labels": ["a"] * (k % 2), "triage": "none", "scores": {"a": 0.5, "any": 0.5}} for k in range(4)
