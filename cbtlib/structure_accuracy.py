@@ -13,7 +13,8 @@ Notable choices:
   because their parts come in order and in like lengths; but it claims every part of any text.
 - Damage tells whether coverage looks at the words: with one part left out, `coverage invented` is how often the absent
   part is claimed all the same.
-- Answers are resampled, not sentences: those of one answer stand or fall together.
+- Answers are resampled, not sentences: those of one answer stand or fall together. So do two letters that are glued,
+  in both orders, to each other and to no third.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,19 +38,22 @@ def evaluate(records: Sequence[corpus.Record], resamples: int = 1000, seed: int 
     """`agreement` on the gold letters of records (index: case, measure), and in column `floor` that of place alone.
 
     Cases: whole; one part left out (each in turn); parts in random order; another letter glued on; the post in place of
-    an answer; characters shuffled. Raises CbtError for a letter that the reader was trained on.
+    an answer; characters shuffled. Raises CbtError for a letter that the reader was trained on, or a single one.
     """
+    if len(records) < 2:
+        raise CbtError("it takes two letters to glue one to another; give at least two records")
     train = {record.answer_text for record in corpus.load_split("train")}
     if seen := [record.id for record in records if record.answer_text in train]:
         raise CbtError(f"record {seen[0]} is in the train split; a reader is not measured on letters it was fitted to")
     generator = np.random.default_rng(seed)
     letters = [labelled(record.answer) for record in records]
+    pairs = list(zip(letters[::2], letters[1::2], strict=False))  # of an odd number the last is not glued
     orders = [{part: place for place, part in enumerate(generator.permutation(PARTS))} for _ in letters]
     cases: dict[str, list[Labelled]] = {
         "whole": letters,
         "one part left out": [[p for p in letter if p[1] != part] for part in PARTS for letter in letters],
         "parts shuffled": [sorted(x, key=lambda p: o[p[1]]) for x, o in zip(letters, orders, strict=True)],
-        "two letters glued": [one + two for one, two in zip(letters, letters[1:] + letters[:1], strict=True)],
+        "two letters glued": [one + two for one, two in pairs] + [two + one for one, two in pairs],
         "the post": [[(sentence, None) for sentence in sentences(record.post)] for record in records],
         "characters shuffled": [
             [(cut, None) for sentence, _ in letter for cut in sentences("".join(generator.permutation([*sentence])))]
@@ -59,9 +63,10 @@ def evaluate(records: Sequence[corpus.Record], resamples: int = 1000, seed: int 
     tables = {}
     for case, answers in cases.items():
         texts = ["\n".join(sentence for sentence, _ in answer) for answer in answers]
-        # Versions of one letter are resampled together, so their counts are added up.
+        # Versions of one letter, or of one pair, are resampled together, so their counts are added up.
+        units = len(pairs) if case == "two letters glued" else len(records)
         counts, floor = (
-            _counts(answers, readings).reshape(-1, len(records), _WIDTH).sum(axis=0)
+            _counts(answers, readings).reshape(-1, units, _WIDTH).sum(axis=0)
             for readings in (read(texts), by_place(texts))
         )
         tables[case] = _table(counts, resamples, seed).assign(floor=_table(floor, resamples, seed).value)

@@ -44,6 +44,13 @@ def test_every_measure_has_an_interval_around_it(measured):
     assert (measured.n > 0).all()
 
 
+def test_letters_glued_to_each_other_are_no_more_letters(measured):
+    wide = (measured.high - measured.low).filter(like="F1").groupby("case").mean()
+    assert wide["two letters glued"] >= wide["whole"]
+    with pytest.raises(CbtError, match="at least two records"):
+        structure_accuracy.evaluate(TEST[:1])
+
+
 def test_letters_of_the_train_split_are_refused():
     with pytest.raises(CbtError, match="train split"):
         structure_accuracy.evaluate([*TEST[:2], corpus.load_split("train")[0]])
