@@ -269,8 +269,11 @@ page.table("bias", bias, caption=f"Bias of the SIMULATED raters in {criterion}")
 # %% [markdown]
 # ## Differences between systems
 #
-# Paired again: the same rater on the same post. The interval resamples posts and raters, the p value swaps systems
-# post by post, and it is corrected for the number of pairs.
+# Paired again: the same rater on the same post. A harsh rater is harsh to both systems, which cancels; a rater's liking
+# for one of them does not. So interval and p value come from the same clustered variance as those of the means, and
+# speak of other posts and other raters. (A test that swaps the systems post by post speaks of these raters alone: where
+# raters have likings, it finds differences that others would not.) The p value is corrected for all pairs in all three
+# criteria, of which the table shows one.
 
 # %%
 differences = analysis.differences[analysis.differences["criterion"] == criterion].drop(columns="criterion")
@@ -281,7 +284,8 @@ page.table("differences", differences.set_index("system"), caption=f"Differences
 #
 # Before anybody is paid, ask what the study could show. The spread of these (simulated) ratings has two parts: posts on
 # which one system really is better than on others, and the noise of a single rating. More raters average out the second
-# only. The table gives the chance to find a true difference with a 5% test.
+# only. The table gives the chance to find a true difference with a 5% test. It is the most to hope for: likings of
+# raters are not in it, which a few raters do not show and more posts do not average out.
 
 # %%
 seen = table[table["criterion"] == criterion].groupby("system")["item"].agg(set)

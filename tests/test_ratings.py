@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 from typer.testing import CliRunner
 
-from cbtlib import ROOT, CbtError, agreement, corpus, forms, ratings
+from cbtlib import ROOT, CbtError, agreement, corpus, forms, ratings, resampling
 from cbtlib.cli import app
 
 _ = np.nan
@@ -417,9 +417,58 @@ def test_intervals_of_means_cover_what_other_posts_and_other_raters_would_have_s
         severity, ease = generator.normal(0, 0.25, (1, raters)), generator.normal(0, 0.5, (60, 1))
         scores = np.clip(np.rint(1 + severity + ease + generator.normal(0, 0.4, (60, raters))), 0, 2)
         scores[generator.random(scores.shape) < 0.05] = np.nan
-        low, high = ratings._clustered(scores, 0.95)
+        low, high, _ = ratings._clustered(scores, 0.95, 0)
         held += low <= 1 <= high
     assert least <= held / trials <= 0.98
+
+
+@pytest.mark.parametrize(
+    ("raters", "liking", "least"), [(2, 0.25, 0.86), (3, 0.25, 0.89), (5, 0.25, 0.91), (3, 0, 0.93)]
+)
+def test_a_difference_holds_for_other_raters_who_may_like_a_system_better(raters, liking, least):
+    generator, held, trials = np.random.default_rng(0), 0, 500
+    for _ in range(trials):
+        taste, ease = generator.normal(0, liking, (1, raters)), generator.normal(0, 0.35, (100, 1))
+        one, two = (
+            1 + ease + side * taste + generator.normal(0, 0.6, (100, 1)) + generator.normal(0, 0.4, (100, raters))
+            for side in (0.5, -0.5)
+        )
+        difference = np.clip(np.rint(one), 0, 2) - np.clip(np.rint(two), 0, 2)
+        low, high, p = ratings._clustered(difference, 0.95, -2)
+        assert (p < 0.05) == (not low <= 0 <= high)
+        held += low <= 0 <= high
+    assert least <= held / trials <= 0.985
+
+
+def test_a_difference_that_never_varies_is_no_certain_one():
+    table = simulated()
+    table["score"] = (table["system"] == "tuned").astype(int)
+    (row,) = ratings.analyse(table, resamples=50).differences.to_dict("records")
+    assert row["value"] == 1 and np.isnan([row["low"], row["high"], row["p"], row["p_holm"]]).all()
+
+
+def test_differences_of_all_criteria_are_corrected_together():
+    table = pd.concat([simulated(seed=seed, shift=0.2).assign(criterion=f"c{seed}") for seed in range(3)])
+    same = table[table["criterion"] == "c0"].assign(criterion="same", score=lambda rows: rows["system"].eq("tuned") * 1)
+    found = ratings.analyse(pd.concat([table, same]), resamples=50).differences
+    assert found["p"].isna().tolist() == found["p_holm"].isna().tolist() == [False, False, False, True]
+    assert found["p_holm"].head(3).tolist() == pytest.approx(resampling.holm(found["p"].head(3)))
+    assert (found["p_holm"].head(3) > found["p"].head(3)).any()
+
+
+def test_notes_name_the_systems_and_pairs_that_one_rater_or_none_scored():
+    table = simulated(raters=3, systems=("a", "b", "c"))
+    raters = {"a": ["r0"], "b": ["r1", "r2"], "c": ["r1", "r2"]}
+    table = table[[row.rater in raters[row.system] for row in table.itertuples()]]
+    table = pd.concat([table, table[(table["system"] == "b") & (table["rater"] == "r1")].assign(rater="r0")])
+    notes = ratings.analyse(table, resamples=50).notes
+    assert sum("one rater" in note for note in notes) == 2
+    assert any("b and a: one rater scored both" in note for note in notes)
+    assert any("a: one rater scored it" in note for note in notes)
+    assert sum("no rater" in note for note in notes) == 1 and any("c and a: no rater" in note for note in notes)
+    assert any("only 2 raters of a system" in note for note in notes)
+    analysis = ratings.analyse(table[table["system"].eq("a") | (table["system"].eq("c") & table["rater"].eq("r1"))])
+    assert analysis.differences.empty and not any("hardly known" in note for note in analysis.notes)
 
 
 def test_a_missing_rating_is_left_out_and_counted():
