@@ -330,10 +330,8 @@ def publish(profile: str, results: str = "results") -> Path:
     where there is no interval. Refused for a smoke run, whose model is random, when a page has not run, or ran with
     parameters of its own, and when the pages ran from uncommitted sources.
     """
-    from cbtlib.run import (
-        PAGES,
-        by_hand,
-    )  # not for the pages: they would read the graph, and rerun when another page changes
+    # Imported here, not for the pages: they would read the graph, and rerun when another page changes.
+    from cbtlib.run import PAGES, by_hand
 
     if profile == "smoke":
         raise CbtError("the numbers of a smoke run mean nothing: publish another profile (--profile)")

@@ -1,8 +1,8 @@
-"""How right `structure` is: on gold letters whole and damaged, and on model answers labelled by hand.
+"""How right `structure` is: on gold letters whole and damaged, and on model answers with labelled sentences.
 
     evaluate(records)     letters that the reader was not fitted to, as written and damaged in known ways
     agreement(answers)    any answers with labelled sentences
-    hand_labels()         model answers labelled by hand, {source: answers}, for `agreement`
+    labelled_answers()    model answers whose sentences a language model labelled, {source: answers}, for `agreement`
 
 Notable choices:
 
@@ -98,8 +98,8 @@ def by_place(texts: Sequence[str]) -> Iterator[Structure]:
         yield Structure(list(zip(cut, parts, strict=True)), {part: part in parts for part in PARTS}, runs(parts))
 
 
-def hand_labels(path: Path = LABELS) -> dict[str, list[Labelled]]:
-    """Model answers labelled by hand, by source; a line: {"source", "id" (post), "sentences": [[text, part/null]]}."""
+def labelled_answers(path: Path = LABELS) -> dict[str, list[Labelled]]:
+    """Model answers with labelled sentences, by source; a line: {"source", "id" (post), "sentences": [[text, part/null]]}."""
     answers: dict[str, list[Labelled]] = {}
     for line, item in objects(path):
         if isinstance(item, Problem):

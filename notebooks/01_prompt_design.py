@@ -228,8 +228,8 @@ page.table(
 # over the labels.
 
 # %%
-by_hand = [answer for found in structure_accuracy.hand_labels().values() for answer in found]
-gold = {"letters of the test split": [structure.labelled(r.answer) for r in test], "model answers": by_hand}
+answered = [answer for found in structure_accuracy.labelled_answers().values() for answer in found]
+gold = {"letters of the test split": [structure.labelled(r.answer) for r in test], "model answers": answered}
 rows = {}
 for (name, labelled), short in zip(gold.items(), ("gold", "model"), strict=True):
     found = structure_accuracy.agreement(labelled)

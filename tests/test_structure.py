@@ -65,11 +65,11 @@ def test_agreement_falls_when_labels_are_wrong():
         structure_accuracy.agreement([[("你很难过。你想想看？", "validation")]])
 
 
-def test_model_answers_are_labelled_by_hand_as_they_are_cut(tmp_path):
+def test_model_answers_are_with_labels_as_they_are_cut(tmp_path):
     path = tmp_path / "labels.jsonl"
     path.write_text(json.dumps({"source": "m", "id": "x", "sentences": [["好。", "strateggy"]]}), encoding="utf-8")
     with pytest.raises(CbtError, match="line 1: 'strateggy' is no part"):
-        structure_accuracy.hand_labels(path)
+        structure_accuracy.labelled_answers(path)
 
 
 def test_line_breaks_change_nothing():
@@ -171,8 +171,8 @@ def test_the_gain_of_a_prompt_is_paired_by_post_and_needs_five_of_them():
     assert structure.gain([]) is None
 
 
-def test_model_answers_labelled_by_hand_are_enough_and_read_as_the_chapter_says():
-    answers = [answer for found in structure_accuracy.hand_labels().values() for answer in found]
+def test_model_answers_with_labels_are_enough_and_read_as_the_chapter_says():
+    answers = [answer for found in structure_accuracy.labelled_answers().values() for answer in found]
     assert len(answers) >= 60
     measured = structure_accuracy.agreement(answers).value
     assert measured["macro-F1"] >= 0.85 and measured["coverage"] >= 0.95
