@@ -99,7 +99,7 @@ def by_place(texts: Sequence[str]) -> Iterator[Structure]:
 
 
 def labelled_answers(path: Path = LABELS) -> dict[str, list[Labelled]]:
-    """Model answers with labelled sentences, by source; a line: {"source", "id" (post), "sentences": [[text, part/null]]}."""
+    """Model answers with labelled sentences; a line: {"source", "id" (post), "sentences": [[text, part/null]]}."""
     answers: dict[str, list[Labelled]] = {}
     for line, item in objects(path):
         if isinstance(item, Problem):
