@@ -118,7 +118,7 @@ class _Writer:
             elif post.id in found:
                 outcome, why = generate.read_text(found[post.id].text, found[post.id].truncated)
                 text = found[post.id].text if outcome == "ok" else ""
-            yield Answer(post.id, outcome, text, None, None, None, None, None, why, level)
+            yield Answer(post.id, outcome, text, None, None, None, None, None, why, level, post.digest)
 
     def prompt(self, post: Question) -> str:
         """What the model reads; CbtError when it cannot read it."""

@@ -31,7 +31,7 @@ class Answer:
     """What became of a question. `text` is empty and `parts` None unless `outcome` is ok; `detail` says why it is not.
 
     Tokens are those of the reply that stands; `cost_micro` is its price in micro-dollars, None when it is not known.
-    `triage` is the level of the post; None in the file of an older cbtlib, which does not say.
+    `triage` is the level of the post, `post` its `Question.digest`: an id is a line's number where a file has none.
     """
 
     id: str
@@ -43,7 +43,8 @@ class Answer:
     completion_tokens: int | None
     cost_micro: int | None
     detail: str
-    triage: Level | None = None
+    triage: Level
+    post: str
 
 
 _FIELDS = tuple(field.name for field in fields(Answer))
@@ -68,7 +69,7 @@ def read_answers(path: Path | str) -> Iterator[Answer]:
 
 def _answer(line: int, row: dict[str, Any], lines: dict[str, int]) -> Answer | Problem:
     """The answer of a line, or what is wrong with it; `lines` are those of the ids before it."""
-    if lacking := [name for name in _FIELDS if name not in row and name != "triage"]:
+    if lacking := [name for name in _FIELDS if name not in row]:
         return Problem(line, lacking[0], "is missing")
     if strange := row.keys() - set(_FIELDS):
         return Problem(line, min(strange), "is no field of an answer")
@@ -85,7 +86,7 @@ def _answer(line: int, row: dict[str, Any], lines: dict[str, int]) -> Answer | P
         return Problem(line, "parts", f"is not {', '.join(PARTS)}")
     if mute := [part for part, words in (parts or {}).items() if not isinstance(words, str)]:
         return Problem(line, f"parts.{mute[0]}", "is no text")
-    if row.get("triage") not in (None, *LEVELS):
+    if row["triage"] not in LEVELS:
         return Problem(line, "triage", f"{row['triage']!r} is none of {', '.join(LEVELS)}")
     return Answer(**row)
 
@@ -103,6 +104,14 @@ def ending(finish: str | None) -> Outcome:
 def outcome_of(text: str | None, given: Outcome) -> Outcome:
     """What became of an answer: what its row says, and failed where an ok one has no text."""
     return "failed" if given == "ok" and not (text or "").strip() else given
+
+
+def check(question: Question, answer: Answer, path: Path | str) -> None:
+    """CbtError when the answer of that id is to another post."""
+    if answer.post != question.digest:
+        raise CbtError(
+            f"{path} answers another post under the id {answer.id}: give the very file of questions that was answered"
+        )
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -166,7 +175,7 @@ def export(questions: Iterable[Question], folder: Path | str, stopped: Set[str] 
 
     With the ids of the answers that gates have `stopped` (see `screening`), it is `folder`/accepted, without those.
     Columns: id, question, description, answer, and the five parts where the prompt asked for them as fields (else
-    null). CbtError when the questions are not those of the answers.
+    null). CbtError when the questions are not those that were answered.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -203,6 +212,7 @@ def _rows(questions: Iterable[Question], found: Iterator[Answer], path: Path) ->
     for question in questions:
         if answer is None or answer.id != question.id:
             continue
+        check(question, answer, path)
         if answer.outcome == "ok":
             parts = answer.parts or dict.fromkeys(PARTS)
             texts = {"question": question.question, "description": question.description, "answer": answer.text}

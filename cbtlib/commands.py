@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cbtlib import ROOT, CbtError, answers, batch, endpoint, prices, prompts
+from cbtlib import ROOT, CbtError, answers, batch, endpoint, markup, prices, prompts
 from cbtlib import generate as generation
 from cbtlib.journal import Journal
 from cbtlib.questions import Question, read_questions
@@ -59,6 +59,8 @@ def generate(**given: Any) -> None:
         _forecast(given["out"], len(posts), where.model, price_file)
     if summary.stopped:
         raise CbtError(f"stopped: {summary.stopped}; the same command goes on")
+    if summary.failures and not summary.outcomes["ok"]:
+        raise CbtError("no question was answered, see above why; mend it, and the same command asks again")
 
 
 def _defaults(given: dict[str, Any]) -> dict[str, Any]:
@@ -118,6 +120,8 @@ def _report(summary: generation.Summary, given: dict[str, Any], asked: list[Ques
     print(f"spent {low}" if low == high else f"spent between {low} and {high}", end="")
     products = "" if given["dry_run"] else "answers.jsonl, manifest.json, "
     print(f" for {summary.spend.attempts} attempts; {given['out']}/{products}journal.sqlite")
+    for why, count in summary.failures.items():
+        print(f"failed {count}: {markup.visible(why)}")
     if products:
         print(f"{answers.export(asked, given['out'])}: the ok answers, for datasets.load_dataset")
 

@@ -81,11 +81,15 @@ def most_tokens(sampling: Sampling) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Counts of all outcomes (zeros included), the spend, and why the run stopped early ('' if it did not)."""
+    """Counts of all outcomes (zeros included), the spend, and why the run stopped early ('' if it did not).
+
+    `failures` are the three commonest reasons of failed answers, with their counts.
+    """
 
     outcomes: dict[str, int]
     spend: Spend
     stopped: str
+    failures: dict[str, int]
 
 
 def run(
@@ -336,9 +340,9 @@ def _unsendable(question: Question) -> str:
 
 # A warm letter says sorry too, and that its reader cannot sleep. A refusal is what the writer cannot do (我), or help
 # that cannot be given. Far from the apology it has to be a verb of helping: 我无法想象 (I cannot imagine) is sympathy.
-_SORRY = r"我?(?:很|非常|十分)?(?:抱歉|对不起|遗憾)"
+_SORRY = r"我?(?:很|非常|十分)?(?:抱歉|对不起|不好意思|遗憾)"
 _WE = r"我(?:们|(?:作为|是)[^。你您]{1,12})?"
-_CANNOT = r"(?:实在|真的|确实|恐怕|可能|暂时|目前|现在|也|还|都)*(?:无法|不能|没有?办法|没法|不便)"
+_CANNOT = r"(?:实在|真的|确实|恐怕|可能|暂时|目前|现在|也|还|都)*(?:无法|不能|没有?办法|没法|不便|没有?学会)"
 _HELP = (
     r"(?:直接|继续|再)?(?:(?:就|对|为|给|向|与|和)[^，。]{1,8})?(?:提供|给出|给予|回答|回应|回复|解答|协助|帮助|帮忙|帮到"
     r"|满足|处理|讨论|谈论|评论|评价|判断|诊断|发表|参与|生成|写|完成|继续)"
@@ -347,18 +351,25 @@ _WHAT = (
     r"(?:(?:这|此|该|[你您]的)[个类种些]?(?:问题|请求|要求|内容|话题)"
     r"|(?:根据|按照|由于|出于|这?超出)[^。你您他她]{0,6}(?:政策|规定|规则|准则|安全|限制|原因|范围)[，,]?)?"
 )
+_HELLO = r"(?:[你您]好\W*)?(?:(?:这|此|该|[你您]的)[个类种些]?(?:问题|请求|要求|内容|话题)\W?)?"
+_MODEL = r"(?:AI|人工智能|大?语言模型)(?: ?(?:大?语言)?(?:模型|助手|系统))?"
 _I_AM = r"I(?:['’]?m| am)"
 _I_CANNOT = r"\bI(?: can(?:no|['’])t| am (?:unable|not able)|['’]m (?:unable|not able))\b(?! imagine| know)"
 _REFUSAL = re.compile(
     rf"^\W*(?:{_SORRY}\W?(?:但是?|不过)?我{_CANNOT}(?!想象|体会|感|陪在|抱)|{_SORRY}[^。]{{0,30}}{_WE}{_CANNOT}{_HELP}"
-    rf"|{_SORRY}\W?{_WHAT}{_CANNOT}{_HELP}|我(?:无法|不能)(?:为你|为您|就此|就这个|提供|回答|协助|继续)"
-    rf"|(?:{_SORRY}\W?)?作为(?:一[个名款])? ?(?:AI|人工智能|大?语言模型) ?(?:大?语言)?(?:模型|助手|系统)?"
-    r"(?:[，,。…]|我|无法|不能|$)"
+    rf"|{_SORRY}\W?{_WHAT}{_CANNOT}{_HELP}"
+    rf"|{_HELLO}我(?:暂时|目前|现在)?(?:无法|不能)(?:为你|为您|就此|就这个|提供|回答|协助|继续|满足)"
+    rf"|(?:{_SORRY}\W?)?作为(?:一[个名款])? ?{_MODEL}(?:[，,。…]|我|无法|不能|$)"
+    rf"|(?:[你您]好\W*)?我(?:只)?是一?[个名款]? ?{_MODEL}\W?我?{_CANNOT}"
     rf"|(?:{_I_AM} (?:so |very |really )?)?sorry\b.{{0,80}}{_I_CANNOT}|{_I_AM} sorry\b(?! to hear| that you| you)"
     rf"|{_I_CANNOT}|As an AI)",
     re.IGNORECASE | re.DOTALL,
 )
 _FILTER_CODES = ("content_filter", "content_policy", "data_inspection", "sensitive", "content management policy")
+
+
+# What a reasoning model says to itself. One that was cut off in the middle of it has said nothing.
+_THOUGHT = re.compile(r"^\s*<think>.*?(?:</think>\s*|$)", re.DOTALL)
 
 
 def read_text(text: str, truncated: bool = False) -> tuple[Outcome, str]:
@@ -379,7 +390,7 @@ def classify(status: int, body: str, prompt: Prompt) -> tuple[Outcome, str, dict
         reply = load_json(body)
         choice, error = reply["choices"][0], reply.get("error")
         message = choice.get("message") or {"content": choice["text"]}
-        text, finish = (message.get("content") or "").strip(), choice.get("finish_reason")
+        text, finish = _THOUGHT.sub("", message.get("content") or "").strip(), choice.get("finish_reason")
     except (ValueError, LookupError, TypeError, AttributeError):
         return "failed", "", None, None, f"HTTP 200, but no chat completion: {body[:120]!r}"
     if error is not None:
@@ -435,15 +446,17 @@ def finish(
 ) -> Summary:
     """Write answers.jsonl and manifest.json from what is in the journal; without a folder, only count."""
     counts: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+    failures: Counter[str] = Counter()
 
     def lines() -> Iterator[str]:
         for answer in _collect(questions, job, journal, price, levels, stopped):
             counts[answer.outcome] += 1
+            failures.update([answer.detail] if answer.outcome == "failed" else [])
             yield to_line(answer)
 
     if folder is None:
         deque(lines(), maxlen=0)
-        return Summary(dict(counts), journal.spend(price), stopped)
+        return Summary(dict(counts), journal.spend(price), stopped, dict(failures.most_common(3)))
     write_lines(folder / "answers.jsonl", lines())
     spend = journal.spend(price)
     manifest = {
@@ -459,7 +472,7 @@ def finish(
     }
     text = json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True)
     write_lines(folder / "manifest.json", [text])
-    return Summary(dict(counts), spend, stopped)
+    return Summary(dict(counts), spend, stopped, dict(failures.most_common(3)))
 
 
 def _collect(
@@ -480,16 +493,16 @@ def _collect(
         level = levels[key]
         if level == "crisis":
             why = "not sent to a model: the fixed referral stands instead"
-            yield Answer(question.id, "crisis", "", *nothing, why, level)
+            yield Answer(question.id, "crisis", "", *nothing, why, level, question.digest)
             continue
         reply = journal.reply(key)
         if reply is None or (key in waiting and reply.outcome == "failed"):
             why = _unsendable(question) or (key in waiting and "waits in a batch") or stopped or "not sent"
-            yield Answer(question.id, "failed", "", *nothing, why, level)
+            yield Answer(question.id, "failed", "", *nothing, why, level, question.digest)
             continue
         outcome, text, parts, finish, detail = classify(reply.status, reply.body, job.prompt)
         detail = detail if reply.status else reply.detail
         tokens = (reply.prompt_tokens, reply.completion_tokens)
         known = price is not None and None not in tokens
         cost = price.micro(*tokens, reply.batch is not None) if known else None  # type: ignore[union-attr, arg-type]
-        yield Answer(question.id, outcome, text, parts, finish, *tokens, cost, detail, level)
+        yield Answer(question.id, outcome, text, parts, finish, *tokens, cost, detail, level, question.digest)

@@ -4,6 +4,7 @@ Every line that is not a question is named. A file in a foreign encoding, a seco
 otherwise turn up in the middle of a night's run, or as an answer to nothing.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,11 @@ class Question:
     def post(self) -> str:
         """Question and description as the client wrote them."""
         return f"{self.question}\n{self.description}"
+
+    @property
+    def digest(self) -> str:
+        """Names the post, whatever its id: 16 hex digits of its SHA-256."""
+        return hashlib.sha256(self.post.encode(errors="replace")).hexdigest()[:16]
 
 
 def read_questions(path: Path | str) -> list[Question]:

@@ -105,7 +105,8 @@ def lines(path: Path | str) -> Iterator[tuple[int, str | Problem]]:
 def sniff_encoding(path: Path | str) -> str:
     """`utf-8-sig` (a byte-order mark is then no text) or `gb18030` (GBK's superset) for the whole file.
 
-    Raises CbtError for what is no text file at all: a missing path, a directory, an archive renamed, stray bytes.
+    Raises CbtError for what is no text file at all: a missing path, a directory, an archive renamed, stray bytes. Bytes
+    of Big5 and other encodings can be read as GBK too, but what comes out is no Chinese: triage would find it calm.
     """
     path = Path(path)
     if path.is_dir():
@@ -121,13 +122,28 @@ def sniff_encoding(path: Path | str) -> str:
         try:
             with path.open("rb") as file:
                 while chunk := file.read(2**20):
-                    if "\0" in decoder.decode(chunk):
+                    text = decoder.decode(chunk)
+                    if "\0" in text:
                         raise CbtError(f"{path} holds zero bytes, so it is no UTF-8 or GBK text: convert it to UTF-8")
+                    if encoding == "gb18030" and _is_foreign(text):
+                        raise CbtError(f"{path} is neither UTF-8 nor GBK, but Big5 perhaps: save it as UTF-8")
                 decoder.decode(b"", final=True)
             return encoding
         except UnicodeDecodeError:
             continue
     raise CbtError(f"{path} is neither UTF-8 nor GBK text: convert it to UTF-8")
+
+
+_PRIVATE = re.compile("[\ue000-\uf8ff]")  # GBK gives no character of a text this code
+_HAN = re.compile("[\u4e00-\u9fff]")
+_COMMON = frozenset("的一是不了我在人有这你好说她么们到也会就要着上想来没自己个大时去对和那得可过看多后能")
+"""A quarter of the characters of ordinary Chinese. Of what was another encoding they are one in a hundred."""
+
+
+def _is_foreign(text: str) -> bool:
+    """Whether a text that was decoded as GBK had been written in another encoding."""
+    han = _HAN.findall(text)
+    return bool(_PRIVATE.search(text)) or (len(han) >= 30 and sum(map(_COMMON.__contains__, han)) < 0.03 * len(han))
 
 
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")  # half a character beyond U+FFFF

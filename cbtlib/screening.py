@@ -125,17 +125,15 @@ def screen_run(questions: Iterable[Question], folder: Path | str) -> pd.DataFram
     """The gates on the ok answers of a finished run of `generate`, by their ids; the limits are the train split's."""
     manifest = answers.read_manifest(folder)
     prompt = prompts.get(manifest["prompt"]["name"])
-    posts = {question.id: question.post for question in questions}
+    posts = {question.id: question for question in questions}
     found = {a.id: a for a in answers.of_run(folder, manifest) if a.outcome == "ok"}
     if strangers := found.keys() - posts.keys():
         raise CbtError(f"{folder} answers {min(strangers)}, which is not among the questions; give the same file")
-    levels = [a.triage for a in found.values() if a.triage]
-    if len(levels) < len(found):
-        raise CbtError(
-            f"{folder} does not say what triage found; run the same `cbt generate` again, no answer is asked twice"
-        )
+    for id, answer in found.items():
+        answers.check(posts[id], answer, folder)
+    levels = [answer.triage for answer in found.values()]
     limits = Limits.measure(corpus.load_split("train"))
-    table = screen([a.text for a in found.values()], [posts[id] for id in found], limits, prompt.text, levels)
+    table = screen([a.text for a in found.values()], [posts[id].post for id in found], limits, prompt.text, levels)
     return table.set_axis(pd.Index(found, name="id"))
 
 

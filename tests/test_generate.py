@@ -834,6 +834,9 @@ WARM = """
 I'm sorry to hear that you cannot sleep. Let us look at it together.
 I’m so sorry that you had to go through this; let us look at the thought.
 I cannot imagine how hard this week was for you.
+这个问题我想和你一起看看。
+你好，我能感受到你的难过。
+我不能替你决定，可我们可以一起看。
 """
 REFUSALS = """
 很抱歉，我无法提供帮助。
@@ -866,6 +869,12 @@ I cannot assist with this request.
 I am so sorry you feel this way, but I can’t help with that.
 Sorry, I can't discuss this topic.
 As an AI language model, I have no feelings.
+你好，这个问题我暂时无法回答，让我们换个话题再聊聊吧。
+我无法满足你的请求
+这个问题我无法回答。
+抱歉，我还没有学会回答这个问题。
+不好意思，我无法回答这个问题。
+我是一个AI语言模型，无法提供心理咨询。
 """
 
 
@@ -876,6 +885,19 @@ As an AI language model, I have no feelings.
 def test_what_the_writer_cannot_do_is_a_refusal_and_what_the_reader_cannot_is_not(text, outcome):
     body = json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]})
     assert generate.classify(200, body, prompts.get("five_parts"))[0] == outcome
+
+
+@pytest.mark.parametrize(
+    ("content", "outcome", "text"),
+    [
+        ("<think>用户很难过，\n我该……</think>\n\n你愿意说出来，很不容易。", "ok", "你愿意说出来，很不容易。"),
+        ("<think>用户很难过，我", "unparsed", ""),
+        ("你说“<think>”这个词", "ok", "你说“<think>”这个词"),
+    ],
+)
+def test_what_a_model_says_to_itself_is_no_part_of_the_letter(content, outcome, text):
+    body = json.dumps({"choices": [{"message": {"content": content}, "finish_reason": "stop"}]})
+    assert generate.classify(200, body, prompts.get("five_parts"))[:2] == (outcome, text)
 
 
 # ------------------------------------------------------------------ question files

@@ -180,7 +180,7 @@ def test_a_row_that_failed_is_counted_beside_the_labels_in_every_form(tmp_path):
 
 def test_generated_answers_are_counted_when_they_are_answers(tmp_path):
     def answer(name, outcome, text):
-        return generate.Answer(name, outcome, text, None, None, None, None, None, "")
+        return generate.Answer(name, outcome, text, None, None, None, None, None, "", "none", "")
 
     answers = [
         answer("a", "ok", "这是读心术，也有贴标签。"),
