@@ -223,8 +223,9 @@ def distortions_label(
     format: Annotated[str, typer.Option(help="form of the file")] = "auto",
 ) -> None:
     """Label posts with a saved detector."""
-    from cbtlib import labelling
+    from cbtlib import labelling, writing
 
+    writing.apart(out, path)
     levels = labelling.label(path, out, detector, format)
     print(f"{levels.total()} posts labelled; {out}")
     if levels["crisis"]:
@@ -296,6 +297,9 @@ def score(
     import pandas as pd
 
     from cbtlib import metrics, pairing, writing
+
+    if json_out:
+        writing.apart(json_out, hyp, *ref, *(base or ()), *(train or ()))
 
     def prepare() -> None:
         if metric and "bertscore" in metric:
@@ -399,7 +403,9 @@ def convert(
 @ratings_app.command("sheet")
 def ratings_sheet(
     answers: Annotated[list[str], typer.Argument(help="SYSTEM=answers.jsonl, one for each system")],
-    posts: Annotated[list[Path], typer.Option(help="corpus file with the posts; again for more")],
+    posts: Annotated[
+        list[Path], typer.Option(help="the questions that were answered, or a corpus file; again for more")
+    ],
     rater: Annotated[list[str], typer.Option(help="name or code of a rater; again for more")],
     out: Annotated[Path, typer.Option(help="folder for the forms and the key")],
     seed: Annotated[int, typer.Option(min=0, help="of codes and orders")] = 0,
@@ -428,6 +434,8 @@ def ratings_analyse(
 
     from cbtlib import forms, ratings, writing
 
+    if json_out:
+        writing.apart(json_out, key, *files)
     analysis = ratings.analyse(forms.read(files, forms.read_key(key)), seed=seed)
     tables = {one.name: getattr(analysis, one.name) for one in fields(analysis) if one.name != "notes"}
     for name, table in tables.items():
@@ -442,7 +450,9 @@ def ratings_analyse(
 @ratings_app.command("judge")
 def ratings_judge(
     answers: Annotated[list[str], typer.Argument(help="SYSTEM=answers.jsonl, one for each system")],
-    posts: Annotated[list[Path], typer.Option(help="corpus file with the posts; again for more")],
+    posts: Annotated[
+        list[Path], typer.Option(help="the questions that were answered, or a corpus file; again for more")
+    ],
     model: Annotated[str, typer.Option(help="the judge, at OPENAI_BASE_URL")],
     contestant: Annotated[list[str], typer.Option(help="SYSTEM=MODEL, one for each system: no model judges itself")],
     out: Annotated[Path, typer.Option(help="folder of this run; the same one again goes on")],
@@ -508,18 +518,18 @@ def _named(texts: list[str], form: str) -> dict[str, str]:
 
 def _posts_and_answers(posts: list[Path], answers: list[str]) -> tuple[dict[str, str], dict[str, dict[str, tuple]]]:
     """The posts by id, and what each SYSTEM=FILE holds; an answer to a crisis post is for nobody to read or judge."""
-    from cbtlib import corpus, pairing
+    from cbtlib import corpus, formats, pairing, questions
 
     systems = {n: pairing.read(Path(path)).texts for n, path in _named(answers, "SYSTEM=answers.jsonl").items()}
     texts: dict[str, str] = {}
     for path in posts:
-        for record in corpus.load(path):
-            if texts.get(record.id, record.post) != record.post:
-                raise CbtError(f"{path}: id {record.id!r} is that of another post in another --posts file; rename one")
-            texts[record.id] = record.post
-            for given in systems.values() if record.crisis else ():
-                if record.id in given:
-                    given[record.id] = ("crisis", "")
+        for one in corpus.load(path) if formats.is_records(path) else questions.read_questions(path):
+            if texts.get(one.id, one.post) != one.post:
+                raise CbtError(f"{path}: id {one.id!r} is that of another post in another --posts file; rename one")
+            texts[one.id] = one.post
+            for given in systems.values() if getattr(one, "crisis", False) else ():
+                if one.id in given:
+                    given[one.id] = ("crisis", "")
     return texts, systems
 
 
@@ -607,6 +617,9 @@ def safety_evaluate(
     text: Annotated[str | None, typer.Option(help="name of the text column")] = None,
     label: Annotated[str | None, typer.Option(help="name of the label column")] = None,
     positive: Annotated[list[str] | None, typer.Option(help="label that means crisis; again for more")] = None,
+    negative: Annotated[
+        list[str] | None, typer.Option(help="label that means none; again for more, where there are several others")
+    ] = None,
     triage: Annotated[str, typer.Option(help="full (rules and classifier) or rules")] = "full",
 ) -> None:
     """Measure the crisis triage on labelled posts: recall and precision with intervals. Prints no post."""
@@ -615,7 +628,7 @@ def safety_evaluate(
     from cbtlib import commands, risk, safety
 
     commands.check_triage(triage)
-    texts, crisis = safety.read_labelled(data, text, label, positive or ())
+    texts, crisis = safety.read_labelled(data, text, label, positive or (), negative or ())
     rules = [safety.triage(text) for text in texts]
     tables = {"rules": rules} | ({} if triage == "rules" else {"full": risk.load().look(texts, rules)})
     table = pd.concat({name: safety.evaluate(found, crisis) for name, found in tables.items()}).droplevel(1)

@@ -102,12 +102,19 @@ def load(path: Path | str, format: str = "auto") -> list[Sample]:
     return samples
 
 
+def is_records(path: Path) -> bool:
+    """Whether a file begins with a record of the book."""
+    with path.open(encoding=reading.sniff_encoding(path), errors="ignore") as file:
+        first = file.read(65536).lstrip().split("\n", 1)[0]
+    return first.startswith("{") and '"split"' in first
+
+
 def detect(path: Path) -> str:
     """The format of a file from its first bytes; CbtError with the choices when nothing fits."""
     with path.open(encoding=reading.sniff_encoding(path), errors="ignore") as file:
         head = file.read(65536).lstrip()
     first = head.split("\n", 1)[0]
-    if first.startswith("{") and '"split"' in first:
+    if is_records(path):
         return "records"
     for name, mark in (
         ("psyqa", r'"answers"\s*:|"questionID"'),

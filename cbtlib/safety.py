@@ -255,14 +255,19 @@ YES, NO = frozenset({"true", "1", "crisis", "yes"}), frozenset({"false", "0", "n
 
 
 def read_labelled(
-    path: Path | str, text: str | None = None, label: str | None = None, positive: Sequence[str] = ()
+    path: Path | str,
+    text: str | None = None,
+    label: str | None = None,
+    positive: Sequence[str] = (),
+    negative: Sequence[str] = (),
 ) -> tuple[list[str], list[bool]]:
     """Posts and crisis labels of a JSONL, CSV or TSV file in UTF-8 or GB18030.
 
     `text` and `label` name the columns (else the usual names are looked for; a corpus file has question, description
     and crisis); in a CSV or TSV file without a header they are numbers from 1. A label is positive when it is one of
-    `positive`, each of which some row has; without those it has to be in YES or NO. Anything else is a CbtError, never
-    a calm post, and so is a row without a text, which would be a missed crisis.
+    `positive`, each of which some row has; without those it has to be in YES or NO. With more than two labels in the
+    file, `negative` names all others. Anything else is a CbtError, never a calm post, and so is a row without a text,
+    which would be a missed crisis.
     """
     from cbtlib import tables  # it loads pandas, which triage does without
 
@@ -295,6 +300,14 @@ def read_labelled(
     if positive and (unused := sorted(chosen.difference(given))):
         known = ", ".join(sorted(set(given))[:10])
         raise CbtError(f"{path}: no row has the label {unused[0]!r} of --positive; give one of its labels: {known}")
+    calm = {word.lower() for word in negative} or (set() if positive else NO)
+    others = sorted(set(given) - chosen - calm)
+    if others and (negative or len(others) > 1):
+        line = rows[given.index(others[0])][0]
+        raise CbtError(
+            f"{path}, line {line}: the label {others[0]!r} may mean anything; say --positive or --negative for each of "
+            f"{', '.join(sorted(set(given))[:10])}"
+        )
     return texts, [found in chosen for found in given]
 
 

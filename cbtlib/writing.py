@@ -24,6 +24,13 @@ def make_folder(out: Path | str) -> Path:
     return Path(out)
 
 
+def apart(out: Path, *inputs: Path) -> None:
+    """CbtError when a product would take the place of a file that it is made from."""
+    for path in inputs:
+        if out.resolve() == path.resolve():
+            raise CbtError(f"{out} is what is read: name another file to write, or that one is lost")
+
+
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[TextIO]:
     """A text file to fill: it takes the place of `path` when the block ends, and goes when the block fails.

@@ -639,3 +639,27 @@ def test_an_answer_to_a_crisis_post_is_counted_and_shown_to_no_rater(tmp_path):
     assert made.exit_code == 0 and "1 replies for each of 1 raters" in made.output and "1 crisis" in made.output
     made = [path for path in (tmp_path / "s").rglob("*") if path.is_file()]
     assert made and not [path for path in made if danger.question in path.read_text("utf-8")]
+
+
+def test_ones_own_questions_and_their_answers_make_a_sheet(tmp_path):
+    (tmp_path / "q.csv").write_text("question,description\n睡不好,总想着工作\n吵架了,和室友\n", "utf-8")
+    rows = "".join(json.dumps({"id": str(line), "outcome": "ok", "text": "慢慢来"}) + "\n" for line in (2, 3))
+    (tmp_path / "a.jsonl").write_text(rows, "utf-8")
+    words = ["ratings", "sheet", f"a={tmp_path}/a.jsonl", "--rater", "ann", "--out", f"{tmp_path}/s", "--posts"]
+    made = CliRunner().invoke(app, [*words, f"{tmp_path}/q.csv"])
+    assert made.exit_code == 0 and "2 replies for each of 1 raters" in made.output
+    assert "总想着工作" in (tmp_path / "s/form_ann.csv").read_text("utf-8-sig")
+
+
+def test_a_product_never_takes_the_place_of_what_it_is_made_from(tmp_path):
+    for name in ("own.jsonl", "key.json", "back.csv"):
+        (tmp_path / name).write_text("kept", "utf-8")
+    own, key, back = (str(tmp_path / name) for name in ("own.jsonl", "key.json", "back.csv"))
+    for words in (
+        ["distortions", "label", own, "--out", own],
+        ["score", "--hyp", own, "--ref", key, "--json", str(tmp_path / "." / "own.jsonl")],
+        ["ratings", "analyse", back, "--key", key, "--json", key],
+    ):
+        done = CliRunner().invoke(app, words)
+        assert isinstance(done.exception, CbtError) and "is what is read: name another file" in str(done.exception)
+    assert {path.read_text("utf-8") for path in tmp_path.iterdir()} == {"kept"}

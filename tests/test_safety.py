@@ -226,6 +226,17 @@ def test_a_file_without_posts_or_labels_is_refused(tmp_path, text, message):
         safety.read_labelled(tmp_path / "a.jsonl")
 
 
+def test_a_label_that_nobody_explained_is_no_calm_post(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n甲,高危\n乙,低危\n丙,未标注\n丁,低危\n", "utf-8")
+    with pytest.raises(CbtError, match=r"line 3: the label '低危' may mean anything; say --positive or --negative"):
+        safety.read_labelled(path, positive=["高危"])
+    with pytest.raises(CbtError, match=r"line 4: the label '未标注' may mean anything"):
+        safety.read_labelled(path, positive=["高危"], negative=["低危"])
+    path.write_text(path.read_text("utf-8").replace("丙,未标注\n", ""), "utf-8")
+    assert safety.read_labelled(path, positive=["高危"])[1] == [True, False, False], "of two labels the other is none"
+
+
 def test_the_command_prints_figures_and_no_post(tmp_path):
     path = tmp_path / "gold.csv"
     path.write_text(f"text,label\n{CRISIS[0]},1\n{LOOKALIKES[0]},0\n", encoding="utf-8")

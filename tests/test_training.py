@@ -616,6 +616,16 @@ def test_rows_without_an_answer_are_named_by_their_lines(tmp_path):
         training.read(place)
 
 
+def test_a_dialogue_of_several_turns_is_no_row(tmp_path):
+    place = tmp_path / "talks.jsonl"
+    turns = [{"role": role, "content": text} for role, text in zip(["user", "assistant"] * 2, "甲乙丙丁", strict=True)]
+    place.write_text("".join(json.dumps({"messages": turns[:n]}) + "\n" for n in (2, 4)), "utf-8")
+    with pytest.raises(CbtError, match=r"line 2: is a dialogue of 4 turns: training takes one post and its one answer"):
+        training.read(place)
+    place.write_text(json.dumps({"messages": turns[:2]}) + "\n", "utf-8")
+    assert [(row.post, row.answer_text) for row in training.read(place)] == [("甲", "乙")]
+
+
 CRISIS = Pair("c0", "我不想活了", "请联系身边的人。", crisis=True)
 
 BAD_ROWS = [
