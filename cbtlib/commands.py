@@ -209,9 +209,10 @@ def benchmark(
         found = labelling.benchmark(train, test, out, format, kinds, **options)
     for kind, table in found.tables.items():
         print(f"\n{kind}: " + ", ".join(f"{count} {name}" for name, count in found.outcomes[kind].items()))
-        shown = table.assign(ece=found.ece[kind].reindex(table.index))
+        shown = table[["f1", "low", "high", "support", "precision", "recall", "auc"]].assign(ece=found.ece[kind])
         shown["support"] = shown["support"].map("{:.0f}".format, na_action="ignore")
         print(shown.round(3).to_string(na_rep="-"))
+        print(f"low and high bound F1 (95%); {out / kind / 'scores.csv'} bounds precision, recall and AUC too")
         print(f"macro averages the types that occur; supported those with at least {detection.LEAST} posts")
         if kind in detectors.KINDS and found.unlearnt:
             print(f"never called, for want of training posts (or of posts without it): {', '.join(found.unlearnt)}")

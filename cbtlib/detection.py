@@ -8,6 +8,10 @@ Notable choices
 - A type that no post has is listed without an F1 (NaN) and is in no macro average: there was nothing to find. What is
   called so falsely still counts in `micro`. Without any positive at all there is a CbtError.
 - Where each call of a type is right, or none, no resample differs: then its F1 has an interval made from Wilson's.
+- Precision and recall have Wilson's intervals and AUC has Newcombe's: a bootstrap, or DeLong's variance, gives no width
+  where every post with the type scores above the others. Simulated with 3 to 15 such posts of 60, DeLong's interval
+  covers 42-93% and Newcombe's 86-99%.
+- A type whose scores are all 0 was never learnt, and so has no probabilities: its AUC and calibration error are NaN.
 - An interval whose resamples leave a value undefined (no positive drawn, none predicted) counts that value as 0, as
   scikit-learn's zero_division does.
 """
@@ -18,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, special
 
 from cbtlib import CbtError
 from cbtlib.prevalence import wilson
@@ -34,7 +39,10 @@ NO_GOLD = "no post has a gold label, so there is no F1: score on posts of which 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """`table`: one row a type and an average, with columns value columns and low, high of F1; `ece` per type."""
+    """`table`: one row a type and an average; `ece` per type.
+
+    Columns: f1 with low and high, support, precision, recall and auc, these three with bounds of 95% too (auc_low).
+    """
 
     table: pd.DataFrame
     ece: pd.Series
@@ -76,7 +84,8 @@ def evaluate(
             j = columns.index(name)
             if low == high and either[j]:
                 row["low"], row["high"] = _sure(hits[j], either[j])
-            row |= {"support": support[j], "precision": _part(hits[j], called[j]), "recall": _part(hits[j], support[j])}
+            row |= {"support": support[j]}
+            row |= _part("precision", hits[j], called[j]) | _part("recall", hits[j], support[j])
         rows.append(row)
     table = pd.DataFrame(rows).set_index("type")
     table.loc[table["support"] == 0, ["f1", "low", "high", "recall"]] = np.nan
@@ -85,8 +94,10 @@ def evaluate(
     ece = pd.Series(dtype=float)
     if scores is not None:
         values = _probabilities(scores, found.shape)
-        table["auc"] = pd.Series({name: auc(truth[:, j], values[:, j]) for j, name in enumerate(columns)})
-        ece = pd.Series({name: calibration_error(truth[:, j], values[:, j]) for j, name in enumerate(columns)})
+        pairs = {name: (truth[:, j], values[:, j]) for j, name in enumerate(columns) if values[:, j].any()}
+        areas = {name: _area(*pair) for name, pair in pairs.items()}
+        table[["auc", "auc_low", "auc_high"]] = pd.DataFrame(areas, index=range(3)).T.reindex(table.index)
+        ece = pd.Series({name: calibration_error(*pair) for name, pair in pairs.items()}).reindex(columns)
     return Result(table, ece)
 
 
@@ -179,8 +190,27 @@ def _macro(truth: Bools, found: Bools, weights: Floats) -> Statistics:
     return Statistics(rows, formula)
 
 
-def _part(count: int, total: int) -> float:
-    return float(count / total) if total else np.nan  # of nothing there is no share
+def _part(name: str, count: int, total: int) -> dict[str, float]:
+    """A share under its name, with Wilson's bounds; NaN of nothing, of which there is no share."""
+    low, high = wilson(count, total) if total else (np.nan, np.nan)
+    return {name: count / total if total else np.nan, f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def _area(truth: Bools, scores: Floats) -> tuple[float, float, float]:
+    """AUC, and its bounds by Newcombe's method 5 (2006, Statistics in Medicine 25: 559-573); NaN as `auc`.
+
+    A bound lies where the value is as far from it as z standard errors that Hanley and McNeil's variance gives there.
+    """
+    value, m, n, z = auc(truth, scores), truth.sum(), (~truth).sum(), special.ndtri(0.975)
+
+    def low(value: float) -> float:
+        def beyond(t: float) -> float:
+            spread = t * (1 - t) * (1 + ((m + n) / 2 - 1) * (t / (1 + t) + (1 - t) / (2 - t))) / (m * n)
+            return (value - t) ** 2 - z**2 * spread
+
+        return optimize.brentq(beyond, 0, value * (1 - 1e-9)) if value else 0.0  # just below: at 1 is a root too
+
+    return (value, value, value) if np.isnan(value) else (value, low(value), 1 - low(1 - value))
 
 
 def _with_any(labels: Bools) -> Bools:

@@ -440,9 +440,9 @@ def _write(
     columns = {"id": [item.id for item in items], "outcome": calls.outcome, "called": told}
     columns["gold"] = [_names(row, types) for row in gold]
     markup.cells(pd.DataFrame(columns)).to_csv(folder / "predictions.csv", encoding="utf-8", index=False)
-    f1 = {name: round(float(value), 6) for name, value in result.tables[kind]["f1"].dropna().items()}
-    ece = {name: round(float(value), 6) for name, value in result.ece[kind].items()}
-    writing.write_json(folder / "metrics.json", facts | {"outcomes": result.outcomes[kind], "f1": f1, "ece": ece})
+    table = result.tables[kind].rename(columns={"low": "f1_low", "high": "f1_high"}).assign(ece=result.ece[kind])
+    figures = {key: {name: round(float(x), 6) for name, x in table[key].dropna().items()} for key in table}
+    writing.write_json(folder / "metrics.json", facts | {"outcomes": result.outcomes[kind]} | figures)
 
 
 def errors(items: Sequence[Item], gold: Bools, called: Bools, types: Sequence[str]) -> pd.DataFrame:

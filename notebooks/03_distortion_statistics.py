@@ -294,7 +294,8 @@ for row in ("any", "micro", "macro"):
     page.number(f"ceiling_{row}", result["second pass"].table.loc[row, "f1"], n=len(rows), what=f"second pass, {row}")
 page.number("ece", result["probe"].ece.drop("any").mean(), n=n, what="calibration error, mean over types")
 caption = f"The probe on {tested.sum()} test posts; low and high bound F1 (95%, bootstrap); ECE is its miscalibration."
-page.table("detector", best.assign(ece=result["probe"].ece), caption=caption)
+shown = best[["f1", "low", "high", "support", "precision", "recall", "auc"]].assign(ece=result["probe"].ece)
+page.table("detector", shown, caption=caption)
 
 # %% [markdown]
 # Whether a post holds *any* distortion is told with F1 = {glue:text}`f1_any:.2f`

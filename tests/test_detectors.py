@@ -344,6 +344,52 @@ def test_eight_right_calls_of_eight_are_no_certainty_and_eight_wrong_ones_neithe
     assert (table.loc["mind_reading", "low"], table.loc["mind_reading", "high"]) == (0.0, pytest.approx(high))
 
 
+def test_precision_and_recall_have_wilsons_bounds_and_none_where_they_are_undefined():
+    gold, found, _ = tables()
+    found[:, 1] = False
+    table = detection.evaluate(gold, found, TYPES).table
+    for name, total in (("precision", found[:, 0].sum()), ("recall", gold[:, 0].sum())):
+        bounds = proportion_confint((gold & found)[:, 0].sum(), total, method="wilson")
+        assert tuple(table.loc["labelling", [f"{name}_low", f"{name}_high"]]) == pytest.approx(bounds)
+    assert table.loc["mind_reading", ["precision", "precision_low", "precision_high"]].isna().all()
+    assert table.loc["mind_reading", "recall_low"] == 0 < table.loc["mind_reading", "recall_high"] < 0.2
+    gold[:, 1] = False
+    table = detection.evaluate(gold, found, TYPES).table
+    assert table.loc["mind_reading", ["recall", "recall_low", "recall_high"]].isna().all()
+
+
+@pytest.mark.parametrize("positives", [6, 20])
+def test_the_interval_of_auc_holds_the_truth_for_few_posts_too(positives):
+    gold, generator, held = np.arange(60) < positives, np.random.default_rng(0), []
+    truth, shift = 0.95, 2**0.5 * 1.6449  # the AUC of two normal distributions so far apart
+    for _ in range(400):
+        value, low, high = detection._area(gold, 1 / (1 + np.exp(-generator.normal(shift * gold))))
+        assert 0 <= low <= value <= high <= 1
+        held.append(low <= truth <= high)
+    assert 0.93 <= np.mean(held) <= 0.99
+
+
+def test_an_auc_of_one_from_eight_posts_is_no_certainty_and_of_one_class_there_is_none():
+    gold = np.zeros((60, 2), bool)
+    gold[:8, 0] = True
+    scores = np.column_stack([gold, gold.any(1)]) * 0.8 + 0.1
+    table = detection.evaluate(gold, gold, TYPES, scores).table
+    assert table.loc["labelling", "auc"] == table.loc["labelling", "auc_high"] == 1
+    # 0.857 solves (1 - t)² = z² t (1 - t) / (8 · 52) · (1 + 29 (t / (1 + t) + (1 - t) / (2 - t)))
+    assert table.loc["labelling", "auc_low"] == pytest.approx(0.857, abs=5e-4)
+    assert table.loc["mind_reading", ["auc", "auc_low", "auc_high"]].isna().all()
+
+
+def test_a_type_that_was_never_learnt_has_no_calibration():
+    gold, found, scores = tables()
+    scores[:, 1] = 0
+    for gone in (False, True):
+        gold[:, 1] &= not gone
+        found = detection.evaluate(gold, scores[:, :2] >= 0.5, TYPES, scores)
+        assert np.isnan(found.ece["mind_reading"]) and np.isnan(found.table.loc["mind_reading", "auc"])
+        assert found.ece["labelling"] > 0
+
+
 def test_the_paired_difference_of_a_detector_with_itself_is_nothing():
     gold, found, _ = tables()
     same = detection.difference(gold, found, found, TYPES)
@@ -406,6 +452,11 @@ def test_benchmark_writes_tables_and_a_detector_that_labels(tmp_path):
     facts = json.loads((folder / "metrics.json").read_text())
     assert facts["train"] == 120 and facts["test"] == 40 and facts["outcomes"] == {"ok": 40}
     assert facts["f1"]["micro"] == pytest.approx(table.loc["micro", "f1"], abs=1e-5)
+    for name in ("f1", "precision", "recall", "auc"):
+        low, value, high = (facts[f"{name}{end}"]["labelling"] for end in ("_low", "", "_high"))
+        assert low <= value <= high and low < high
+    bounds = {f"{name}_{end}" for name in ("precision", "recall", "auc") for end in ("low", "high")}
+    assert bounds < set((folder / "scores.csv").read_text().split("\n")[0].split(","))
     (tmp_path / "new.txt").write_text("我就是个废物。\n\n雨下到半夜。\n我不想活了。\n", encoding="utf-8")
     levels = labelling.label(tmp_path / "new.txt", tmp_path / "l.jsonl", folder / "detector")
     assert levels.total() == 3 and levels["crisis"] == 1
@@ -555,7 +606,9 @@ def test_a_type_with_too_few_training_posts_is_named(tmp_path, capsys):
     rare = [Post(f"钱都没了{k}", frozenset({"worry"})) for k in range(3)]
     train = table_file(tmp_path / "a.csv", [*posts(60), *rare])
     commands.benchmark(train, None, tmp_path / "out", "auto", ["characters"], None, None, {"resamples": 20})
-    assert "never called, for want of training posts (or of posts without it): worry" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "never called, for want of training posts (or of posts without it): worry" in told
+    assert "scores.csv bounds precision, recall and AUC too" in told
     assert json.loads((tmp_path / "out/characters/metrics.json").read_text())["unlearnt"] == ["worry"]
 
 
