@@ -204,7 +204,9 @@ def distortions_benchmark(
     book_types: Annotated[
         bool, typer.Option("--book-types", help="map both files' labels to the book's types")
     ] = False,
-    model: Annotated[str | None, typer.Option(help="model that llm asks, at OPENAI_BASE_URL or embedded")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="model that llm asks at OPENAI_BASE_URL; by default the embedded one")
+    ] = None,
     budget: Annotated[float | None, typer.Option(help="dollars that llm never exceeds")] = None,
     seed: Annotated[int, typer.Option(help="of folds and resamples")] = 0,
 ) -> None:
