@@ -14,7 +14,7 @@ its format here (or lets `detect` see it) and every gate, statistic and detector
     emollm      JSON list of {conversation: [{system, input, output}]}
     alpaca      JSON list of instruction, input, output and perhaps history: what `cbt corpus export` writes
     sharegpt    JSON list of {conversations: [{from: user | assistant, value}]}: the same
-    csv         a table, or JSON objects, with text, or question and description, and perhaps answer, label, outcome
+    csv         a table, or JSON objects, with text, or question and description; perhaps answer, label, topic, outcome
 
 Notable choices
 - Labels keep the names of their set: `distortions.taxonomy()` maps them, and a mapping is a choice to be seen.
@@ -43,7 +43,8 @@ from cbtlib.reading import Problem
 class Sample:
     """One item of any set; `line` is where it stands. None: the set has no such thing; empty: it has, and it is empty.
 
-    `spans` are (type, start, end, text they index); `turns` are (role, content) with role client or counsellor.
+    `spans` are (type, start, end, text they index); `turns` are (role, content) with role client or counsellor; `topic`
+    is empty where there is none.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Sample:
     split: str | None = None
     crisis: bool = False
     outcome: Outcome = "ok"
+    topic: str = ""
 
 
 Item = Sample | Problem
@@ -225,7 +227,7 @@ def of_record(record: corpus.Record, line: int = 0) -> Sample:
     """A record of the book as a Sample: the post is its text, the joined parts its answer."""
     spans = tuple((x.type, x.start, x.end, record.description) for x in record.distortions)
     text, answer, split = record.post, record.answer_text, record.split
-    return Sample(record.id, line, text, answer, record.types, spans, None, split, record.crisis)
+    return Sample(record.id, line, text, answer, record.types, spans, None, split, record.crisis, topic=record.topic)
 
 
 def _text(item: Any, *names: str) -> str:
@@ -328,10 +330,10 @@ _MISSING = frozenset(("", "nan", "n/a", "na", "null"))
 
 
 def _table(path: Path) -> Iterator[Item]:
-    """CSV or TSV with a header, or JSON objects: text, or question and description; perhaps answer, label, id, outcome.
+    """CSV or TSV with a header, or JSON objects: text, or question and description.
 
-    Several labels of a cell are split by |. An empty cell is a missing label, and so is nan or N/A, which programs
-    write for one; no distortion has a name (none, 无).
+    Perhaps id, topic, answer, outcome, and label: several of a cell are split by |. An empty cell is a missing label,
+    and so is nan or N/A, which programs write for one; no distortion has a name (none, 无).
     """
     for place, (number, row) in enumerate(_rows(path)):
         if isinstance(row, Problem):
@@ -359,7 +361,8 @@ def _table(path: Path) -> Iterator[Item]:
         missing = kinds is None or (kinds and not named)  # an empty list is none: it says that there is no distortion
         chosen = None if missing else frozenset(kind for kind in named if kind.lower() not in _NONE)
         answer = _text(row, "answer") if row.get("answer") is not None else None
-        yield _with_outcome(row, Sample(str(row.get("id", number)), number, post, answer, chosen))
+        name, topic = str(row.get("id", number)), _text(row, "topic")
+        yield _with_outcome(row, Sample(name, number, post, answer, chosen, topic=topic))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:

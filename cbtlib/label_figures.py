@@ -121,12 +121,18 @@ def read(path: Path, format: str = "auto") -> Labelled:
                 lines[name] = line
                 outcome = "crisis" if row.get("triage") == "crisis" else str(row.get("outcome") or "ok")
                 outcomes[outcome] += 1
-                kept += [row.get("labels")] if outcome == "ok" else []
+                if outcome == "ok":
+                    kept.append(row)
+                    if not isinstance(row.get("characters"), int):
+                        what = "is no whole number; label the posts anew with cbt distortions label"
+                        bad.append(reading.Problem(line, "characters", what))
         if bad:
             raise corpus.CorpusError(path, bad)
         types = tuple(kind for kind in first["scores"] if kind != "any")
-        labels, n = distortions.matrix(kept, types), len(kept)
-        found = Labelled("texts", types, labels, np.zeros(n, int), [""] * n, [[]] * n, dict(outcomes))
+        labels = distortions.matrix([row.get("labels") for row in kept], types)
+        lengths = np.array([row["characters"] for row in kept], int)
+        topics = [str(row.get("topic", "")) for row in kept]
+        found = Labelled("texts", types, labels, lengths, topics, [[]] * len(kept), dict(outcomes))
     elif format == "records" or (format == "auto" and formats.detect(path) == "records"):
         records = corpus.load(path)
         found = of_records([record for record in records if not record.crisis])
@@ -139,7 +145,8 @@ def read(path: Path, format: str = "auto") -> Labelled:
         outcomes = Counter({"ok": len(known)})
         outcomes.update("unparsed" if x.outcome == "ok" else str(x.outcome) for x in samples if x.labels is None)
         lengths = np.array([len(sample.text) for sample in known], int)
-        found = Labelled("texts", types, labels, lengths, [""] * len(known), [[]] * len(known), dict(outcomes))
+        topics = [sample.topic for sample in known]
+        found = Labelled("texts", types, labels, lengths, topics, [[]] * len(known), dict(outcomes))
     if not len(found.labels) or not found.types:
         raise CbtError(f"{path}: no item of it has labels ({_counts(found.outcomes)}): there is nothing to count")
     return found

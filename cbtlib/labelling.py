@@ -213,20 +213,20 @@ def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto
     if path.suffix == ".txt" and format == "auto":
         lines = [(number, line) for number, line in reading.lines(path)]
         bad = [line for _, line in lines if isinstance(line, reading.Problem)]
-        pairs = [(str(number), line) for number, line in lines if isinstance(line, str)]
+        rows = [(str(number), line, "") for number, line in lines if isinstance(line, str)]
     else:
         samples, bad = formats.read(path, format)
-        posts: dict[tuple[int, str], str] = {}
+        posts: dict[tuple[int, str], tuple[str, str, str]] = {}
         for sample in samples:  # PsyQA has one for each answer to a post
-            posts.setdefault((sample.line, sample.text), sample.id)
-        pairs = [(name, text) for (_, text), name in posts.items()]
+            posts.setdefault((sample.line, sample.text), (sample.id, sample.text, sample.topic))
+        rows = list(posts.values())
     if bad:
         raise corpus.CorpusError(path, bad)
-    if not pairs:
+    if not rows:
         raise CbtError(f"{path} holds no post")
     folder = own() if folder is None else folder  # a minute the first time, and only for posts that can be read
     detector = detectors.Detector.load(folder)
-    sources = [repr(pairs).encode(), *((folder / f"detector.{kind}").read_bytes() for kind in ("json", "npz"))]
+    sources = [repr(rows).encode(), *((folder / f"detector.{kind}").read_bytes() for kind in ("json", "npz"))]
     sources.append(safety.version().encode())  # lines hold triage too: no file is half of other rules
     part = out.with_name(f"{out.name}.{hashlib.sha256(b''.join(sources)).hexdigest()[:12]}.part")
     try:
@@ -235,8 +235,8 @@ def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto
         done = before.split("\n")[:-1]  # what follows the last line feed was cut off
         with part.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(line + "\n" for line in done)
-            for start in tqdm(range(len(done), len(pairs), BLOCK), unit=f" x {BLOCK} posts", disable=None):
-                fresh = _lines(detector, pairs[start : start + BLOCK])
+            for start in tqdm(range(len(done), len(rows), BLOCK), unit=f" x {BLOCK} posts", disable=None):
+                fresh = _lines(detector, rows[start : start + BLOCK])
                 file.writelines(line + "\n" for line in fresh)
                 file.flush()
                 done += fresh
@@ -246,13 +246,14 @@ def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto
     return Counter(json.loads(line)["triage"] for line in done)
 
 
-def _lines(detector: detectors.Detector, pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """What is written of each (id, post)."""
+def _lines(detector: detectors.Detector, rows: Sequence[tuple[str, str, str]]) -> list[str]:
+    """What is written of each (id, post, topic)."""
     lines = []
-    for (name, text), row in zip(pairs, detector.scores([text for _, text in pairs]), strict=True):
+    for (name, text, topic), row in zip(rows, detector.scores([text for _, text, _ in rows]), strict=True):
         called = [kind for kind, s, t in zip(detector.columns, row, detector.thresholds, strict=True) if s >= t]
         item = {"id": name, "labels": [kind for kind in called if kind != "any"], "any": bool(called)}
-        item |= {"triage": safety.triage(text).level}
+        item |= {"triage": safety.triage(text).level, "characters": len(text)}
+        item |= {"topic": topic} if topic else {}
         item |= {"scores": {kind: round(float(s), 4) for kind, s in zip(detector.columns, row, strict=True)}}
         lines.append(json.dumps(item, ensure_ascii=False))
     return lines

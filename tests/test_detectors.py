@@ -536,6 +536,19 @@ def test_a_post_is_labelled_once_however_many_answers_it_has_and_no_dialogue_is_
         assert labelling.label(path, tmp_path / f"{form}.jsonl", tmp_path / "d", form).total() == 2
 
 
+def test_a_labelled_set_has_the_lengths_and_topics_that_its_statistics_draw(tmp_path, fitted):
+    fitted.save(tmp_path / "d")
+    file = tmp_path / "a.jsonl"
+    rows = [{"text": post.text, "topic": ["work", "family"][k % 2]} for k, post in enumerate(posts(40))]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    labelling.label(file, tmp_path / "l.jsonl", tmp_path / "d")
+    found = label_figures.read(tmp_path / "l.jsonl")
+    assert found.lengths.tolist() == [len(row["text"]) for row in rows]
+    assert found.topics == [row["topic"] for row in rows]
+    label_figures.write(found, tmp_path / "out")
+    assert (tmp_path / "out/topics.csv").exists() and (tmp_path / "out/lengths.csv").exists()
+
+
 def test_labelling_goes_on_where_it_stopped_and_leaves_nothing_half_written(tmp_path, fitted, monkeypatch):
     monkeypatch.setattr(labelling, "BLOCK", 2)
     fitted.save(tmp_path / "d")

@@ -142,7 +142,8 @@ def test_length_gets_no_verdict_where_no_resample_could_say_otherwise(counts):
 
 def test_labels_of_posts_in_a_crisis_are_counted_beside_and_missing_ones_refused(tmp_path):
     rows = [
-        {"id": str(k), "labels": ["a"] * (k % 2), "triage": "none", "scores": {"a": 0.5, "any": 0.5}} for k in range(4)
+        {"id": str(k), "labels": ["a"] * (k % 2), "triage": "none", "characters": 9, "scores": {"a": 0.5, "any": 0.5}}
+        for k in range(4)
     ]
     rows[3]["triage"] = "crisis"
     path = tmp_path / "labels.jsonl"
@@ -153,6 +154,10 @@ def test_labels_of_posts_in_a_crisis_are_counted_beside_and_missing_ones_refused
     rows[0].pop("labels"), rows.reverse()
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     with pytest.raises(CbtError, match="1 of 3 items have no labels"):
+        label_figures.read(path)
+    rows[1].pop("characters")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(CbtError, match="line 2, field characters: is no whole number; label the posts anew"):
         label_figures.read(path)
 
 
@@ -167,7 +172,7 @@ def test_a_row_that_failed_is_counted_beside_the_labels_in_every_form(tmp_path):
         for path in (gold, table):
             found = label_figures.read(path)
             assert len(found.labels) == 2 and found.outcomes == {"ok": 2, "failed": 1, "unparsed": 1}
-    rows = [{"id": str(k), "labels": ["a"], "scores": {"a": 0.5, "any": 0.5}} for k in range(3)]
+    rows = [{"id": str(k), "labels": ["a"], "characters": 9, "scores": {"a": 0.5, "any": 0.5}} for k in range(3)]
     rows[1]["outcome"] = "failed"
     gold.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     found = label_figures.read(gold)
