@@ -216,11 +216,8 @@ def benchmark(
         print(f"macro averages the types that occur; supported those with at least {detection.LEAST} posts")
         if kind in detectors.KINDS and found.unlearnt:
             print(f"never called, for want of training posts (or of posts without it): {', '.join(found.unlearnt)}")
-        without = found.without[kind]
-        if found.copies:
-            print(f"{found.copies} test posts copy a training post", end="")
-            print("; nothing labelled is left without them" if without is None else "; F1 without them:")
-        if without is not None:
+        if (without := found.without[kind]) is not None:
+            print(f"{found.copies} test posts copy a training post; F1 without them:")
             print(without[["f1", "low", "high"]].round(3).T.to_string(na_rep="-"))
     if len(found.differences):
         print("\nF1 of one detector minus another's on the same posts, 95% intervals")

@@ -130,7 +130,7 @@ def detect(path: Path) -> str:
         if head[:1] in "[{来求" and re.search(mark, head[:4000]):
             return name
     if not head:
-        raise CbtError(f"{path} is empty")
+        raise CbtError(f"{path} is empty: write posts into it, or name another file")
     if head[0] in "[{":
         if re.search(rf'"({"|".join(("question", *_NAMES["text"]))})"\s*:', head[:4000], re.IGNORECASE):
             return "csv"

@@ -3,13 +3,14 @@
 Notable choices
 - Without a test file the training file is cut into five parts and each is labelled by a detector of the other four.
 - Test posts that copy a training post are found (of five parts: posts that copy one of another part), and every table
-  is made twice: with them and without.
+  is made twice: with them and without. Where nothing labelled is left without them there is none: a CbtError.
 - A type with too few training posts to learn is not dropped: it is never called, and the table shows what that costs.
 - A post whose label could not be had (an `llm` that failed, an answer that is missing) is scored by nobody and counted.
 - Labels of another set are compared with ours only when asked to (`book_types`): a mapping is a choice to be seen.
 - Examples of errors never hold a post that triage takes for a crisis, nor one that comes near.
 """
 
+import difflib
 import hashlib
 import itertools
 import json
@@ -61,11 +62,12 @@ CALIBRATION = 200
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A labelled post, the answer it got (for `extract`), and where it stands."""
+    """A labelled post, the answer it got (for `extract`), and where it stands (line 0: its id tells)."""
 
     id: str
     post: Post
     answer: str | None
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def read(path: Path, format: str = "auto") -> list[Item]:
         bare = sum(sample.labels is None for sample in samples)
         if bare:
             raise CbtError(f"{path}: {bare} of {len(samples)} items have no gold labels; a benchmark needs them on all")
-        items = [Item(x.id, Post(x.text, x.labels or frozenset()), x.answer) for x in samples if not x.crisis]
+        items = [Item(x.id, Post(x.text, x.labels or frozenset()), x.answer, x.line) for x in samples if not x.crisis]
     if not items:
         raise CbtError(f"{path} holds no labelled post")
     return items
@@ -148,20 +150,25 @@ def benchmark(
     if book_types:
         learn, items = of_book(train, learn, test or train, items)
     types = _types([item.post for item in learn])
-    strange = {name for item in items for name in item.post.types} - set(types)
-    if strange:
-        raise CbtError(
-            f"{test} has labels that {train} has not: {', '.join(sorted(strange))}; --book-types compares two sets "
-            "through the book's types"
-        )
+    _known(items, types, train, test or train)
     texts = [item.post.text for item in items]
     part = np.random.default_rng(seed).permutation(np.arange(len(items)) % PARTS)
+    gold = distortions.matrix([item.post.types for item in items], types)
+    if not gold.any():
+        raise CbtError(f"{test or train}: {detection.NO_GOLD}")
+    if detectors.KINDS.keys() & set(kinds):
+        _enough(train, [learn] if test else [_rows(items, part != k) for k in range(PARTS)], types)
     if test is None:
         copied = copies(texts, part)
     else:
         both = [*(item.post.text for item in learn), *texts]
         copied = copies(both, np.arange(len(both)) >= len(learn))[len(learn) :]
-    gold = distortions.matrix([item.post.types for item in items], types)
+    if not gold[~copied].any():
+        whose = f"of {train}" if test else "of another of its five parts"
+        raise CbtError(
+            f"{test or train}: all its {gold.any(1).sum()} labelled posts copy, or nearly copy, posts {whose}, and no "
+            "score on them would hold for new posts; name other posts with --test"
+        )
     made = {}
     learnt = _learnable([item.post for item in learn], types)
     unlearnt = tuple(name for k, name in enumerate(types) if k not in learnt)
@@ -181,9 +188,7 @@ def benchmark(
         ok = calls.outcome == "ok"
         whole = _evaluate(gold[ok], calls[ok], types, resamples, seed)
         fresh = ok & ~copied
-        clean = (
-            _evaluate(gold[fresh], calls[fresh], types, resamples, seed) if copied.any() and gold[fresh].any() else None
-        )
+        clean = _evaluate(gold[fresh], calls[fresh], types, resamples, seed) if copied.any() else None
         result.tables[kind], result.ece[kind] = whole.table, whole.ece
         result.without[kind] = None if clean is None else clean.table
         result.outcomes[kind] = dict(Counter(calls.outcome.tolist()))
@@ -311,6 +316,32 @@ def _translated(path: Path, items: list[Item], binary: bool) -> list[Item]:
 # ------------------------------------------------------------------ how labels come about
 
 
+def _rows(items: Sequence[Item], chosen: Bools) -> list[Item]:
+    return [item for item, taken in zip(items, chosen, strict=True) if taken]
+
+
+def _known(items: Sequence[Item], types: Sequence[str], train: Path, test: Path) -> None:
+    """CbtError for a label that no training post has, with the place of the first."""
+    for item in items:
+        if strange := sorted(item.post.types - set(types)):
+            where = f"line {item.line}" if item.line else f"post {item.id}"
+            close = "".join(f" (is it {name!r}?)" for name in difflib.get_close_matches(strange[0], types, 1))
+            raise CbtError(
+                f"{test}, {where}: {train} has no label {strange[0]!r}{close}; write a label that it has, or compare "
+                "the two sets through the book's types with --book-types"
+            )
+
+
+def _enough(train: Path, taught: Sequence[Sequence[Item]], types: Sequence[str]) -> None:
+    """CbtError where one of the sets that a detector is to learn from teaches no type."""
+    if not all(_learnable([item.post for item in learn], types) for learn in taught):
+        least, left = detectors.FOLDS, " when one of its five parts is left out" if len(taught) > 1 else ""
+        raise CbtError(
+            f"{train}: no label has {least} training posts with it and {least} without{left}: there is nothing to "
+            "learn; add posts of the kind that is missing"
+        )
+
+
 def _types(posts: Sequence[Post]) -> tuple[str, ...]:
     seen = {name for post in posts for name in post.types}
     return TYPES if seen <= set(TYPES) else tuple(sorted(seen))
@@ -333,9 +364,6 @@ def _apply(
         return _calibrated(learn, _told([*learn, *items], types, kind, ask), types)
     posts = [item.post for item in learn]
     known = _learnable(posts, types)
-    if not known:
-        least = detectors.FOLDS
-        raise CbtError(f"no label has {least} training posts with it and {least} without: there is nothing to learn")
     fitted = detectors.train(posts, kind, [types[k] for k in known], average=average, seed=seed)
     if out is not None:
         fitted.save(out / "detector")
@@ -366,8 +394,7 @@ def _by_parts(
     told = _told(items, types, kind, ask) if kind in ("llm", "extract") else None
     order, parts = [], []
     for k in range(PARTS):
-        learn = [item for item, p in zip(items, part, strict=True) if p != k]
-        rest = [item for item, p in zip(items, part, strict=True) if p == k]
+        learn, rest = _rows(items, part != k), _rows(items, part == k)
         order.append(np.flatnonzero(part == k))
         if told is None:
             parts.append(_apply(learn, rest, types, kind, average, ask, seed))
@@ -414,8 +441,11 @@ def _calibrated(
 
 
 def _evaluate(gold: Bools, calls: Calls, types: Sequence[str], resamples: int, seed: int) -> detection.Result:
-    if not len(gold):
-        raise CbtError("no test post has both a gold label and a label of the detector: there is nothing to score")
+    if not gold.any():
+        raise CbtError(
+            "no test post that has a gold label, and copies no training post, was labelled by the detector: there is "
+            "nothing to score; ask again, or another model"
+        )
     return detection.evaluate(gold, calls.labels, types, calls.scores, resamples=resamples, seed=seed)
 
 
@@ -433,8 +463,7 @@ def _write(
     if (clean := result.without[kind]) is not None:
         clean.to_csv(folder / "without_copies.csv", encoding="utf-8", float_format="%.6g")
     detection.confusion(gold[ok], calls.labels[ok], types).to_csv(folder / "confusion.csv", encoding="utf-8")
-    kept = [item for item, good in zip(items, ok, strict=True) if good]
-    markup.cells(errors(kept, gold[ok], calls.labels[ok], types)).to_csv(
+    markup.cells(errors(_rows(items, ok), gold[ok], calls.labels[ok], types)).to_csv(
         folder / "errors.csv", encoding="utf-8", index=False
     )
     told = [_names(row, types) if good else "" for row, good in zip(calls.labels, ok, strict=True)]

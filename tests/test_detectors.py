@@ -474,8 +474,17 @@ def test_a_test_file_that_overlaps_the_training_file_is_scored_twice(tmp_path):
     assert found.copies >= 5 and found.without["characters"] is not None
     assert found.without["characters"].loc["any", "support"] < found.tables["characters"].loc["any", "support"]
     assert (tmp_path / "out" / "characters" / "without_copies.csv").exists()
-    same = run(tmp_path / "a.csv", tmp_path / "a.csv", tmp_path / "same")
-    assert same.copies == 120 and same.without["characters"] is None  # nothing is left to score without them
+
+
+def test_where_every_labelled_post_is_a_copy_nothing_is_trained_and_nothing_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(detectors, "train", lambda *_, **__: pytest.fail("nothing can come of it"))
+    train = table_file(tmp_path / "a.csv", posts(120))
+    with pytest.raises(CbtError, match=r"a.csv: all its 48 labelled posts copy.* posts of .*a.csv.* --test"):
+        run(train, train, tmp_path / "out")
+    twice = table_file(tmp_path / "b.csv", posts(20) * 5)
+    with pytest.raises(CbtError, match=r"b.csv: all its 40 labelled posts copy.* posts of another of its five parts"):
+        run(twice, None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_copy_in_other_characters_is_a_copy():
@@ -508,9 +517,12 @@ def test_benchmark_refuses_unlabelled_and_unknown_labels(tmp_path):
     (tmp_path / "b.csv").write_text("text\n下雨了\n", encoding="utf-8")
     with pytest.raises(CbtError, match="1 of 1 items have no gold labels"):
         run(train, tmp_path / "b.csv", tmp_path / "out")
-    (tmp_path / "c.csv").write_text("text,label\n下雨了,worry\n", encoding="utf-8")
-    with pytest.raises(CbtError, match=r"labels that .* has not: worry"):
+    (tmp_path / "c.csv").write_text("text,label\n下雨了,none\n下雪了,worry\n", encoding="utf-8")
+    with pytest.raises(CbtError, match=r"c.csv, line 3: .*a.csv has no label 'worry'; write"):
         run(train, tmp_path / "c.csv", tmp_path / "out")
+    (tmp_path / "e.csv").write_text("text,label\n下雨了,labeling\n", encoding="utf-8")
+    with pytest.raises(CbtError, match=r"e.csv, line 2: .*a.csv has no label 'labeling' .is it 'labelling'\?"):
+        run(train, tmp_path / "e.csv", tmp_path / "out")
     with pytest.raises(CbtError, match="maps to no type: worry"):
         run(train, tmp_path / "c.csv", tmp_path / "out", book_types=True)
     with pytest.raises(CbtError, match="no detector 'guess'"):
@@ -520,8 +532,19 @@ def test_benchmark_refuses_unlabelled_and_unknown_labels(tmp_path):
     with pytest.raises(CbtError, match="needs an endpoint"):
         run(train, None, tmp_path / "out", "llm")
     (tmp_path / "d.csv").write_text("text,label\n" + "下雨了,none\n" * 20, encoding="utf-8")
-    with pytest.raises(CbtError, match="nothing to learn"):
-        run(tmp_path / "d.csv", None, tmp_path / "out")
+    for files in ((tmp_path / "d.csv", None), (train, tmp_path / "d.csv")):
+        with pytest.raises(CbtError, match=r"d.csv: no post has a gold label"):
+            run(*files, tmp_path / "before")
+    (tmp_path / "f.csv").write_text("text,label\n" + "下雨了,labelling\n" * 20, encoding="utf-8")
+    with pytest.raises(CbtError, match=r"f.csv: no label has 5 training posts with it and 5 without: .* add posts"):
+        run(tmp_path / "f.csv", train, tmp_path / "before")
+    few = table_file(tmp_path / "g.csv", posts(14))  # three posts of each type
+    with pytest.raises(CbtError, match=r"g.csv: no label has .* when one of its five parts is left out"):
+        run(few, None, tmp_path / "before")
+    (tmp_path / "zero.csv").write_text("")
+    with pytest.raises(CbtError, match=r"zero.csv is empty: write posts into it"):
+        run(train, tmp_path / "zero.csv", tmp_path / "before")
+    assert not (tmp_path / "before").exists()
 
 
 def test_a_post_is_labelled_once_however_many_answers_it_has_and_no_dialogue_is_dropped(tmp_path, fitted):
@@ -688,8 +711,9 @@ def test_an_unparsed_label_is_a_missing_label_and_never_no_distortion(tmp_path):
     with pytest.raises(CbtError, match="none of 96 training posts got a label"):
         run(file, None, tmp_path / "out", "llm", ask=lambda texts, types: nothing * len(texts))
     plain = oracle(rows, 1000)
+    test = table_file(tmp_path / "b.csv", posts(40, seed=4))
     with pytest.raises(CbtError, match="nothing to score"):  # only the training posts were answered
-        run(file, file, tmp_path / "out", "llm", ask=lambda texts, types: plain(texts[:120], types) + nothing * 120)
+        run(file, test, tmp_path / "out", "llm", ask=lambda texts, types: plain(texts[:120], types) + nothing * 40)
 
 
 @pytest.mark.parametrize(
