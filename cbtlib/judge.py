@@ -237,19 +237,27 @@ def against(
 ) -> dict[str, Any]:
     """Cohen's kappa (quadratic) of judge and people on the pairs both decided, with interval and a word on its use.
 
-    `human` is a table of ratings as `ratings.analyse` takes it; people prefer the reply with the higher mean score.
+    `human` is a table of ratings as `ratings.analyse` takes it. People prefer the reply that the raters who scored both
+    scored higher on average; a pair that no rater scored both of is left out. CbtError when no pair is left.
     """
-    scores = human[human["criterion"] == criterion].groupby(["item", "system"])["score"].mean().dropna()
+    rated: dict[tuple[Any, Any], dict[Any, Any]] = {}
+    for row in human[human["criterion"] == criterion].dropna(subset=["score"]).itertuples():
+        rated.setdefault((row.item, row.system), {})[row.rater] = row.score
     mine, theirs, post = [], [], []
     for (item, one, two, _), (forth, back) in _pairs(given).items():
-        if (item, one) in scores.index and (item, two) in scores.index:
-            points, preferred = 2 * _points(forth, back), 1 + np.sign(scores[item, one] - scores[item, two])
+        left, right = rated.get((item, one), {}), rated.get((item, two), {})
+        # within a rater: a score that a strict rater forgot is no preference
+        if both := left.keys() & right.keys():
+            points, preferred = 2 * _points(forth, back), 1 + np.sign(sum(left[name] - right[name] for name in both))
             # a pair has no first system: it counts both ways round, or kappa would hang on how systems are called
             mine += [points, 2 - points]
             theirs += [preferred, 2 - preferred]
             post += [item, item]
     if not mine:
-        raise CbtError("people and judge have no pair in common: their agreement is unknown, so do not use the judge")
+        raise CbtError(
+            "no rater scored both replies of a pair that the judge decided: their agreement is unknown, so do not use "
+            "the judge"
+        )
     pairwise_kappa = agreement.cohen_kappa(mine, theirs, 3)
     rows = pd.DataFrame(pairwise_kappa.rows).groupby(post).sum().to_numpy()  # posts are what is resampled
     kappa = Statistics(rows, pairwise_kappa.formula)

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from cbtlib import ROOT, CbtError, corpus, endpoint, forms, judge
@@ -259,6 +261,42 @@ def test_agreement_with_people_decides_whether_the_judge_may_be_used():
     human["score"] = np.random.default_rng(0).integers(0, 3, len(human))
     found = judge.against(given, human, "helpfulness")
     assert not found["usable"] and "too low" in found["verdict"]
+
+
+def severe(scores, forgotten=(), items=POSTS):
+    """Ratings by people who give each reply their one score; `forgotten` are (rater, item, system)."""
+    rows = [(*cell, "helpfulness", scores[cell[0]]) for cell in itertools.product(scores, items, ("base", "tuned"))]
+    kept = [row for row in rows if row[:3] not in forgotten]
+    return pd.DataFrame(kept, columns=["rater", "item", "system", "criterion", "score"])
+
+
+def test_a_forgotten_rating_is_no_preference():
+    systems, names = ("tuned", "base"), {"1": "first", "2": "second"}
+    verdicts = [
+        judge.Verdict(item, *order, "ok", names["1" if (order == systems) == (place % 2 == 0) else "2"])
+        for place, item in enumerate(POSTS)
+        for order in (systems, systems[::-1])
+    ]  # each system wins on every other post
+    forgotten = {("ann", item, systems[(place + 1) % 2]) for place, item in enumerate(POSTS)}
+    for human in (severe({"ann": 2, "bo": 0}), severe({"ann": 2, "bo": 0}, forgotten)):
+        found = judge.against(verdicts, human, "helpfulness")
+        assert found["kappa"] == 0 and found["pairs"] == len(POSTS) and not found["usable"]
+    with pytest.raises(CbtError, match="no rater scored both"):
+        judge.against(verdicts, severe({"ann": 2}, forgotten), "helpfulness")
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=st.data(), scores=st.dictionaries(st.sampled_from(["ann", "bo", "cy"]), st.integers(0, 2), min_size=1))
+def test_however_ratings_are_forgotten_a_constant_severity_prefers_nothing(data, scores):
+    forgotten = data.draw(st.sets(st.sampled_from(list(itertools.product(scores, ["q0"], ("base", "tuned"))))))
+    human = severe(scores, forgotten, ["q0"])
+    orders = {("base", "tuned"): "second", ("tuned", "base"): "first"}
+    verdicts = [judge.Verdict("q0", *order, "ok", won) for order, won in orders.items()]
+    if all({(name, "q0", "base"), (name, "q0", "tuned")} & forgotten for name in scores):
+        with pytest.raises(CbtError, match="no rater scored both"):
+            judge.against(verdicts, human, "helpfulness")
+    else:
+        assert judge.against(verdicts, human, "helpfulness")["kappa"] == 0
 
 
 def test_a_reply_with_two_verdicts_or_without_an_end_is_unparsed():
