@@ -469,7 +469,7 @@ def ratings_judge(
     import json
     from dataclasses import asdict
 
-    from cbtlib import endpoint, forms, writing
+    from cbtlib import endpoint, forms, resampling, writing
     from cbtlib import judge as judging
 
     texts, systems = _posts_and_answers(posts, answers)
@@ -492,15 +492,13 @@ def ratings_judge(
     whole = {name: table for name, table in asdict(found).items() if not hasattr(table, "to_json")}
     for name in ("first_wins", "consistency", "self_consistency"):
         value, low, high = whole[name]
-        print(f"{name}: {value:.2f} [{low:.2f}, {high:.2f}]" if value == value else f"{name}: not asked")
+        print(f"{name}: {value:.2f}{resampling.span(low, high)}" if value == value else f"{name}: not asked")
         whole[name] = None if value != value else {"value": value, "low": low, "high": high}
     whole |= {name: json.loads(getattr(found, name).to_json(orient="records")) for name in ("wins", "neighbours")}
     whole["against"] = {one: judging.against(given, human, one, seed=seed) for one in criteria}  # type: ignore[arg-type]
     for name, agreed in whole["against"].items():
-        print(
-            f"against people, {name}: kappa {agreed['kappa']:.2f} [{agreed['low']:.2f}, {agreed['high']:.2f}], ", end=""
-        )
-        print(f"{agreed['pairs']} pairs: {agreed['verdict']}")
+        print(f"against people, {name}: kappa {agreed['kappa']:.2f}", end="")
+        print(f"{resampling.span(agreed['low'], agreed['high'])}, {agreed['pairs']} pairs: {agreed['verdict']}")
     if not criteria:
         print("no human ratings were given (--against): nobody knows whether this judge is right")
     writing.write_json(out / "judge.json", writing.without_nan(whole))

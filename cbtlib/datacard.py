@@ -65,12 +65,11 @@ def _agreement(table: pd.DataFrame) -> str:
     lines = ["| agreement with a second pass | first | second | both | kappa | alpha | F1 |", "|---" * 7 + "|"]
     for name in (*corpus.TYPES, "any"):
         row: Any = table.loc[name]
-        numbers = [
-            "undefined"
-            if math.isnan(row[key])
-            else f"{row[key]:.2f} ({row[key + '_low']:.2f} to {row[key + '_high']:.2f})"
-            for key in ("kappa", "alpha")
-        ]
+        numbers = []
+        for key in ("kappa", "alpha"):
+            value, low, high = row[[key, f"{key}_low", f"{key}_high"]]
+            interval = "" if math.isnan(low) else f" ({low:.2f} to {high:.2f})"
+            numbers.append("undefined" if math.isnan(value) else f"{value:.2f}{interval}")
         counts = [f"{row[key]:.0f}" for key in ("first", "second", "both")]
         lines.append(f"| {name} | " + " | ".join([*counts, *numbers, f"{row['f1']:.2f}"]) + " |")
     mean: Any = table.loc["macro", "f1"]

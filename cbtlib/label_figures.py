@@ -171,7 +171,8 @@ def draw(labelled: Labelled, language: str = "both") -> Iterator[tuple[str, Draw
         yield "sets", upset(labelled, language)
     if len(set(labelled.topics)) > 1:
         yield "topics", topics(labelled)
-    if len(np.unique(labelled.lengths)) > 1 and len(np.unique(labelled.labels.sum(1))) > 1:
+    enough = len(labelled.labels) >= resampling.FEWEST
+    if enough and len(np.unique(labelled.lengths)) > 1 and len(np.unique(labelled.labels.sum(1))) > 1:
         yield "lengths", lengths(labelled)
     counts = Counter(kind for row in labelled.places for kind, _ in row)
     if sum(len(row) >= 2 for row in labelled.places) >= LEAST <= max(counts.values()):

@@ -15,7 +15,10 @@ Notable choices:
 - A share has Wilson's interval (1927): where no item of the sample has it, or each, no resample differs, and a
   bootstrap interval would have no width. Of a share of 6% it covers 95% at n = 100, BCa 98%. The difference of two
   shares of the same items has Agresti and Min's (2005, Statistics in Medicine 24) for the same reason.
-- One item, or a value that some resample leaves undefined, has no interval, and the latter no p value: NaN, no guess.
+- Where values are symmetric, all n items lie on one side of the truth in 2^(1-n) of the samples, and so does then what
+  is resampled from them: an interval of two items covers at most 50%, of four 88%, of five 94%. Fewer than `FEWEST`
+  have none (NaN). Those of shares resample nothing, and need two items.
+- A value that some resample leaves undefined has no interval and no p value: NaN, no guess.
 - p values add one to count and trials (Davison and Hinkley 1997, eq. 4.11), so none is ever zero.
 """
 
@@ -32,6 +35,7 @@ Floats = NDArray[np.float64]
 Formula = Callable[[Floats], Floats]
 
 BLOCK = 4_000_000  # entries of a weight matrix held at once
+FEWEST = 5  # items that a resampled interval needs
 
 
 def ratio(sums: Floats) -> Floats:
@@ -118,9 +122,12 @@ def interval(values: Floats, confidence: float = 0.95) -> tuple[float, float]:
 
 
 def bca(values: Floats, estimate: float, jackknife: Floats, confidence: float = 0.95) -> tuple[float, float]:
-    """Expanded BCa interval from bootstrap values (resamples,), the estimate, and leave-one-out values (n,)."""
+    """Expanded BCa interval from bootstrap values (resamples,), the estimate, and leave-one-out values (n,).
+
+    (NaN, NaN) for n below `FEWEST`, and where a value is undefined.
+    """
     check(confidence=confidence)
-    if not (np.isfinite(values).all() and np.isfinite(jackknife).all() and np.isfinite(estimate)):
+    if len(jackknife) < FEWEST or not np.isfinite(np.concatenate([values, jackknife, [estimate]])).all():
         return np.nan, np.nan
     slack = 1e-12 * max(1.0, abs(estimate))
     below = np.mean(values < estimate - slack) + np.mean(np.abs(values - estimate) <= slack) / 2
@@ -142,7 +149,7 @@ def bca(values: Floats, estimate: float, jackknife: Floats, confidence: float = 
 def intervals(
     statistics: Sequence[Statistics], resamples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> list[tuple[float, float]]:
-    """An interval for each of the statistics; (NaN, NaN) for all when there is only one item.
+    """An interval for each of the statistics; (NaN, NaN) for fewer than `FEWEST` items, for a share when there is one.
 
     Expanded BCa; Wilson's for a share. Raises CbtError for settings that are none, and for statistics of different
     numbers of items.
@@ -163,10 +170,15 @@ def intervals(
     return found
 
 
+def span(low: float, high: float, form: str = ".2f") -> str:
+    """An interval in words, ` [low, high]`, or nothing where there is none."""
+    return f" [{low:{form}}, {high:{form}}]" if np.isfinite(low) else ""
+
+
 def difference(one: Statistics, two: Statistics, drawn: Floats, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of `one`'s value minus `two`'s on the same items, from `drawn` (resamples, 2), the `bootstrap` of both.
 
-    Expanded BCa; Agresti and Min's for two shares. (NaN, NaN) when there is only one item.
+    Expanded BCa; Agresti and Min's for two shares. (NaN, NaN) as for `intervals`.
     """
     check(confidence=confidence)
     if _items([one, two]) < 2:

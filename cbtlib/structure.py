@@ -110,7 +110,7 @@ def gain(pairs: Sequence[tuple[str, str, str]]) -> tuple[float, float, float] | 
     more = coverage(second).sum(axis=1) - coverage(first).sum(axis=1)
     statistic = resampling.Statistics.mean(more.groupby(posts).mean())
     ((low, high),) = resampling.intervals([statistic], 2000)
-    if len(set(posts)) < 5 or not np.isfinite([low, high]).all():
+    if not np.isfinite([low, high]).all():
         return None
     return statistic.value, min(float(low), statistic.value), max(float(high), statistic.value)
 

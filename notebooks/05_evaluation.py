@@ -542,10 +542,10 @@ page.table("differences", table, caption="LoRA-tuned minus each rival on the pos
 
 # %% [markdown]
 # The claims page reads the gains over the base that ended more of its letters, since a comparison on few posts says
-# little. When neither base ended two letters, there is no gain to report, and the claims page says *not run*.
+# little. Fewer than five have no interval: then there is no gain to report, and the claims page says *not run*.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The code of this sentence"}
-gains = [one for one in differences if one.base == against]
+gains = [one for one in differences if one.base == against and np.isfinite(one.low)]
 for one in gains:
     what = f"{panels[one.name]}, LoRA-tuned minus {against}, on the same posts"
     page.number(tested[one.name], one.value, low=one.low, high=one.high, n=one.n, what=what)

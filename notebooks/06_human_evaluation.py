@@ -44,7 +44,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cbtlib import agreement, corpus, figures, forms, judge, ratings, report, widgets
+from cbtlib import agreement, corpus, figures, forms, judge, ratings, report, resampling, widgets
 
 # %% [markdown]
 # The replies are those of the chapter on evaluation.
@@ -341,7 +341,8 @@ for name, (share, low, high) in {
     "judge_consistency": judged.consistency,
     "judge_self_consistency": judged.self_consistency,
 }.items():
-    page.number(name, share, low=low, high=high, what=f"{name.removeprefix('judge_')}, SIMULATED judge")
+    bounds = {"low": low, "high": high} if np.isfinite(low) else {}
+    page.number(name, share, what=f"{name.removeprefix('judge_')}, SIMULATED judge", **bounds)
 page.outcomes("simulated judge", judged.outcomes)
 
 # %% [markdown]
@@ -370,10 +371,11 @@ page.table(
 
 # %%
 agreed = judge.against(verdicts, table, "helpfulness", resamples, seed)
-page.number("judge_kappa", agreed["kappa"], low=agreed["low"], high=agreed["high"], n=agreed["pairs"],
+bounds = {end: agreed[end] for end in ("low", "high") if np.isfinite(agreed["low"])}
+page.number("judge_kappa", agreed["kappa"], n=agreed["pairs"], **bounds,
             what="kappa of the SIMULATED judge with the SIMULATED raters, pairs of replies")  # fmt: skip
 page.save()
-print(f"kappa {agreed['kappa']:.2f} [{agreed['low']:.2f}, {agreed['high']:.2f}]: {agreed['verdict']}")
+print(f"kappa {agreed['kappa']:.2f}{resampling.span(agreed['low'], agreed['high'])}: {agreed['verdict']}")
 
 # %% [markdown]
 # ## Summary

@@ -40,6 +40,7 @@ from cbtlib import (
     naming,
     prevalence,
     report,
+    resampling,
     safety,
     screening,
     structure,
@@ -197,7 +198,10 @@ scores = {
 for one in scores["your answers"].values():
     bound = {"low": min(one.low, one.value), "high": max(one.high, one.value)} if np.isfinite(one.low) else {}
     page.number(one.name, one.value, n=one.n, what=f"{naming.shown(one.name)} of the answers", **bound)
-text = {s: {n: f"{o.value:.3g} [{o.low:.3g}, {o.high:.3g}]" for n, o in of.items()} for s, of in scores.items()}
+text = {
+    side: {name: f"{one.value:.3g}{resampling.span(one.low, one.high, '.3g')}" for name, one in of.items()}
+    for side, of in scores.items()
+}
 page.table("measures", pd.DataFrame(text), caption="Means with 95% intervals; names a distortion: share that does")
 
 # %% [markdown]

@@ -47,6 +47,13 @@ def test_a_fair_judge_ranks_and_has_no_position_bias():
     assert analysis.outcomes == {"ok": 20 * 3 * 2} and analysis.pairs_missing == 0
 
 
+def test_of_four_posts_no_systems_are_told_apart():
+    few = {system: dict(itertools.islice(given.items(), 4)) for system, given in ANSWERS.items()}
+    analysis = judge.analyse(run(fair, few))
+    assert analysis.wins["rate"].tolist() == [1, 0.5, 0] and analysis.wins[["low", "high"]].isna().all(axis=None)
+    assert not analysis.neighbours["told_apart"].any() and np.isnan(analysis.first_wins[1:]).all()
+
+
 def test_a_judge_that_always_takes_the_first_ranks_nothing_and_is_seen():
     analysis = judge.analyse(run(lambda messages, schema: '{"better": "1"}'))
     assert analysis.wins["rate"].tolist() == [0.5] * 3 and not analysis.neighbours["told_apart"].any()

@@ -370,12 +370,22 @@ def test_intervals_of_many_items_are_scipys_bca(seed):
     assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.1 * np.std(values) / 20)
 
 
-def test_four_items_bear_no_confidence_of_999_in_1000():
+def test_five_items_bear_no_confidence_of_999_in_1000():
     """The correction for skewness would turn round, to an interval that leaves its value out."""
-    ((low, high),) = resampling.intervals([Statistics.mean([0, 0, 0, 1.5])], 1000, 0.999)
+    ((low, high),) = resampling.intervals([Statistics.mean([0, 0, 0, 0, 1.5])], 1000, 0.999)
     assert np.isnan([low, high]).all()
-    ((low, high),) = resampling.intervals([Statistics.mean([0, 0, 0, 1.5])], 1000, 0.95)
-    assert low <= 0.375 <= high
+    ((low, high),) = resampling.intervals([Statistics.mean([0, 0, 0, 0, 1.5])], 1000, 0.95)
+    assert low <= 0.3 <= high
+
+
+@pytest.mark.parametrize("items", [1, 2, 3, 4, 5])
+def test_fewer_than_five_items_have_no_interval_unless_it_is_a_shares(items):
+    """Of four items all are too high, or all too low, once in eight times: no resample of them then holds the truth."""
+    one, two = np.random.default_rng(0).normal(size=(2, items))
+    pairs = [tuple(map(Statistics.mean, (one, two))), tuple(map(Statistics.share_of, (one > 0, two > 0)))]
+    for pair, needed in zip(pairs, (5, 2), strict=True):
+        bounds = [*resampling.intervals(pair, 200), resampling.difference(*pair, resampling.bootstrap(pair, 200))]
+        assert (np.isfinite(bounds) == (items >= needed)).all()
 
 
 def test_intervals_of_twelve_items_still_cover():
@@ -440,7 +450,7 @@ def test_intervals_of_differences_of_shares_hold_them_as_often_as_they_say():
 
 
 def test_values_that_never_vary_have_an_interval_without_width():
-    assert resampling.intervals([Statistics.mean([3.0, 3.0, 3.0])]) == [(3, 3)]
+    assert resampling.intervals([Statistics.mean([3.0] * 5)]) == [(3, 3)]
 
 
 def test_systems_that_answer_alike_do_not_differ_and_a_better_one_does():
@@ -576,6 +586,10 @@ def test_the_command_writes_scores_outcomes_and_differences(files):
     assert set(scores) == set(metrics.METRICS) - {"bertscore"} and all(name in result.output for name in scores)
     assert {row["n"] for row in found["scores"][str(base)]} == {4}
     assert {(row["base"], row["n"]) for row in found["differences"]} == {(str(base), 4), (str(other), 6)}
+    for row in (*found["scores"][str(base)], *found["differences"]):
+        assert (row["low"] is None) == (row["n"] == 4 and row["name"] != "named"), (
+            "of four only a share has an interval"
+        )
     assert set(found["not_run"]) == {"bertscore", "bleurt"} and "bertscore not run: it loads" in result.output
 
 
