@@ -54,7 +54,7 @@ def main() -> None:
             rows.append(row)
             print(row, flush=True)
     if args.json:
-        writing.write_json(args.json, {"detector": args.detector, "rows": rows})
+        writing.write_json(args.json, writing.without_nan({"detector": args.detector, "rows": rows}))
 
 
 if __name__ == "__main__":

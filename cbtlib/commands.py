@@ -221,5 +221,5 @@ def benchmark(
             print(without[["f1", "low", "high"]].round(3).T.to_string(na_rep="-"))
     if len(found.differences):
         print("\nF1 of one detector minus another's on the same posts, 95% intervals")
-        print(found.differences.round(3).to_string(index=False))
+        print(found.differences.round(3).to_string(index=False, na_rep="-"))
     print(f"\n{out}")

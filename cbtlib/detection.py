@@ -7,16 +7,20 @@ Notable choices
   second is NaN where no type has as many.
 - A type that no post has is listed without an F1 (NaN) and is in no macro average: there was nothing to find. What is
   called so falsely still counts in `micro`. Without any positive at all there is a CbtError.
-- Where each call of a type is right, or none, no resample differs: then its F1 has an interval made from Wilson's.
 - Precision and recall have Wilson's intervals and AUC has Newcombe's: a bootstrap, or DeLong's variance, gives no width
   where every post with the type scores above the others. Simulated with 3 to 15 such posts of 60, DeLong's interval
   covers 42-93% and Newcombe's 86-99%.
 - A type whose scores are all 0 was never learnt, and so has no probabilities: its AUC and calibration error are NaN.
-- An interval whose resamples leave a value undefined (no positive drawn, none predicted) counts that value as 0, as
-  scikit-learn's zero_division does.
+- Where each call of a type is right, or none, no resample differs: then its F1 has an interval made from Wilson's. An
+  average or a difference has none then (NaN), and nothing that is resampled has one for fewer than `FEWEST` posts. Only
+  of two detectors that call alike the difference is 0 to 0.
+- A macro average of a resample is over the types that occur in it, as that of the posts is: a type that was not drawn
+  would else count as missed, and a perfect detector of rare types would lie above its own interval.
+- F1 of a type is 0 in a resample that leaves it undefined (no positive drawn, none predicted), as scikit-learn's
+  zero_division says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,10 +30,9 @@ from scipy import optimize, special
 
 from cbtlib import CbtError
 from cbtlib.prevalence import wilson
-from cbtlib.resampling import Statistics, bootstrap, interval
+from cbtlib.resampling import FEWEST, Floats, Statistics, bootstrap, interval
 
 Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
 LEAST = 6
 """Positives that a type needs to count in the average over supported types."""
 BINS = 10
@@ -41,7 +44,8 @@ NO_GOLD = "no post has a gold label, so there is no F1: score on posts of which 
 class Result:
     """`table`: one row a type and an average; `ece` per type.
 
-    Columns: f1 with low and high, support, precision, recall and auc, these three with bounds of 95% too (auc_low).
+    Columns: f1 with low and high (NaN where there is none), support, precision, recall and auc, these three with bounds
+    of 95% too (auc_low).
     """
 
     table: pd.DataFrame
@@ -71,18 +75,18 @@ def evaluate(
     statistics = {name: _f1(truth[:, [j]], found[:, [j]]) for j, name in enumerate(columns)}
     statistics["micro"] = _f1(truth[:, :-1], found[:, :-1])
     kept = support[:-1] >= least
-    statistics["macro"] = _macro(truth[:, :-1], found[:, :-1], (support[:-1] > 0).astype(float))
-    statistics["macro, supported"] = _macro(truth[:, :-1], found[:, :-1], kept.astype(float))
-    statistics["weighted"] = _macro(truth[:, :-1], found[:, :-1], support[:-1].astype(float))
+    statistics["macro"] = _macro(truth[:, :-1], found[:, :-1], lambda there: there > 0)
+    statistics["macro, supported"] = _macro(truth[:, :-1], found[:, :-1], lambda there: kept & (there > 0))
+    statistics["weighted"] = _macro(truth[:, :-1], found[:, :-1], lambda there: there)
     draws = bootstrap(list(statistics.values()), resamples, seed)
     hits, called, either = (truth & found).sum(0), found.sum(0), (truth | found).sum(0)
     rows = []
     for k, (name, statistic) in enumerate(statistics.items()):
-        low, high = interval(draws[:, k])
+        low, high = _bounds(draws[:, k], statistic.value, len(truth))
         row = {"type": name, "f1": statistic.value, "low": low, "high": high}
         if name in columns:
             j = columns.index(name)
-            if low == high and either[j]:
+            if np.isnan(low) and either[j] and hits[j] in (0, either[j]):
                 row["low"], row["high"] = _sure(hits[j], either[j])
             row |= {"support": support[j]}
             row |= _part("precision", hits[j], called[j]) | _part("recall", hits[j], support[j])
@@ -113,16 +117,16 @@ def difference(
     if not truth.any():
         raise CbtError(NO_GOLD)
     rows = []
-    weights = truth.any(0).astype(float)
     for name, make in (
         ("any", lambda found: _f1(_with_any(truth)[:, -1:], _with_any(found)[:, -1:])),
         ("micro", lambda found: _f1(truth, found)),
-        ("macro", lambda found: _macro(truth, found, weights)),
+        ("macro", lambda found: _macro(truth, found, lambda there: there > 0)),
     ):
         pair = [make(first), make(second)]
         draws = bootstrap(pair, resamples, seed)
-        low, high = interval(draws[:, 0] - draws[:, 1])
-        rows.append({"average": name, "difference": pair[0].value - pair[1].value, "low": low, "high": high})
+        apart, drawn = pair[0].value - pair[1].value, draws[:, 0] - draws[:, 1]
+        low, high = _bounds(drawn, apart, len(truth)) if apart or drawn.any() else (0.0, 0.0)
+        rows.append({"average": name, "difference": apart, "low": low, "high": high})
     return pd.DataFrame(rows).set_index("average")
 
 
@@ -180,12 +184,14 @@ def _ratio(sums: Floats) -> Floats:
     return sums[..., 0] / np.maximum(sums[..., 1], 1)
 
 
-def _macro(truth: Bools, found: Bools, weights: Floats) -> Statistics:
-    width = truth.shape[1]
-    rows = np.concatenate([2.0 * (truth & found), truth.astype(float) + found], 1)
+def _macro(truth: Bools, found: Bools, weigh: Callable[[Floats], NDArray]) -> Statistics:
+    """Mean F1 of the types; `weigh` makes their weights (..., types) of the posts that have each."""
+    rows = np.concatenate([2.0 * (truth & found), truth.astype(float) + found, truth], 1)
 
     def formula(sums: Floats) -> Floats:
-        return (sums[..., :width] / np.maximum(sums[..., width:], 1)) @ (weights / max(weights.sum(), 1))
+        hits, both, there = np.split(sums, 3, axis=-1)
+        weights = weigh(there)
+        return (hits / np.maximum(both, 1) * weights).sum(-1) / np.maximum(weights.sum(-1), 1)
 
     return Statistics(rows, formula)
 
@@ -211,6 +217,12 @@ def _area(truth: Bools, scores: Floats) -> tuple[float, float, float]:
         return optimize.brentq(beyond, 0, value * (1 - 1e-9)) if value else 0.0  # just below: at 1 is a root too
 
     return (value, value, value) if np.isnan(value) else (value, low(value), 1 - low(1 - value))
+
+
+def _bounds(values: Floats, estimate: float, posts: int) -> tuple[float, float]:
+    """Percentile interval of `values` (resamples,), the estimate in it; NaN where none differs or posts are few."""
+    low, high = interval(values)
+    return (min(low, estimate), max(high, estimate)) if low < high and posts >= FEWEST else (np.nan, np.nan)
 
 
 def _with_any(labels: Bools) -> Bools:

@@ -289,8 +289,8 @@ result["second pass"] = detection.evaluate(gold[rows], again, corpus.TYPES, resa
 best = result["probe"].table
 for row in ("any", "micro", "macro"):
     score = best.loc[row]
-    low, high, n = score["low"], score["high"], int(tested.sum())
-    page.number(f"f1_{row}", score["f1"], low=low, high=high, n=n, what=f"F1 of the probe on the test posts, {row}")
+    bounds, n = dict(score[["low", "high"]].dropna()), int(tested.sum())
+    page.number(f"f1_{row}", score["f1"], n=n, what=f"F1 of the probe on the test posts, {row}", **bounds)
     page.number(f"ceiling_{row}", result["second pass"].table.loc[row, "f1"], n=len(rows), what=f"second pass, {row}")
 page.number("ece", result["probe"].ece.drop("any").mean(), n=n, what="calibration error, mean over types")
 caption = f"The probe on {tested.sum()} test posts; low and high bound F1 (95%, bootstrap); ECE is its miscalibration."
@@ -341,8 +341,8 @@ pair = [called[name][tested][:, :-1] for name in ("probe", "characters")]
 difference = detection.difference(gold[tested], *pair, corpus.TYPES, resamples=resamples, seed=seed)
 for row in difference.itertuples():
     what = f"F1 of the probe minus that of characters, {row.Index}"
-    low, high = min(row.low, row.difference), max(row.high, row.difference)
-    page.number(f"gain_{row.Index}", row.difference, low=low, high=high, n=int(tested.sum()), what=what)
+    bounds = {"low": row.low, "high": row.high} if np.isfinite(row.low) else {}
+    page.number(f"gain_{row.Index}", row.difference, n=int(tested.sum()), what=what, **bounds)
 page.table("difference", difference, caption="F1 of the probe minus F1 of characters alone, 95% paired intervals.")
 
 # %% [markdown]

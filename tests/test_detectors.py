@@ -390,6 +390,37 @@ def test_a_type_that_was_never_learnt_has_no_calibration():
         assert found.ece["labelling"] > 0
 
 
+def test_a_type_that_a_resample_does_not_draw_is_not_missed_there():
+    types = [f"t{k}" for k in range(11)]
+    gold = np.zeros((100, 11), bool)
+    gold[np.arange(11), np.arange(11)] = True  # each type has one post
+    found = gold.copy()
+    averages = ["micro", "macro", "weighted"]
+    perfect = detection.evaluate(gold, found, types).table.loc[averages]
+    assert (perfect["f1"] == 1).all() and perfect[["low", "high"]].isna().all(axis=None), "no resample differs"
+    found[0, 0] = False
+    nearly = detection.evaluate(gold, found, types).table.loc[averages]
+    assert (nearly["high"] == 1).all() and (nearly["low"] > 0.5).all()
+    apart = detection.difference(gold, gold, found, types).loc["macro"]
+    assert apart["low"] == 0 and 1 / 11 < apart["high"] < 0.5
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.data(), posts=st.integers(1, 12), types=st.integers(1, 3))
+def test_an_interval_of_f1_holds_its_estimate_or_is_none(data, posts, types):
+    labels = st.lists(st.lists(st.booleans(), min_size=types, max_size=types), min_size=posts, max_size=posts)
+    gold, found, other = (np.array(data.draw(labels)) for _ in range(3))
+    gold[0, 0] = True
+    names = [f"t{k}" for k in range(types)]
+    table = detection.evaluate(gold, found, names, least=2, resamples=50).table
+    apart = detection.difference(gold, found, other, names, resamples=50)
+    for values, rows in ((table["f1"], table), (apart["difference"], apart)):
+        assert (rows["low"].isna() | ((rows["low"] <= values) & (values <= rows["high"]))).all()
+        assert (rows["low"].isna() == rows["high"].isna()).all()
+    if posts < 5:
+        assert apart.loc[apart["difference"] != 0, "low"].isna().all()
+
+
 def test_the_paired_difference_of_a_detector_with_itself_is_nothing():
     gold, found, _ = tables()
     same = detection.difference(gold, found, found, TYPES)
