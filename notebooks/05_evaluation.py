@@ -629,8 +629,8 @@ figures.show(
 
 # %% [markdown]
 # Four times the posts give about half the width. At 80 posts one system's chrF is known to ±
-# {glue:text}`half_width_80:.2f`. Two systems on the same posts can be told apart more finely than that, because hard
-# posts are hard for both: only the paired interval above says whether a gain is more than chance.
+# {glue:text}`half_width_80:.2f`. A difference of two systems is known less finely, unless both find the same posts
+# hard: read the paired interval above, which says whether a gain is more than chance.
 
 # %%
 page.save()
