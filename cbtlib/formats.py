@@ -21,6 +21,7 @@ Notable choices
 - Nothing is dropped: each item becomes a Sample or a Problem with its line (in a JSON list, its position).
 - A row of a table or of a JSON list may say in `outcome` that it is no data. It keeps its text, so that a leak in it
   is seen, and has no labels: those of a failed call are none.
+- Text is text: null is an empty one, the text parts of a chat are joined, and a number or an image is a Problem.
 - Text is read as it stands. `normalise` is there for a reader who wants it and counts what it changed.
 - Traditional characters become simplified ones by OpenCC's phrases (乾隆 stays, 乾淨 becomes 干净). Both of its steps
   and those of `normalise` give one character for one, so spans stay true.
@@ -230,8 +231,26 @@ def of_record(record: corpus.Record, line: int = 0) -> Sample:
     return Sample(record.id, line, text, answer, record.types, spans, None, split, record.crisis, topic=record.topic)
 
 
+class _NoText(Exception):
+    """A field holds what is no text."""
+
+    def __init__(self, field: str, value: Any):
+        self.field, self.what = field, f"is no text: {value!r}"[:80]
+
+
+def _said(value: Any, field: str) -> str:
+    """What a field says: text, nothing for null, or the joined parts in which OpenAI's clients keep a text."""
+    if isinstance(value, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in value):
+        return "".join(_said(part.get("text"), field) for part in value)
+    if not isinstance(value, str | None):
+        raise _NoText(field, value)
+    return value or ""
+
+
 def _text(item: Any, *names: str) -> str:
-    return "\n".join(str(item[name]).strip() for name in names if item.get(name)) if isinstance(item, dict) else ""
+    if not isinstance(item, dict):
+        return ""
+    return "\n".join(filter(None, (_said(item.get(name), name).strip() for name in names)))
 
 
 def _psyqa(path: Path) -> Iterator[Item]:
@@ -244,15 +263,19 @@ def _psyqa(path: Path) -> Iterator[Item]:
             yield Problem(number, "answers", "is missing or no list")
             continue
         name = str(item.get("questionID", number))
-        text = _text(item, "question", "description")
+        try:
+            text, *bodies = _text(item, "question", "description"), *(_text(x, "answer_text") for x in answers)
+        except _NoText as error:
+            yield Problem(number, error.field, error.what)
+            continue
         if not answers:
             yield Sample(name, number, text, "")  # a question that nobody answered: the gate for answers finds it
-        for index, answer in enumerate(answers):
-            body = _text(answer, "answer_text")
+        for index, (answer, body) in enumerate(zip(answers, bodies, strict=True)):
             labels = answer.get("labels_sequence") if isinstance(answer, dict) else None
             try:
                 labels = ast.literal_eval(labels) if isinstance(labels, str) and labels else labels or []
-                spans = tuple((str(x["type"]), int(x["start"]), int(x["end"]), answer["answer_text"]) for x in labels)
+                whole = _said(answer["answer_text"], "answer_text") if labels else ""
+                spans = tuple((str(x["type"]), int(x["start"]), int(x["end"]), whole) for x in labels)
             except (ValueError, SyntaxError, KeyError, TypeError):
                 yield Problem(number, f"answers[{index}].labels_sequence", "is no list of start, end, type")
                 continue
@@ -298,7 +321,10 @@ def _item_by_item(read: Callable[[int, Any], Item]) -> Callable[[Path], Iterator
 
     def read_all(path: Path) -> Iterator[Item]:
         for number, item in reading.items(path):
-            yield item if isinstance(item, Problem) else _with_outcome(item, read(number, item))
+            try:
+                yield item if isinstance(item, Problem) else _with_outcome(item, read(number, item))
+            except _NoText as error:
+                yield Problem(number, error.field, error.what)
 
     return read_all
 
@@ -315,9 +341,10 @@ def _with_outcome(row: Any, item: Item) -> Item:
 
 @_item_by_item
 def _cbt_bench(number: int, item: Any) -> Item:
-    if not isinstance(item, dict) or not isinstance(item.get("distortions"), list):
-        return Problem(number, "distortions", "is missing or no list")
-    labels = frozenset(str(label).strip().lower() for label in item["distortions"])
+    names = item.get("distortions") if isinstance(item, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return Problem(number, "distortions", "is missing or no list of names")
+    labels = frozenset(name.strip().lower() for name in names)
     return Sample(str(item.get("id", number)), number, _text(item, "situation", "thoughts"), None, labels)
 
 
@@ -347,10 +374,11 @@ def _table(path: Path) -> Iterator[Item]:
             yield Problem(number, "", what)
             continue
         cells = (body,) if body else ("question", "description")
-        if strange := [name for name in cells if not isinstance(row.get(name) or "", str)]:
-            yield Problem(number, strange[0], f"is no text: {row[strange[0]]!r}"[:80])
+        try:
+            post, answer = _text(row, *cells), _text(row, "answer")
+        except _NoText as error:
+            yield Problem(number, error.field, error.what)
             continue
-        post = _text(row, *cells)
         kinds = row[label] if label else None
         if isinstance(kinds, str):
             kinds = kinds.split("|")
@@ -360,9 +388,9 @@ def _table(path: Path) -> Iterator[Item]:
         named = [kind.strip() for kind in kinds or () if kind.strip().lower() not in _MISSING]
         missing = kinds is None or (kinds and not named)  # an empty list is none: it says that there is no distortion
         chosen = None if missing else frozenset(kind for kind in named if kind.lower() not in _NONE)
-        answer = _text(row, "answer") if row.get("answer") is not None else None
+        given = answer if "answer" in row else None
         name, topic = str(row.get("id", number)), _text(row, "topic")
-        yield _with_outcome(row, Sample(name, number, post, answer, chosen, topic=topic))
+        yield _with_outcome(row, Sample(name, number, post, given, chosen, topic=topic))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
@@ -372,10 +400,14 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
 
 
 def _dialogue(name: str, number: int, turns: list[tuple[str, str]]) -> Sample:
-    """The client's first words are the text, all the counsellor's words the answer."""
-    client = next((text for role, text in turns if role == "client"), "")
-    answer = "\n".join(text for role, text in turns if role == "counsellor")
-    return Sample(name, number, client or answer, answer or None, turns=tuple(turns))
+    """The client's first words are the text, all the counsellor's words the answer: empty where only silence answers.
+
+    Where nobody is the client, the counsellor's words are the text.
+    """
+    said = {kind: [text for role, text in turns if role == kind] for kind in ("client", "counsellor")}
+    answer = "\n".join(filter(str.strip, said["counsellor"]))
+    text = next(filter(str.strip, said["client"]), "") if said["client"] else answer
+    return Sample(name, number, text, answer if said["counsellor"] else None, turns=tuple(turns))
 
 
 def _split_turns(text: str) -> list[tuple[str, str]] | None:
@@ -402,7 +434,11 @@ def _cpsycoun(path: Path) -> Iterator[Item]:
             yield dialogue
             continue
         if isinstance(dialogue, dict):
-            turns = _tuning_turns(dialogue)
+            try:
+                turns = _tuning_turns(dialogue)
+            except _NoText as error:
+                yield Problem(number, error.field, error.what)
+                continue
         elif isinstance(dialogue, list) and all(isinstance(turn, str) for turn in dialogue):
             turns = _split_turns("\n".join(dialogue))
         else:
@@ -444,7 +480,15 @@ def _role_turns(number: int, rows: Any, role: str, content: str) -> list[tuple[s
     roles = [str(row.get(role, "")).lower() for row in rows]
     if strange := set(roles) - ROLES.keys() - {"system"}:
         return Problem(number, role, f"is {min(strange)!r}; known are client and counselor, user and assistant")
-    return [(ROLES[who], str(row[content])) for who, row in zip(roles, rows, strict=True) if who != "system"]
+    try:
+        return [
+            (ROLES[who], _said(row[content], content)) for who, row in zip(roles, rows, strict=True) if who != "system"
+        ]
+    except _NoText as error:
+        return Problem(number, error.field, error.what)
+
+
+_EMOLLM = (("client", "input"), ("counsellor", "output"))
 
 
 @_item_by_item
@@ -452,8 +496,8 @@ def _emollm(number: int, item: Any) -> Item:
     rows = item.get("conversation") if isinstance(item, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         return Problem(number, "conversation", "is missing or no list")
-    pairs = [(("client", row.get("input")), ("counsellor", row.get("output"))) for row in rows]
-    return _dialogue(str(number), number, [(role, str(text)) for pair in pairs for role, text in pair if text])
+    said = [(role, _said(row.get(name), name)) for row in rows for role, name in _EMOLLM]
+    return _dialogue(str(number), number, [(role, text) for role, text in said if text or role == "counsellor"])
 
 
 @_item_by_item

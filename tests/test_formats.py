@@ -323,6 +323,54 @@ def test_whatever_json_holds_each_item_is_kept_or_named(tmp_path_factory, form, 
         assert {x.line for x in samples} | {x.line for x in problems if x.line} == set(range(1, len(items) + 1))
 
 
+def part(text):
+    return {"type": "text", "text": text}
+
+
+SAYS = {  # each form, with a place for what the client and what the counsellor says
+    "sharegpt": lambda post, answer: {
+        "conversations": [{"from": "human", "value": post}, {"from": "gpt", "value": answer}]
+    },
+    "smile": lambda post, answer: {
+        "messages": [{"role": "user", "content": post}, {"role": "assistant", "content": answer}]
+    },
+    "emollm": lambda post, answer: {"conversation": [{"input": post, "output": answer}]},
+    "psyqa": lambda post, answer: {"question": post, "description": None, "answers": [{"answer_text": answer}]},
+    "csv": lambda post, answer: {"text": post, "answer": answer},
+}
+WORDS = st.text("天雨好a", min_size=1, max_size=5)
+NO_WORDS = st.integers() | st.booleans() | st.dictionaries(WORDS, WORDS) | st.lists(WORDS | st.integers(), min_size=1)
+NO_WORDS |= st.just([part("好"), {"type": "image_url", "image_url": {"url": "a.png"}}]) | st.just([part(3)])
+
+
+@pytest.mark.parametrize("form", SAYS)
+@settings(deadline=None, max_examples=40)
+@given(post=st.lists(WORDS, min_size=1, max_size=3), answer=st.lists(WORDS, max_size=3), strange=NO_WORDS)
+def test_null_is_silence_parts_are_joined_and_anything_else_is_named(tmp_path_factory, form, post, answer, strange):
+    rows = [SAYS[form](list(map(part, post)), list(map(part, answer))), SAYS[form]("天", None)]
+    rows += [SAYS[form]("天", strange), SAYS[form](strange, "好")]
+    path = put(tmp_path_factory.mktemp("f") / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    samples, problems = formats.read(path, form)
+    assert [(x.text, x.answer) for x in samples] == [("".join(post), "".join(answer)), ("天", "")]
+    assert [x.line for x in problems] == [3, 4]
+    assert all(x.field in json.dumps(rows[0]) and x.what.startswith("is no text: ") for x in problems)
+
+
+def test_a_label_that_is_null_is_no_label_of_that_name(tmp_path):
+    path = put(tmp_path / "a.json", [{**CBT_BENCH[0], "distortions": [None]}])
+    assert [str(problem) for problem in formats.read(path)[1]] == [
+        "line 1, field distortions: is missing or no list of names"
+    ]
+
+
+def test_silence_of_a_client_is_not_filled_with_the_answer(tmp_path):
+    silent = SAYS["sharegpt"](None, "好")
+    silent["conversations"] += [{"from": "human", "value": "下雨了"}, {"from": "gpt", "value": None}]
+    samples, problems = formats.read(put(tmp_path / "a.json", [silent, SAYS["sharegpt"](None, "好")]))
+    assert [(x.text, x.answer) for x in samples] == [("下雨了", "好")]
+    assert [str(problem) for problem in problems] == ["line 2, field text: is empty"]
+
+
 def test_a_line_that_is_no_json_is_named_as_such_in_dialogues_too(tmp_path):
     forms = {"smile": {"messages": SMILE}, "cpsycoun": SFT[0], "emollm": EMOLLM[0], "sharegpt": SHAREGPT[0]}
     for form, good in forms.items():
