@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 from cbtlib import CbtError
 from cbtlib.corpus import PARTS
 from cbtlib.questions import Question
-from cbtlib.reading import Problem, load_json, objects
+from cbtlib.reading import Problem, load_json, objects, says_nothing
 from cbtlib.safety import LEVELS, Level
 from cbtlib.writing import make_folder, whole
 
@@ -80,7 +80,7 @@ def _answer(line: int, row: dict[str, Any], lines: dict[str, int]) -> Answer | P
         return Problem(line, "id", f"{name!r} stands on line {lines[name]} already")
     if outcome not in OUTCOMES:
         return Problem(line, "outcome", f"{outcome!r} is none of {', '.join(OUTCOMES)}")
-    if not isinstance(text, str) or outcome_of(text, outcome) != outcome:
+    if not isinstance(text, str) or (outcome == "ok" and not text.strip()):
         return Problem(line, "text", f"{text!r} is no text, and the outcome is {outcome}")
     if parts is not None and not (isinstance(parts, dict) and parts.keys() == set(PARTS)):
         return Problem(line, "parts", f"is not {', '.join(PARTS)}")
@@ -102,8 +102,8 @@ def ending(finish: str | None) -> Outcome:
 
 
 def outcome_of(text: str | None, given: Outcome) -> Outcome:
-    """What became of an answer: what its row says, and failed where an ok one has no text."""
-    return "failed" if given == "ok" and not (text or "").strip() else given
+    """What became of an answer: what its row says, and failed where an ok one has no text, or nan or N/A for one."""
+    return "failed" if given == "ok" and says_nothing(text or "") else given
 
 
 def check(question: Question, answer: Answer, path: Path | str) -> None:

@@ -91,7 +91,9 @@ def read(path: Path | str, format: str = "auto") -> tuple[list[Sample], list[Pro
         elif not item.text.strip():
             problems.append(Problem(item.line, "text", "is empty"))
         else:
-            samples.append(item)
+            # nan for an answer is none: training refuses it, and a score counts it as failed
+            nothing = item.answer and reading.says_nothing(item.answer)
+            samples.append(replace(item, answer="") if nothing else item)
     if not samples and not problems:
         problems.append(Problem(0, "", f"nothing in it can be read as {name}"))
     return samples, problems

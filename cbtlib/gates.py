@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from cbtlib import CbtError, formats
 from cbtlib.corpus import TYPES
 from cbtlib.formats import Sample
+from cbtlib.reading import says_nothing
 
 ORDER = 5
 """Characters in an n-gram."""
@@ -312,7 +313,6 @@ DEFECTS: dict[str, tuple[tuple[str, ...], re.Pattern[str]]] = {
 """What an answer must not hold: words of which one must be there for the pattern to be worth a try, and the pattern.
 
 Both see the answer in lower case. Most answers hold none of the words, which makes the gate ten times as fast."""
-NO_ANSWER = re.compile(r"(?:nan|none|null|undefined|n/?a|\[object object\]|[-—.…。]+)?")
 
 
 def _answers(items: list[_Placed]) -> Iterator[Finding]:
@@ -321,7 +321,7 @@ def _answers(items: list[_Placed]) -> Iterator[Finding]:
         if answer is None:
             continue
         lower = answer.strip().lower()
-        if NO_ANSWER.fullmatch(lower):
+        if says_nothing(answer):
             yield Finding("answer", item.where, f"holds no answer: {_shown(answer)}")
             continue
         for name, (words, pattern) in DEFECTS.items():

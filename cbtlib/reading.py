@@ -26,6 +26,8 @@ MAX_LINE = 4 * 2**20
 ID_FIELDS = ("id", "questionID")
 """What a row may call its name: the book's way, and PsyQA's."""
 
+_NOTHING = re.compile(r"(?:nan|none|null|undefined|n/?a|\[object object\]|[-—.…。]+)?")
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -38,6 +40,11 @@ class Problem:
     def __str__(self) -> str:
         where = f"line {self.line}" if self.line else "the file"
         return f"{where}{', field ' + self.field if self.field else ''}: {self.what}"
+
+
+def says_nothing(text: str) -> bool:
+    """Whether a text is none: blank, dots or dashes, or what programs write for a missing one (nan, None, N/A)."""
+    return _NOTHING.fullmatch(text.strip().lower()) is not None
 
 
 def rows(path: Path | str) -> Iterator[tuple[int, dict[str, Any] | Problem]]:

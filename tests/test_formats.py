@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cbtlib import CbtError, corpus, exports, formats
+from cbtlib import CbtError, corpus, exports, formats, pairing, tables
 
 PSYQA = [
     {
@@ -132,6 +132,20 @@ def test_what_programs_write_for_a_missing_label_is_no_label(tmp_path):
     path = put(tmp_path / "a.json", [{"text": "雨", "label": label} for label in given])
     labels = [sample.labels for sample in formats.load(path)]
     assert labels == [{"A"}, frozenset(), None, None, None, None, {"A"}, frozenset()]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(["nan", "None", "NULL", "N/A", "undefined", "-", "……", " "]), st.sampled_from(["", " ", "\t"]))
+def test_what_programs_write_for_a_missing_answer_is_no_answer_in_any_form(tmp_path_factory, word, blank):
+    word, folder = blank + word + blank, tmp_path_factory.mktemp("f")
+    for form, row in SAYS.items():
+        path = put(folder / f"{form}.json", [row("天", word), row("天", f"好{word}")])
+        assert [not x.answer for x in formats.load(path, form)] == [True, False], form
+        told = pairing.read(path).texts
+        assert [outcome for outcome, _ in told.values()] == ["failed", "ok"], form
+    path = put(folder / "a.csv", f'question,answer\n天,"{word}"\n天,好\n')
+    table = tables.read(path, {"question": "question", "answer": "answer"})
+    assert tables.outcomes(table, "answer") == ["failed", "ok"]
 
 
 def test_a_table_without_distortion_is_an_empty_set_and_not_missing(tmp_path):
