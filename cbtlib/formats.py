@@ -377,7 +377,7 @@ def _table(path: Path) -> Iterator[Item]:
             continue
         cells = (body,) if body else ("question", "description")
         try:
-            post, answer = _text(row, *cells), _text(row, "answer")
+            post, answer, topic = _text(row, *cells), _text(row, "answer"), _text(row, "topic")
         except _NoText as error:
             yield Problem(number, error.field, error.what)
             continue
@@ -391,8 +391,7 @@ def _table(path: Path) -> Iterator[Item]:
         missing = kinds is None or (kinds and not named)  # an empty list is none: it says that there is no distortion
         chosen = None if missing else frozenset(kind for kind in named if kind.lower() not in _NONE)
         given = answer if "answer" in row else None
-        name, topic = str(row.get("id", number)), _text(row, "topic")
-        yield _with_outcome(row, Sample(name, number, post, given, chosen, topic=topic))
+        yield _with_outcome(row, Sample(str(row.get("id", number)), number, post, given, chosen, topic=topic))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:

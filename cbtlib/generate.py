@@ -28,13 +28,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbtlib import CbtError, prices, prompts, safety
+from cbtlib import CbtError, gates, prices, prompts, safety
 from cbtlib.answers import OUTCOMES, Answer, Outcome, ending, read_answers, to_line, write_lines
 from cbtlib.journal import Journal, Spend
 from cbtlib.prices import Price
 from cbtlib.prompts import Prompt
 from cbtlib.questions import Question
-from cbtlib.reading import load_json
+from cbtlib.reading import load_json, says_nothing
 from cbtlib.safety import Level
 from cbtlib.sending import Endpoint, Request, Sender, Traffic
 from cbtlib.writing import make_folder
@@ -373,12 +373,16 @@ _THOUGHT = re.compile(r"^\s*<think>.*?(?:</think>\s*|$)", re.DOTALL)
 
 
 def read_text(text: str, truncated: bool = False) -> tuple[Outcome, str]:
-    """ok for a reply's text that is an answer; else refused, truncated or unparsed, and why."""
+    """ok for a text that is an answer; else refused, failed (an error message), truncated or unparsed, and why."""
     if len(text) < 200 and _REFUSAL.search(text):
         return "refused", text
+    if len(text) < 200 and gates.DEFECTS["an error message"][1].search(text.lower()):
+        return "failed", f"an error message in place of an answer: {text}"
     if truncated:
         return "truncated", "the answer stopped at the token limit"
-    return ("ok", "") if text else ("unparsed", "a reply without text")
+    if not text:
+        return "unparsed", "a reply without text"
+    return ("unparsed", f"a reply that says nothing: {text}") if says_nothing(text) else ("ok", "")
 
 
 def classify(status: int, body: str, prompt: Prompt) -> tuple[Outcome, str, dict[str, str] | None, str | None, str]:

@@ -26,7 +26,7 @@ MAX_LINE = 4 * 2**20
 ID_FIELDS = ("id", "questionID")
 """What a row may call its name: the book's way, and PsyQA's."""
 
-_NOTHING = re.compile(r"(?:nan|none|null|undefined|n/?a|\[object object\]|[-—.…。]+)?")
+_NOTHING = re.compile(r"(?:nan|none|null|undefined|n/?a|\[object object\]|\{\}|\[\]|[-—.…。]+)?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -893,9 +893,12 @@ def test_what_the_writer_cannot_do_is_a_refusal_and_what_the_reader_cannot_is_no
         ("<think>用户很难过，\n我该……</think>\n\n你愿意说出来，很不容易。", "ok", "你愿意说出来，很不容易。"),
         ("<think>用户很难过，我", "unparsed", ""),
         ("你说“<think>”这个词", "ok", "你说“<think>”这个词"),
+        ("服务器繁忙，请稍后再试。", "failed", ""),
+        ("Error code: 429 - rate limit reached", "failed", ""),
+        *((nothing, "unparsed", "") for nothing in ("None", "null", "N/A", "{}", "……")),
     ],
 )
-def test_what_a_model_says_to_itself_is_no_part_of_the_letter(content, outcome, text):
+def test_what_a_model_says_to_itself_or_in_place_of_a_letter_is_no_part_of_one(content, outcome, text):
     body = json.dumps({"choices": [{"message": {"content": content}, "finish_reason": "stop"}]})
     assert generate.classify(200, body, prompts.get("five_parts"))[:2] == (outcome, text)
 
