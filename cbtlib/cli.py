@@ -469,7 +469,7 @@ def ratings_judge(
     import json
     from dataclasses import asdict
 
-    from cbtlib import endpoint, forms, resampling, writing
+    from cbtlib import endpoint, forms, metrics, resampling, writing
     from cbtlib import judge as judging
 
     texts, systems = _posts_and_answers(posts, answers)
@@ -484,12 +484,17 @@ def ratings_judge(
             language=language, repeats=repeats, journal=out / "verdicts.jsonl",  # type: ignore[arg-type]
         )  # fmt: skip
     found = judging.analyse(given, seed=seed)
+    compared, counts = metrics.outcomes(systems)
+    for system, outcomes in counts.items():
+        print(f"{system}: {', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())}")
+    print(f"compared on the {len(compared)} posts that all of them answered:", end=" ")
     print(", ".join(f"{count} {outcome}" for outcome, count in found.outcomes.items()), "calls;", end=" ")
     print(f"{found.pairs_missing} pairs without a verdict in both orders are left out")
     for table in (found.wins, found.neighbours):
         print(f"\n{table.round(3).to_string(index=False, na_rep='-')}")
     print()
     whole = {name: table for name, table in asdict(found).items() if not hasattr(table, "to_json")}
+    whole |= {"answers": counts, "compared": len(compared)}
     for name in ("first_wins", "consistency", "self_consistency"):
         value, low, high = whole[name]
         print(f"{name}: {value:.2f}{resampling.span(low, high)}" if value == value else f"{name}: not asked")

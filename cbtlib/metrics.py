@@ -225,7 +225,7 @@ def score(
     return [
         Score(
             name, one.value, low, high, len(hypotheses),
-            f"{name}|{signature}|{gate}|ci:{confidence:g}-{made[one.method]}",
+            f"{name}|{signature}|{gate}|ci:{f'{confidence:g}-{made[one.method]}' if low == low else 'none'}",
         )
         for (name, (one, signature)), (low, high) in zip(measured.items(), bounds, strict=True)
     ]  # fmt: skip

@@ -120,7 +120,8 @@ def rogan_gladen(detected: ArrayLike, gold: ArrayLike, gold_detected: ArrayLike,
     """Share corrected by the sensitivity and specificity seen on the gold rows (Rogan and Gladen 1978).
 
     `detected` (n,) on the rows to estimate; `gold` and `gold_detected` (m,) on other rows. The interval is Lang and
-    Reiczigel's (2014, eq. 5), which holds for small gold samples. CbtError when se + sp <= 1 or a class is empty.
+    Reiczigel's (2014, eq. 5), which holds for small gold samples. CbtError when se + sp <= 1, a class is empty, or a
+    class has so few rows that the interval lies beside the estimate.
     """
     resampling.check(confidence=confidence)
     found = _binary(detected, "detections")
@@ -147,8 +148,10 @@ def rogan_gladen(detected: ArrayLike, gold: ArrayLike, gold_detected: ArrayLike,
     se_var, sp_var = se * (1 - se) / (positives + 2), sp * (1 - sp) / (negatives + 2)
     shift = 2 * z**2 * (middle * se_var - (1 - middle) * sp_var)
     half = z / youden * np.sqrt(p * (1 - p) / (n + z**2) + middle**2 * se_var + (1 - middle) ** 2 * sp_var)
-    low, high = np.clip([middle + shift - half, middle + shift + half], 0, 1)
-    return Estimate("rogan-gladen", float(np.clip(value, 0, 1)), float(low), float(high), n, len(truth))
+    value, low, high = np.clip([value, middle + shift - half, middle + shift + half], 0, 1)
+    if not low <= value <= high or low == high:  # the interval shrinks the detector's errors towards one half
+        raise CbtError("the detector's errors rest on too few gold rows to bound the share; add gold rows")
+    return Estimate("rogan-gladen", float(value), float(low), float(high), n, len(truth))
 
 
 def ppi(detected: ArrayLike, gold: ArrayLike, gold_detected: ArrayLike, confidence: float = 0.95) -> Estimate:
@@ -166,8 +169,8 @@ def ppi(detected: ArrayLike, gold: ArrayLike, gold_detected: ArrayLike, confiden
     weight = 0.0 if spread == 0 else float(np.clip(np.cov(truth, seen)[0, 1] / spread / (1 + m / n), 0, 1))
     value = truth.mean() + weight * (found.mean() - seen.mean())
     variance = np.var(truth - weight * seen, ddof=1) / m + weight**2 * np.var(found, ddof=1 if n > 1 else 0) / n
-    if variance == 0:  # all gold rows alike: they say no more than their number
-        low, high = (float(x) for x in wilson(truth.sum(), m, confidence))
+    if variance == 0:  # all gold rows are alike, or the detector is right on them and found nothing elsewhere
+        value, (low, high) = truth.mean(), (float(x) for x in wilson(truth.sum(), m, confidence))
     else:
         inside = np.clip(value, 0.5 / m, 1 - 0.5 / m)  # a corrected share may leave [0, 1]
         rows = inside * (1 - inside) / variance

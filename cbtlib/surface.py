@@ -84,9 +84,10 @@ def bleu_formula(sums: Floats) -> Floats:
     hypothesis, reference, correct, total = sums[..., 0], sums[..., 1], sums[..., 2:6], sums[..., 6:10]
     with np.errstate(divide="ignore", invalid="ignore"):
         brevity = np.where(hypothesis < reference, np.exp(1 - reference / hypothesis), 1.0)
-        # every order without a match halves a smoothed count, as in mteval-v13a
-        halvings = np.cumsum(correct == 0, axis=-1)
-        precision = 100 * np.where(correct == 0, 0.5**halvings, correct) / total
+        # Every order without a match halves a smoothed count, as in mteval-v13a. Of several samples of an item the mean
+        # counts: a third of a match is no less than none.
+        halvings = np.cumsum(correct < 1, axis=-1)
+        precision = 100 * np.where(correct < 1, np.maximum(correct, 0.5**halvings), correct) / total
         value = brevity * np.exp(np.log(precision).sum(axis=-1) / 4)
     return np.where((correct.sum(axis=-1) == 0) | (total[..., 3] == 0), 0.0, value)
 

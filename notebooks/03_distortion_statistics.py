@@ -429,7 +429,8 @@ page.table("domain_shift", table, caption=f"A detector ({kind}) at home and away
 #
 # Its interval is Lang and Reiczigel's {cite:p}`lang2014`. *PPI++* {cite:p}`angelopoulos2023ppi` starts from the
 # clinician's share and lets the detector narrow it. The true share of the test posts is known here, and drawn as a
-# line.
+# line. The intervals are for the share among all such posts; these test posts are one draw of them, so a good interval
+# can miss the line a little more often than it says.
 
 # %%
 truth_share = float(truth[tested].mean())

@@ -222,6 +222,7 @@ def test_the_command_judges_resumes_and_sets_the_judge_against_people(tmp_path, 
         done = CliRunner().invoke(app, [*words, "--contestant", "tuned=gemma-lora"])
         assert done.exit_code == 0, done.output
     assert len(asked) == 16, "the second run asks nothing again"
+    assert "base: 8 ok\n" in done.output and "compared on the 8 posts that all of them answered" in done.output
     found = json.loads((tmp_path / "judged/judge.json").read_text("utf-8"))
     assert found["wins"][0] == {"system": "tuned", "rate": 1, "low": 1, "high": 1, "pairs": 8}
     assert found["outcomes"] == {"ok": 16} and found["self_consistency"] is None

@@ -256,6 +256,7 @@ def test_the_gate_names_bad_input_too(training, sources, message):
 def test_one_item_has_a_value_and_no_interval():
     (score,) = metrics.score(["我很好"], [["我很好"]], metrics=["chrf"])
     assert score.value == 100 and np.isnan(score.low) and np.isnan(score.high) and score.n == 1
+    assert score.signature.endswith("|ci:none")
 
 
 def test_full_width_and_traditional_forms_are_folded_when_asked_and_the_signature_says_so():
@@ -270,7 +271,7 @@ def test_full_width_and_traditional_forms_are_folded_when_asked_and_the_signatur
 
 
 def test_a_signature_tells_two_settings_apart():
-    texts = ["我很好", "不太好"]
+    texts = ["我很好", "不太好", "还行", "有点累", "想睡"]
     signatures = {metrics.score(texts, [texts], metrics=["bleu"], seed=seed)[0].signature for seed in (0, 1)}
     assert len(signatures) == 2
     said = r"nrefs:1\|width:as-is\|script:as-is\|traditional:0\+0\|empty:0\|empties:0\|.*ci:0.95-bca-1000"
@@ -317,6 +318,28 @@ def test_traditional_characters_are_counted():
     (score,) = metrics.score(["我們說過這個問題", "我很好"], [["我们说过这个问题", "我很好"]], metrics=["bleu"])
     assert "traditional:1+0" in score.signature and score.value < 60
     assert surface.traditional(["你好，今天怎么样？", "臺灣", "", None, "abc", "他说：“發”"]) == 2
+
+
+LETTER = "我很累，不想睡。他很好"
+
+
+@settings(deadline=None, max_examples=60)
+@given(texts=st.lists(st.permutations(LETTER).map("".join), min_size=1, max_size=4), more=st.integers(1, 9))
+def test_bleu_of_several_samples_lies_within_those_of_the_samples(texts, more):
+    """Of texts of one length: of others their brevity is pooled too."""
+    alone = [metrics.measure([text], [[LETTER]], metrics=["bleu"])["bleu"][0].value for text in texts]
+    pooled = metrics.measure([[*texts, *[texts[0]] * more]], [[LETTER]], metrics=["bleu"])["bleu"][0].value
+    assert min(alone) - 1e-9 <= pooled <= max(alone) + 1e-9
+
+
+def test_a_rare_match_among_samples_is_no_less_than_none():
+    reference = ["你说自己总是搞砸，可是上个月的报告，主管还夸过你。"]
+    none, rare = "你说总是自己，可是报告上个月，主管夸你。", "你说自己总是，可是报告上个月，主管夸你。"
+    values = [
+        metrics.measure([samples], [reference], metrics=["bleu"])["bleu"][0].value
+        for samples in ([none], [none] * 9 + [rare], [none, none, rare], [rare])
+    ]
+    assert values == sorted(values) and values[0] < values[-1]
 
 
 def test_samples_of_one_system_are_averaged_within_their_item():

@@ -302,4 +302,4 @@ def test_a_correction_is_a_share_with_its_interval_or_an_error(tp, fn, fp, tn, k
             estimate = method(counts(k, k + more), gold, seen)
         except CbtError:
             continue
-        assert 0 <= estimate.low <= estimate.high <= 1 and 0 <= estimate.value <= 1
+        assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1 and estimate.low < estimate.high
