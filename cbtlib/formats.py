@@ -14,7 +14,8 @@ its format here (or lets `detect` see it) and every gate, statistic and detector
     emollm      JSON list of {conversation: [{system, input, output}]}
     alpaca      JSON list of instruction, input, output and perhaps history: what `cbt corpus export` writes
     sharegpt    JSON list of {conversations: [{from: user | assistant, value}]}: the same
-    csv         a table, or JSON objects, with text, or question and description; perhaps answer, label, topic, outcome
+    csv         a table, or JSON objects, with text, or question and description; perhaps answer, label, topic, outcome;
+                several labels of a cell are split by |, none or 0 says no distortion, 1 that there is one
 
 Notable choices
 - Labels keep the names of their set: `distortions.taxonomy()` maps them, and a mapping is a choice to be seen.
@@ -354,15 +355,18 @@ _NAMES = {
     "text": ("text", "thought", "sentence", "content", "文本", "内容", "想法"),
     "label": ("label", "labels", "distortion", "type", "category", "标签", "类别"),
 }
-_NONE = frozenset(("none", "non-distorted", "no distortion", "无", "无扭曲", "正常"))
+_NONE = frozenset(("none", "non-distorted", "no distortion", "无", "没有", "无扭曲", "正常", "-", "0", "0.0"))
 _MISSING = frozenset(("", "nan", "n/a", "na", "null"))
+_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", re.IGNORECASE)
 
 
 def _table(path: Path) -> Iterator[Item]:
     """CSV or TSV with a header, or JSON objects: text, or question and description.
 
-    Perhaps id, topic, answer, outcome, and label: several of a cell are split by |. An empty cell is a missing label,
-    and so is nan or N/A, which programs write for one; no distortion has a name (none, 无).
+    Perhaps id, topic, answer, outcome, and label. Several labels of a cell are split by |, and other marks that split
+    are a Problem: they would make a type of their own. An empty cell is a missing label, and so is nan or N/A, which
+    programs write for one; no distortion has a name (none, 无, -) or is 0. 1 is `DISTORTED`; what another number means,
+    nobody here knows.
     """
     for place, (number, row) in enumerate(_rows(path)):
         if isinstance(row, Problem):
@@ -383,11 +387,19 @@ def _table(path: Path) -> Iterator[Item]:
             continue
         kinds = row[label] if label else None
         if isinstance(kinds, str):
+            if re.search("[;,；，、｜]", kinds):
+                yield Problem(number, str(label), f"{kinds!r:.40}: split several labels by |")
+                continue
             kinds = kinds.split("|")
         if not (kinds is None or (isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds))):
             yield Problem(number, str(label), f"is no label and no list of labels: {kinds!r}"[:80])
             continue
         named = [kind.strip() for kind in kinds or () if kind.strip().lower() not in _MISSING]
+        named = [DISTORTED if kind in ("1", "1.0") else kind for kind in named]
+        if strange := [kind for kind in named if _NUMBER.fullmatch(kind) and kind not in _NONE]:
+            what = f"{strange[0]!r:.40} is a number: write the names of labels, or 1 for distorted and 0 for none"
+            yield Problem(number, str(label), what)
+            continue
         missing = kinds is None or (kinds and not named)  # an empty list is none: it says that there is no distortion
         chosen = None if missing else frozenset(kind for kind in named if kind.lower() not in _NONE)
         given = answer if "answer" in row else None

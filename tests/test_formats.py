@@ -148,6 +148,31 @@ def test_what_programs_write_for_a_missing_answer_is_no_answer_in_any_form(tmp_p
     assert tables.outcomes(table, "answer") == ["failed", "ok"]
 
 
+def test_a_column_of_0_and_1_says_whether_there_is_a_distortion(tmp_path):
+    said = {"1": {formats.DISTORTED}, "0": set(), "1.0": {formats.DISTORTED}, "0.0": set(), "nan": None}
+    said |= {"没有": set(), "-": set(), "灾难化|读心术": {"灾难化", "读心术"}}
+    path = put(tmp_path / "a.csv", "text,label\n" + "".join(f"雨,{cell}\n" for cell in said))
+    assert [sample.labels for sample in formats.load(path)] == list(said.values())
+
+
+NAMES = st.text("灾难化读心术", min_size=2, max_size=4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(NAMES, min_size=2, max_size=4, unique=True),
+    st.sampled_from(";,；，、｜"),
+    st.integers(2) | st.floats(0.01, 0.99),
+)
+def test_a_label_that_nobody_can_split_or_name_becomes_no_type(tmp_path_factory, names, mark, number):
+    cells = ["|".join(names), mark.join(names), str(number), f"{names[0]}|{number}"]
+    path = put(tmp_path_factory.mktemp("f") / "a.csv", "text,label\n" + "".join(f'雨,"{cell}"\n' for cell in cells))
+    samples, problems = formats.read(path)
+    assert [sample.labels for sample in samples] == [set(names)]
+    assert [(x.line, x.field) for x in problems] == [(3, "label"), (4, "label"), (5, "label")]
+    assert "split several labels by |" in problems[0].what and "is a number" in problems[1].what
+
+
 def test_a_table_without_distortion_is_an_empty_set_and_not_missing(tmp_path):
     path = put(tmp_path / "a.tsv", "thought\tdistortion\n下雨天全完了\tFortune-telling\n今天下雨\tNon-distorted\n")
     samples, _ = formats.read(path, "c2d2")
