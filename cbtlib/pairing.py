@@ -198,11 +198,8 @@ def _gate(training: Sequence[Path], golds: Sequence[Side], allow_leak: bool) -> 
 def _content(path: Path) -> str:
     if not path.is_file():
         raise CbtError(f"{path} does not exist, or is no file: check the path")
-    try:
-        return path.read_bytes().decode("utf-8-sig")  # read_text would make a line end of a lone carriage return
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise CbtError(f"{path}:{line} is not UTF-8 text; save the file as UTF-8") from None
+    # read_text would make a line end of a lone carriage return
+    return path.read_bytes().decode(reading.sniff_encoding(path))
 
 
 def _answered(path: Path, content: str) -> bool:

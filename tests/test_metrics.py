@@ -690,7 +690,7 @@ def test_a_lone_carriage_return_ends_no_line(tmp_path):
     (tmp_path / "a.txt").write_bytes("甲\r乙\r\n丙\n".encode())
     assert [text for _, text in pairing.read(tmp_path / "a.txt").texts.values()] == ["甲\r乙", "丙"]
     (tmp_path / "a.txt").write_bytes("\ufeff甲\r乙\n".encode() + b"\xff")
-    with pytest.raises(CbtError, match=r"a\.txt:2 is not UTF-8"):
+    with pytest.raises(CbtError, match=r"a\.txt is neither UTF-8 nor GBK"):
         pairing.read(tmp_path / "a.txt")
 
 
@@ -862,15 +862,17 @@ def test_plain_lines_and_two_reference_files(tmp_path):
     assert row["value"] == 100 and "nrefs:2" in row["signature"]
 
 
-def test_a_line_ends_at_a_line_feed_and_a_file_is_utf8(tmp_path):
+def test_a_line_ends_at_a_line_feed_and_a_file_is_utf8_or_gbk(tmp_path):
     (tmp_path / "one.txt").write_bytes("一行\u2028还是这行\r\n\n第三行".encode())
     assert [text for _, text in pairing.read(tmp_path / "one.txt").texts.values()] == [
         "一行\u2028还是这行",
         "",
         "第三行",
     ]
-    (tmp_path / "two.txt").write_bytes("好\n你好".encode("gb18030"))
-    with pytest.raises(CbtError, match=r"two\.txt:1 is not UTF-8"):
+    (tmp_path / "two.txt").write_bytes("好\r还是这行\n你好".encode("gbk"))
+    assert [text for _, text in pairing.read(tmp_path / "two.txt").texts.values()] == ["好\r还是这行", "你好"]
+    (tmp_path / "two.txt").write_bytes(b"\xff\xff")
+    with pytest.raises(CbtError, match=r"two\.txt is neither UTF-8 nor GBK text: convert it"):
         pairing.read(tmp_path / "two.txt")
     (tmp_path / "three.jsonl").write_text('{"id": "1", "reply": "好"}\n', "utf-8")
     with pytest.raises(CbtError, match=r"three\.jsonl holds neither answers \(JSON Lines of id, outcome and text\)"):
