@@ -139,12 +139,12 @@ def detect(path: Path) -> str:
         if re.search(rf'"({"|".join(("question", *_NAMES["text"]))})"\s*:', head[:4000], re.IGNORECASE):
             return "csv"
         raise CbtError(f"{path} is of no form known here: name it with --format ({', '.join(FORMATS)})")
-    cells = re.split(r"[\t,;]", first.strip().lower())
+    cells = reading.header(first)
     if "\t" in first and cells[-1] in ("内容", "text", "content") and len(cells) > 3:
         return "socialcd3k"
-    if "\t" in first and len(cells) == 2 and cells[1] in ("0", "1"):
+    if first.count("\t") == 1 and first.split("\t")[1].strip() in ("0", "1"):
         return "cogdis"
-    if {"text", "question", "thought", "文本"} & set(cells):
+    if {"question", *_NAMES["text"]} & set(cells):
         return "csv"
     raise CbtError(f"{path} is of no form known here: name it with --format ({', '.join(FORMATS)})")
 
@@ -402,14 +402,15 @@ def _table(path: Path) -> Iterator[Item]:
             continue
         missing = kinds is None or (kinds and not named)  # an empty list is none: it says that there is no distortion
         chosen = None if missing else frozenset(kind for kind in named if kind.lower() not in _NONE)
+        name = next((row[key] for key in reading.ID_FIELDS if key in row), number)
         given = answer if "answer" in row else None
-        yield _with_outcome(row, Sample(str(row.get("id", number)), number, post, given, chosen, topic=topic))
+        yield _with_outcome(row, Sample(str(name), number, post, given, chosen, topic=topic))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
     """(line, row or Problem) of a table or of JSON objects, the columns in lower case."""
     for number, row in reading.rows(path):
-        yield number, row if isinstance(row, Problem) else {name.strip().lower(): row[name] for name in row}
+        yield number, row if isinstance(row, Problem) else {reading.folded(name): row[name] for name in row}
 
 
 def _dialogue(name: str, number: int, turns: list[tuple[str, str]]) -> Sample:

@@ -6,6 +6,8 @@ Notable choices
 - UTF-8 with or without a byte-order mark, or GBK: found from the whole file, never asked for.
 - Every row is a row or a Problem with its line. A cell too many, a quotation mark that is never closed or a key that
   stands twice would otherwise move a value under another name, or swallow the rows behind it.
+- The names of a table's columns come in lower case, without blanks around them: a spreadsheet's Question is question.
+  Those of JSON stay as they are.
 - Half a character (an emoji that an endpoint cut in two) becomes U+FFFD: no file, request or tokenizer takes it.
 """
 
@@ -23,8 +25,8 @@ from cbtlib import CbtError, shown
 
 MAX_LINE = 4 * 2**20
 """Bytes a line may have. The longest record of the book has 8 kB; a line beyond this is no record."""
-ID_FIELDS = ("id", "questionID")
-"""What a row may call its name: the book's way, and PsyQA's."""
+ID_FIELDS = ("id", "questionID", "questionid")
+"""What a row may call its name: the book's way, and PsyQA's in JSON and in a table."""
 
 _NOTHING = re.compile(r"(?:nan|none|null|undefined|n/?a|\[object object\]|\{\}|\[\]|[-—.…。]+)?")
 
@@ -50,8 +52,8 @@ def says_nothing(text: str) -> bool:
 def rows(path: Path | str) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
     """(line, row or Problem) of a file in any of the forms above; in a JSON list, the position stands for the line.
 
-    The cells of a table are text. CbtError for what is no text file, is no JSON though it begins like a list, or has
-    a column twice (whatever the case of its letters).
+    The cells of a table are text, and its names in lower case. CbtError for what is no text file, is no JSON though it
+    begins like a list, or has a column twice (whatever the case of its letters).
     """
     with Path(path).open(encoding=sniff_encoding(path)) as file:
         first = file.read(4096).lstrip()[:1]
@@ -199,20 +201,45 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _STRICT: dict[str, Any] = {"object_pairs_hook": _no_repeats, "parse_constant": _no_constant}
 
 
-def _table(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
+def table(path: Path) -> tuple[list[str], "csv.DictReader[str]"]:
+    """Names in lower case and rows of a CSV file with commas, tabs or semicolons. A row may raise csv.Error.
+
+    CbtError for what is no text file, or has a column twice.
+    """
     text = path.read_text(encoding=sniff_encoding(path))
     csv.field_size_limit(MAX_LINE)
-    table = csv.DictReader(
-        io.StringIO(text, newline=""), delimiter=max(",\t;", key=text.split("\n", 1)[0].count), strict=True
-    )
+    found = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
     try:
-        names = [name.strip().casefold() for name in table.fieldnames or ()]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise CbtError(f"{path}, line 1: the column {twice[0]!r} stands twice; rename one of the two")
-        for row in table:
+        names = [folded(name) for name in found.fieldnames or ()]
+    except csv.Error as error:
+        raise CbtError(f"{path}, line 1: is no header of a table: {error}") from None
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise CbtError(f"{path}, line 1: the column {twice[0]!r} stands twice; rename one of the two")
+    found.fieldnames = names
+    return names, found
+
+
+def header(line: str) -> list[str]:
+    """The names of a table with this first line, in lower case."""
+    return [folded(name) for name in next(csv.reader([line], delimiter=_delimiter(line)), ())]
+
+
+def folded(name: str) -> str:
+    """The name of a table's column, as its rows have it."""
+    return name.strip().casefold()
+
+
+def _delimiter(text: str) -> str:
+    return max(",\t;", key=text.split("\n", 1)[0].count)
+
+
+def _table(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
+    names, found = table(path)
+    try:
+        for row in found:
             what = f"has another number of cells than the header's {len(names)}"
             torn = None in row or None in row.values()
-            yield table.line_num, Problem(table.line_num, "", what) if torn else row
+            yield found.line_num, Problem(found.line_num, "", what) if torn else row
     except csv.Error as error:
-        line = table.reader.line_num  # DictReader keeps that of the row before
+        line = found.reader.line_num  # DictReader keeps that of the row before
         yield line, Problem(line, "", f"is no table row: {error}")

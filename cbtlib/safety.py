@@ -277,6 +277,7 @@ def read_labelled(
     if not rows:
         raise CbtError(f"{path} holds no posts")
     names = rows[0][1].keys()
+    text, label = (reading.folded(name) if name and name not in names else name for name in (text, label))
     label = label or next((name for name in ("crisis", "label", "level", "risk") if name in names), "")
     columns = [text] if text else [name for name in ("text", "post", "question", "description") if name in names]
     if not columns or not {*columns, label} <= set(names):

@@ -44,11 +44,11 @@ def read(path: Path | str, columns: Mapping[str, str], optional: Sequence[str] =
     if not rows:
         raise CbtError(f"{path} holds no rows: it needs the columns {', '.join(columns.values())}")
     names = list(dict.fromkeys(name for _, row in rows for name in row))
-    there = {name.strip().casefold(): name for name in names}
-    absent = {ours: name for ours, name in columns.items() if name.strip().casefold() not in there}
+    there = {reading.folded(name): name for name in names}
+    absent = {ours: name for ours, name in columns.items() if reading.folded(name) not in there}
     if absent:
         raise CbtError("\n".join(_missing(path, ours, name, names) for ours, name in absent.items()))
-    wanted = {ours: there[name.strip().casefold()] for ours, name in columns.items()}
+    wanted = {ours: there[reading.folded(name)] for ours, name in columns.items()}
     wanted |= {name: there[name] for name in optional if name in there and name not in wanted}
     if "id" in optional and (called := next((name for name in reading.ID_FIELDS if name in names), None)):
         wanted.setdefault("id", called)

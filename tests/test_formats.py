@@ -64,6 +64,8 @@ def one(path, format="auto"):
 @pytest.mark.parametrize(
     ("name", "content", "text", "labels"),
     [
+        ("cogdis", "下雨天，我，全, 完, 了\t1\n今天下雨\t0\n", "下雨天，我，全, 完, 了", {"distorted"}),
+        ("csv", '"id","内容","标签"\n1,下雨天全完了,Labeling\n', "下雨天全完了", {"Labeling"}),
         ("cogdis", "下雨天全完了\t1\n今天下雨\t0\n", "下雨天全完了", {"distorted"}),
         ("socialcd3k", "非此即彼\t放大\t读心术\t内容\n0\t1\t1\t下雨天全完了\n", "下雨天全完了", {"放大", "读心术"}),
         ("cbt-bench", CBT_BENCH, "It rained.\nIt always rains.", {"overgeneralization"}),

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cbtlib import CbtError, report, tables
+from cbtlib import CbtError, formats, pairing, questions, reading, report, safety, tables
 
 PAIR = {"question": "question", "answer": "answer"}
 ROWS = [{"question": "睡不着怎么办？", "answer": "先别看钟。\n再说别的。"}, {"question": "他没回我", "answer": ""}]
@@ -38,6 +38,56 @@ def test_what_was_written_is_what_is_read(tmp_path_factory, pairs):
     path = tmp_path_factory.mktemp("table") / "t.csv"
     rows = [{"question": question, "answer": answer} for question, answer in pairs]
     assert tables.read(written(path, rows, "csv", "utf-8"), PAIR).to_dict("records") == rows
+
+
+NAMES = ("questionID", "question", "description", "answer", "outcome", "label")
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.sampled_from([str.lower, str.upper, str.title, lambda name: name]), min_size=6, max_size=6),
+    st.sampled_from(["", " "]),
+    st.sampled_from(["", '"']),
+    st.sampled_from(",\t;"),
+    st.sampled_from(["utf-8", "utf-8-sig", "gbk"]),
+)
+def test_every_command_reads_the_header_that_r_or_a_spreadsheet_writes(
+    tmp_path_factory, cases, blank, quote, mark, encoding
+):
+    folder = tmp_path_factory.mktemp("f")
+    names = [case(name) for case, name in zip(cases, NAMES, strict=True)]
+    cells = [["7", "睡不着", "三天了", "先别看钟。", "ok", "0"], ["8", "想死", "", "", "failed", "1"]]
+    text = "\n".join(mark.join(f"{quote}{cell}{quote}" for cell in row) for row in cells)
+    head = mark.join(f"{quote}{blank}{name}{blank}{quote}" for name in names)
+    path = folder / "mine.csv"
+    path.write_text(f"{head}\n{text}\n", encoding)
+    assert [(one.id, one.question, one.description) for one in questions.read_questions(path)] == [
+        ("7", "睡不着", "三天了"), ("8", "想死", ""),
+    ]  # fmt: skip
+    table = tables.read(path, PAIR, optional=["id", "description", "outcome"])
+    assert table["id"].tolist() == ["7", "8"] and tables.posts(table).tolist() == ["睡不着\n三天了", "想死"]
+    assert tables.outcomes(table, "answer") == ["ok", "failed"]
+    assert [(x.id, x.text, x.outcome) for x in formats.load(path)] == [
+        ("7", "睡不着\n三天了", "ok"), ("8", "想死", "failed"),
+    ]  # fmt: skip
+    assert pairing.read(path).texts == {"7": ("ok", "先别看钟。"), "8": ("failed", "")}
+    for text, label in ((None, None), (names[1], names[5]), ("question", "label")):
+        posts, crisis = safety.read_labelled(path, text, label)
+        assert [post[:2] for post in posts] == ["睡不", "想死"] and crisis == [False, True]
+
+
+def test_the_names_of_json_stay_as_they_are(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"Question": "a", "question": "b"}\n', "utf-8")
+    assert list(reading.rows(path)) == [(1, {"Question": "a", "question": "b"})]
+
+
+def test_a_header_that_is_never_closed_is_no_table(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text('"question,answer\na,b\n', "utf-8")
+    for read in (tables.read_rows, questions.read_questions, lambda file: formats.read(file, "csv")):
+        with pytest.raises(CbtError, match=r"mine\.csv, line 1: is no header of a table: unexpected end of data"):
+            read(path)
 
 
 def test_a_missing_column_is_named_with_the_two_nearest(tmp_path):
