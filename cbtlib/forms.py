@@ -26,7 +26,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import pandas as pd
 
-from cbtlib import CbtError, markup
+from cbtlib import CbtError, markup, reading
 from cbtlib.writing import json_text
 
 SCORES = (0, 1, 2)
@@ -267,14 +267,14 @@ def _score(value: Any, where: str) -> int | None:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     try:
-        text = path.read_text("utf-8-sig")
-        rows = json.loads(text) if path.suffix == ".json" else _table(text, path)
-    except FileNotFoundError:
-        raise CbtError(f"{path} does not exist; name the files that raters sent back") from None
-    except (ValueError, RecursionError, OSError, csv.Error) as error:
-        raise CbtError(f"{path} cannot be read as UTF-8 {path.suffix or 'CSV'}: {error}") from None
+        is_json = path.suffix == ".json"
+        rows = reading.load_json(path.read_text(reading.sniff_encoding(path)), strict=True) if is_json else _table(path)
+    except (ValueError, OSError, csv.Error) as error:
+        raise CbtError(f"{path} cannot be read as {path.suffix or 'CSV'}: {error}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise CbtError(f"{path} does not hold a list of ratings; send the file that the form's Save button writes")
+    if any("annotations" in row for row in rows):
+        raise CbtError(f"{path} is Label Studio's full JSON; export the project again, as JSON-MIN")
     try:
         return [one for row in rows for one in (_from_argilla(row) if "responses" in row else [row])]
     except (AttributeError, KeyError, TypeError) as error:
@@ -283,18 +283,18 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         ) from None
 
 
-def _table(text: str, path: Path) -> list[dict[str, Any]]:
-    """Rows of a CSV; a column that is not there is an error, or a whole criterion would be missing unseen.
+def _table(path: Path) -> list[dict[str, Any]]:
+    """Rows of a CSV as any spreadsheet saves it: UTF-8 or GBK, with commas, semicolons or tabs.
 
-    So is a row with more cells than columns: a comma too many moves scores under another criterion. One with fewer ends
-    in blanks, as a spreadsheet writes it when the last columns are empty for a while.
+    A column that is not there is an error, or a whole criterion would be missing unseen. So is a row with more cells
+    than columns: a comma too many moves scores under another criterion. One with fewer ends in blanks, as a spreadsheet
+    writes it when the last columns are empty for a while.
     """
-    table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    columns = table.fieldnames or ()
+    columns, table = reading.table(path)
     for name in ("sheet", "code", *(criterion.id for criterion in CRITERIA)):
         if name not in columns:
             shown = ", ".join(columns)[:80]
-            raise CbtError(f"{path} has no column {name!r}, only {shown!r}; keep the form's own names, with commas")
+            raise CbtError(f"{path} has no column {name!r}, only {shown!r}; keep the form's own names")
     rows = list(table)
     for number, row in enumerate(rows, 1):
         if None in row:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 from typer.testing import CliRunner
@@ -215,7 +215,7 @@ def test_a_table_that_is_no_csv_is_an_error_in_a_sentence(sheet):
     key, folder = sheet
     back = filled(folder, "ann", lambda row: 1)
     back.write_text(back.read_text("utf-8") + "x" * 5_000_000 + "\n", "utf-8")
-    with pytest.raises(CbtError, match=r"back_ann.csv cannot be read as UTF-8 \.csv: field larger"):
+    with pytest.raises(CbtError, match=r"back_ann.csv cannot be read as \.csv: field larger"):
         forms.read([back], key)
 
 
@@ -258,7 +258,7 @@ def test_raters_and_posts_with_numbers_for_names_are_those_names():
     ("change", "message"),
     [
         (lambda text: text.replace("structure", "strcture"), "no column 'structure', only 'sheet, rater, code, "),
-        (lambda text: text.replace(",", ";"), "no column 'sheet', only 'sheet;rater;code;"),
+        (lambda text: text.replace(",", ":"), "no column 'sheet', only 'sheet:rater:code:"),
     ],
 )
 def test_a_column_that_is_not_there_is_an_error_and_no_missing_score(sheet, change, message):
@@ -316,10 +316,35 @@ def test_what_argilla_and_label_studio_send_back_is_read_like_a_form(sheet):
 def test_a_whole_number_written_as_a_table_program_does_is_that_number(sheet):
     key, folder = sheet
     assert set(forms.read([filled(folder, "ann", lambda row: "1.0")], key)["score"].dropna()) == {1}
-    back = filled(folder, "ann", lambda row: 1)
-    back.write_bytes(back.read_text("utf-8").encode("gb18030"))
-    with pytest.raises(CbtError, match=r"back_ann.csv cannot be read as UTF-8 .csv"):
-        forms.read([back], key)
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from(["", "0", "1", "2"]), min_size=11, max_size=11),
+    st.sampled_from(["utf-8", "utf-8-sig", "gbk"]),
+    st.sampled_from(",;\t"),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_a_form_that_a_chinese_or_european_spreadsheet_saved_holds_the_same_scores(sheet, scores, encoding, mark, end):
+    key, folder = sheet
+    told = dict(zip(key["codes"], scores, strict=True))
+    plain = filled(folder, "ann", lambda row: told[row["code"]])
+    expected = forms.read([plain], key)
+    rows = pd.read_csv(plain, dtype=str, keep_default_na=False)
+    text = rows.to_csv(sep=mark, index=False, lineterminator=end)
+    plain.write_bytes(text.encode(encoding))
+    pd.testing.assert_frame_equal(forms.read([plain], key), expected)
+    assert expected["score"].notna().sum() == 3 * sum(score != "" for score in scores)
+
+
+def test_label_studios_full_export_is_named_as_such(sheet):
+    key, folder = sheet
+    task = {"id": 1, "data": {"sheet": key["sheet"], "code": "R0001"}, "annotations": [{"completed_by": 1}]}
+    (folder / "full.json").write_text(json.dumps([task]), "utf-8")
+    with pytest.raises(
+        CbtError, match=r"full\.json is Label Studio's full JSON; export the project again, as JSON-MIN"
+    ):
+        forms.read([folder / "full.json"], key)
 
 
 @pytest.mark.parametrize(
@@ -329,7 +354,7 @@ def test_a_file_that_is_no_export_is_an_error_in_a_sentence(sheet, content):
     key, folder = sheet
     (folder / "back.json").write_text(content, "utf-8")
     for path in (folder / "back.json", folder):
-        with pytest.raises(CbtError, match=f"{path} (cannot be read|is not what Argilla)"):
+        with pytest.raises(CbtError, match=f"{path} (cannot be read|is not what Argilla|is a directory)"):
             forms.read([path], key)
         with pytest.raises(CbtError, match="is not a key"):
             forms.read_key(path)
