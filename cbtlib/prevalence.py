@@ -15,8 +15,8 @@ Notable choices
   one 95% (`coverage`: share 0.02, 200 gold rows).
 - Rows resample through their patterns: a bootstrap of n rows of 11 labels is one multinomial draw over the patterns
   that occur (at most 2,048), which is the same distribution and takes the same time for a thousand rows or a million.
-- Where a correction is undefined (se + sp <= 1, no gold row, no gold positive or negative) there is a CbtError, never a
-  number.
+- Where a correction is undefined (se + sp <= 1, no gold row, no gold positive or negative, an interval that would not
+  hold its own estimate or lies outside 0 and 1) there is a CbtError, never a number.
 - Tests of 55 pairs are corrected by Benjamini and Hochberg (1995): q is the share of false findings one accepts.
 """
 
@@ -150,7 +150,11 @@ def rogan_gladen(detected: ArrayLike, gold: ArrayLike, gold_detected: ArrayLike,
     half = z / youden * np.sqrt(p * (1 - p) / (n + z**2) + middle**2 * se_var + (1 - middle) ** 2 * sp_var)
     value, low, high = np.clip([value, middle + shift - half, middle + shift + half], 0, 1)
     if not low <= value <= high or low == high:  # the interval shrinks the detector's errors towards one half
-        raise CbtError("the detector's errors rest on too few gold rows to bound the share; add gold rows")
+        raise CbtError(
+            f"a share of {share:.2f} detections fits no detector with sensitivity {sensitivity:.2f} and specificity "
+            f"{specificity:.2f}, or the gold rows ({positives} positive, {negatives} negative) are too few to say: "
+            "Rogan-Gladen is undefined; add gold rows that are like the others"
+        )
     return Estimate("rogan-gladen", float(value), float(low), float(high), n, len(truth))
 
 

@@ -457,7 +457,7 @@ axis.set(xlabel="share of test posts with a distortion", xlim=(0, 1))
 axis.invert_yaxis()
 axis.legend()
 hold = drawn["low"].le(truth_share) & drawn["high"].ge(truth_share)
-told = f"{hold.sum()} of {len(drawn)} intervals hold the true share, {truth_share:.0%}"
+told = f"{hold.sum()} of {len(drawn)} intervals hold the share of these test posts, {truth_share:.0%}"
 figures.headline(figure, told)
 figures.show(
     figure,
@@ -465,7 +465,7 @@ figures.show(
     "naive_corrected",
     data=corrected,
     alt=f"Shares with intervals, two sources of labels and three methods; {told}.",
-    caption=f"One share, three methods, two sources of labels; 95% intervals. Dashed: the truth. {told}.",
+    caption=f"One share, three methods, two sources of labels; 95% intervals. Dashed: the test posts' own. {told}.",
 )
 
 # %% [markdown]
@@ -478,15 +478,15 @@ wide = types.pivot(index="type", columns="method", values=["share", "low", "high
 wide = wide.swaplevel(axis=1)[["naive", "rogan-gladen", "ppi++"]]
 wide.insert(0, "true", gold[tested].mean(0))
 held = wide["naive"]["low"].le(wide["true"]) & wide["naive"]["high"].ge(wide["true"])
-page.number("naive_held", int(held.sum()), n=len(held), what="types whose naive interval holds the true share")
+page.number("naive_held", int(held.sum()), n=len(held), what="types whose naive interval holds the test posts' share")
 page.number("undefined", int((types["undefined"] != "").sum()), n=len(types), what="corrections by type, undefined")
 wide.columns = [" ".join(name).strip() if isinstance(name, tuple) else name for name in wide.columns]
 page.table("corrected_types", wide, caption="Shares of the types among the test posts, from the probe's labels.")
 
 # %% [markdown]
-# At home {glue:text}`naive_held:.0f` of the eleven naive intervals hold the true share: where they do, the detector
-# misses the type about as often as it calls it falsely, and the two nearly cancel. Its own calls do not say so, only
-# gold labels do, and elsewhere it need not be so.
+# At home {glue:text}`naive_held:.0f` of the eleven naive intervals hold the share of these posts: where they do, the
+# detector misses the type about as often as it calls it falsely, and the two nearly cancel. Its own calls do not say
+# so, only gold labels do, and elsewhere it need not be so.
 #
 # Try it with errors of your own choice. The sliders start at what the probe did on the dev posts. Lower sensitivity and
 # specificity together: where they sum to 1 the share is undefined.
