@@ -108,6 +108,12 @@ def load(path: Path | str, format: str = "auto") -> list[Sample]:
     return samples
 
 
+UNKNOWN = (
+    "{path} is of no form known here ({forms}): call its columns text, or question and description, or say which form it "
+    "is where the command takes --format"
+)
+
+
 def is_records(path: Path) -> bool:
     """Whether a file begins with a record of the book."""
     with path.open(encoding=reading.sniff_encoding(path), errors="ignore") as file:
@@ -138,7 +144,7 @@ def detect(path: Path) -> str:
     if head[0] in "[{":
         if re.search(rf'"({"|".join(("question", *_NAMES["text"]))})"\s*:', head[:4000], re.IGNORECASE):
             return "csv"
-        raise CbtError(f"{path} is of no form known here: name it with --format ({', '.join(FORMATS)})")
+        raise CbtError(UNKNOWN.format(path=path, forms=", ".join(FORMATS)))
     cells = reading.header(first)
     if "\t" in first and cells[-1] in ("内容", "text", "content") and len(cells) > 3:
         return "socialcd3k"
@@ -146,7 +152,7 @@ def detect(path: Path) -> str:
         return "cogdis"
     if {"question", *_NAMES["text"]} & set(cells):
         return "csv"
-    raise CbtError(f"{path} is of no form known here: name it with --format ({', '.join(FORMATS)})")
+    raise CbtError(UNKNOWN.format(path=path, forms=", ".join(FORMATS)))
 
 
 NORMAL_FORMS = ("width", "simplified")
