@@ -109,7 +109,7 @@ def load(path: Path | str, format: str = "auto") -> list[Sample]:
 
 
 UNKNOWN = (
-    "{path} is of no form known here ({forms}): call its columns text, or question and description, or say which form it "
+    "{path} is of no form known here ({forms}): call its columns text, or question and description, or say which it "
     "is where the command takes --format"
 )
 
