@@ -417,7 +417,9 @@ def _told(
     bare = sum(item.answer is None for item in items)
     if bare:
         raise CbtError(f"extract reads labels off answers, and {bare} of {len(items)} items have none")
-    return [("ok", distortions.extract(item.answer or "") & set(types)) for item in items]
+    # an answer that is empty, or failed, names nothing: its label is missing
+    said = [(item.answer or "").strip() for item in items]
+    return [("ok", distortions.extract(text) & set(types)) if text else ("failed", None) for text in said]
 
 
 def _calibrated(

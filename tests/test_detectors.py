@@ -543,6 +543,18 @@ def test_no_probability_and_no_gold_label_give_no_number_anywhere():
         detection.difference(nothing, nothing, ~nothing, TYPES)
 
 
+def test_an_answer_without_text_has_a_missing_label_and_not_none(tmp_path):
+    named, rows = {"labelling": "贴标签", "mind_reading": "读心术"}, ["text,label,answer"]
+    for index, post in enumerate(posts(60)):
+        kind = next(iter(post.types), "none")
+        answer = ("nan" if index % 2 else "") if index % 10 < 2 else f"这里有{named.get(kind, '一点难过')}。"
+        rows.append(f"{post.text},{kind},{answer}")
+    (tmp_path / "a.csv").write_text("\n".join(rows) + "\n", "utf-8")
+    found = run(tmp_path / "a.csv", None, tmp_path / "out", "extract")
+    assert found.outcomes["extract"] == {"ok": 48, "failed": 12}
+    assert found.tables["extract"].loc["micro", ["precision", "recall"]].dropna().eq(1).all()
+
+
 def test_benchmark_refuses_unlabelled_and_unknown_labels(tmp_path):
     train = table_file(tmp_path / "a.csv", posts(40))
     (tmp_path / "b.csv").write_text("text\n下雨了\n", encoding="utf-8")
