@@ -120,8 +120,8 @@ def rogan_gladen(detected: ArrayLike, gold: ArrayLike, gold_detected: ArrayLike,
     """Share corrected by the sensitivity and specificity seen on the gold rows (Rogan and Gladen 1978).
 
     `detected` (n,) on the rows to estimate; `gold` and `gold_detected` (m,) on other rows. The interval is Lang and
-    Reiczigel's (2014, eq. 5), which holds for small gold samples. CbtError when se + sp <= 1, a class is empty, or a
-    class has so few rows that the interval lies beside the estimate.
+    Reiczigel's (2014, eq. 5), which holds for small gold samples. CbtError when se + sp <= 1, a class is empty, or the
+    interval does not meet [0, 1] or does not hold the estimate.
     """
     resampling.check(confidence=confidence)
     found = _binary(detected, "detections")
@@ -148,21 +148,22 @@ def rogan_gladen(detected: ArrayLike, gold: ArrayLike, gold_detected: ArrayLike,
     se_var, sp_var = se * (1 - se) / (positives + 2), sp * (1 - sp) / (negatives + 2)
     shift = 2 * z**2 * (middle * se_var - (1 - middle) * sp_var)
     half = z / youden * np.sqrt(p * (1 - p) / (n + z**2) + middle**2 * se_var + (1 - middle) ** 2 * sp_var)
-    value, low, high = np.clip([value, middle + shift - half, middle + shift + half], 0, 1)
-    if not low <= value <= high or low == high:  # the interval shrinks the detector's errors towards one half
+    low, value, high = (float(x) for x in np.clip([middle + shift - half, value, middle + shift + half], 0, 1))
+    if not (low <= value <= high and low < high):
         raise CbtError(
             f"a share of {share:.2f} detections fits no detector with sensitivity {sensitivity:.2f} and specificity "
             f"{specificity:.2f}, or the gold rows ({positives} positive, {negatives} negative) are too few to say: "
             "Rogan-Gladen is undefined; add gold rows that are like the others"
         )
-    return Estimate("rogan-gladen", float(value), float(low), float(high), n, len(truth))
+    return Estimate("rogan-gladen", value, low, high, n, len(truth))
 
 
 def ppi(detected: ArrayLike, gold: ArrayLike, gold_detected: ArrayLike, confidence: float = 0.95) -> Estimate:
     """Prediction-powered share (PPI++, Angelopoulos, Duchi and Zrnic 2023, section 6, for a mean).
 
     `detected` (n,): detections, or probabilities, on rows without gold labels; `gold` and `gold_detected` (m,) on a
-    random sample of the same population. The weight lambda is the one of least variance, within [0, 1].
+    random sample of the same population. The weight lambda is the one of least variance, within [0, 1]; where no
+    variance is left (all gold rows alike, or a detector right on each that calls all others alike), it is 0.
     """
     found = _scores(detected, "detections")
     truth, seen = _pair(gold, gold_detected, scores=True)
@@ -173,8 +174,9 @@ def ppi(detected: ArrayLike, gold: ArrayLike, gold_detected: ArrayLike, confiden
     weight = 0.0 if spread == 0 else float(np.clip(np.cov(truth, seen)[0, 1] / spread / (1 + m / n), 0, 1))
     value = truth.mean() + weight * (found.mean() - seen.mean())
     variance = np.var(truth - weight * seen, ddof=1) / m + weight**2 * np.var(found, ddof=1 if n > 1 else 0) / n
-    if variance == 0:  # all gold rows are alike, or the detector is right on them and found nothing elsewhere
-        value, (low, high) = truth.mean(), (float(x) for x in wilson(truth.sum(), m, confidence))
+    if variance == 0:  # no sample is that certain: the gold rows say no more than their number
+        value = truth.mean()
+        low, high = (float(x) for x in wilson(truth.sum(), m, confidence))
     else:
         inside = np.clip(value, 0.5 / m, 1 - 0.5 / m)  # a corrected share may leave [0, 1]
         rows = inside * (1 - inside) / variance

@@ -80,14 +80,20 @@ def _numbered(texts: Sequence[Sequence[str]], vocabulary: defaultdict[str, int])
 
 
 def bleu_formula(sums: Floats) -> Floats:
-    """(..., 10) sums of hypothesis length, reference length, 4 matches, 4 totals to BLEU in 0..100, smoothing `exp`."""
+    """(..., 10) sums of hypothesis length, reference length, 4 matches, 4 totals to BLEU in 0..100, smoothing `exp`.
+
+    Matches that are means over samples may be fractions: one below the smoothed count of no match is raised to it, or
+    samples of which one matches would score below samples of which none does.
+    """
     hypothesis, reference, correct, total = sums[..., 0], sums[..., 1], sums[..., 2:6], sums[..., 6:10]
     with np.errstate(divide="ignore", invalid="ignore"):
         brevity = np.where(hypothesis < reference, np.exp(1 - reference / hypothesis), 1.0)
-        # Every order without a match halves a smoothed count, as in mteval-v13a. Of several samples of an item the mean
-        # counts: a third of a match is no less than none.
-        halvings = np.cumsum(correct < 1, axis=-1)
-        precision = 100 * np.where(correct < 1, np.maximum(correct, 0.5**halvings), correct) / total
+        smoothed, least = [], np.full(correct.shape[:-1], 0.5)
+        for matches in np.moveaxis(correct, -1, 0):
+            smoothed.append(np.maximum(matches, least))
+            # every order without a match halves a smoothed count, as in mteval-v13a
+            least = np.where(matches < least, least / 2, least)
+        precision = 100 * np.stack(smoothed, axis=-1) / total
         value = brevity * np.exp(np.log(precision).sum(axis=-1) / 4)
     return np.where((correct.sum(axis=-1) == 0) | (total[..., 3] == 0), 0.0, value)
 

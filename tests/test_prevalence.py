@@ -95,6 +95,13 @@ def test_ppi_without_use_of_the_detector_is_the_gold_mean():
     assert (estimate.low, estimate.high) == pytest.approx((float(low), float(high)))
 
 
+def test_ppi_without_a_detection_elsewhere_is_the_gold_mean_with_its_interval():
+    gold = counts(5, 40)
+    estimate = pv.ppi(np.zeros(1000), gold, gold)  # right on each gold row: no variance is left
+    low, high = pv.wilson(5, 40)
+    assert (estimate.value, estimate.low, estimate.high) == (5 / 40, float(low), float(high))
+
+
 def test_ppi_is_the_published_formula_for_many_gold_rows():
     rng = np.random.default_rng(0)
     truth = rng.random(60_000) < 0.3
@@ -265,6 +272,8 @@ def test_the_corrections_cover_the_truth_and_the_naive_share_does_not(share, se,
         (lambda: pv.rogan_gladen([1, 0], *gold_rows(5, 0, 0, 0)), "no negative row"),
         (lambda: pv.rogan_gladen([1, 0], *gold_rows(0, 0, 1, 5)), "no positive row"),
         (lambda: pv.rogan_gladen([1, 0], [], []), "there are no gold labels"),
+        (lambda: pv.rogan_gladen(counts(0, 2000), *gold_rows(80, 20, 20, 80)), "0.00 detections fits no detector"),
+        (lambda: pv.rogan_gladen(counts(24, 136), *gold_rows(10, 0, 0, 1)), "10 positive, 1 negative"),
         (lambda: pv.ppi([0.5], [], []), "there are no gold labels"),
         (lambda: pv.ppi([0.5], [1], [1]), "1 gold row"),
         (lambda: pv.ppi([0.5, np.nan], [1, 0], [1, 0]), "must lie within 0 and 1; there is nan"),

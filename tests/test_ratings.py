@@ -546,6 +546,13 @@ def test_ratings_that_are_all_the_same_have_means_no_alpha_and_no_difference():
     assert any("the scores never vary" in note for note in analysis.notes)
 
 
+def test_four_posts_have_no_interval_that_resamples_them():
+    analysis = ratings.analyse(simulated(items=4), resamples=200)
+    assert analysis.means[["low", "high"]].notna().all(axis=None), "a t interval knows how few they are"
+    for table, value in ((analysis.agreement, "value"), (analysis.raters, "bias"), (analysis.differences, "value")):
+        assert table[value].notna().all() and table[["low", "high"]].isna().all(axis=None)
+
+
 def test_one_rater_has_means_but_no_agreement_and_the_notes_say_so():
     analysis = ratings.analyse(simulated(raters=1), resamples=200)
     assert analysis.means[["low", "high"]].notna().all(axis=None)

@@ -110,7 +110,8 @@
     const seVar = se * (1 - se) / (positives + 2), spVar = sp * (1 - sp) / (negatives + 2);
     const shift = 2 * Z * Z * (middle * seVar - (1 - middle) * spVar);
     const half = Z / youden * Math.sqrt(p * (1 - p) / (n + Z * Z) + middle ** 2 * seVar + (1 - middle) ** 2 * spVar);
-    return { value: clip(value), low: clip(middle + shift - half), high: clip(middle + shift + half), cut: value < 0 || value > 1 };
+    const found = { value: clip(value), low: clip(middle + shift - half), high: clip(middle + shift + half), cut: value < 0 || value > 1 };
+    return found.low <= found.value && found.value <= found.high && found.low < found.high ? found : null;
   }
   globalThis.cbtPrevalence = corrected;
 
@@ -143,7 +144,9 @@
       panel.textContent = found
         ? `Reported ${percent(state.share)}, corrected ${percent(found.value)}, 95% interval ${percent(found.low)} to ${percent(found.high)}.`
           + (found.cut ? " The formula left the range from 0 to 1 and was cut: such a report does not fit such a detector." : "")
-        : "Undefined: sensitivity plus specificity is not above 1, so the detector tells nothing, and no share can be had from it.";
+        : state.sensitivity + state.specificity <= 1
+          ? "Undefined: sensitivity plus specificity is not above 1, so the detector tells nothing, and no share can be had from it."
+          : "Undefined: such a report does not fit such a detector, or the gold rows are too few to say.";
     };
     const slider = (key, label, min, max, step, said) => {
       const output = make("output", { textContent: said(state[key]) });

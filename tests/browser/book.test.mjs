@@ -246,7 +246,7 @@ test("the sliders compute what cbtlib.prevalence computes, and say when it is un
   }), cases);
   got.forEach((row, at) => row === null || expected[at] === null ? assert.equal(row, expected[at])
     : row.forEach((value, place) => assert.ok(Math.abs(value - expected[at][place]) < 1e-9, `case ${cases[at]}: ${row} and ${expected[at]}`)));
-  assert.equal(expected.filter(row => row === null).length, 1);
+  assert.equal(expected.filter(row => row === null).length, 3);
 
   const widget = page.locator("[data-widget=prevalence]").first();
   const slider = widget.locator("input[name=share]");
@@ -254,8 +254,10 @@ test("the sliders compute what cbtlib.prevalence computes, and say when it is un
   const start = await widget.locator("[role=status]").textContent();
   await page.keyboard.press("ArrowRight");
   assert.notEqual(await widget.locator("[role=status]").textContent(), start);
+  for (const [name, to] of [["sensitivity", "0.7"], ["specificity", "0.8"], ["share", "0"]]) await widget.locator(`input[name=${name}]`).fill(to);
+  assert.match(await widget.locator("[role=status]").textContent(), /Undefined: such a report/);
   for (const name of ["sensitivity", "specificity"]) await widget.locator(`input[name=${name}]`).fill("0.5");
-  assert.match(await widget.locator("[role=status]").textContent(), /Undefined/);
+  assert.match(await widget.locator("[role=status]").textContent(), /Undefined: sensitivity/);
   await close();
 });
 
