@@ -55,6 +55,7 @@ Training
     handover            a run for LLaMA-Factory or axolotl
     planning            what a run will take, before it starts
     sampling            many prompts to texts
+    answering           an adapter answers the questions of a file
 
 Judging
     surface             BLEU, chrF, METEOR for Chinese, as sufficient statistics

@@ -142,8 +142,8 @@ PROMISED = {
 }
 
 
-@pytest.mark.parametrize("page", CHAPTERS)
-def test_a_chapter_leaves_what_it_promises(smoke_book, page):
+@pytest.mark.parametrize("page", PROMISED)
+def test_a_chapter_that_runs_leaves_what_it_promises(smoke_book, page):
     folder = smoke_book.root / "results/smoke" / page
     assert not [name for name in PROMISED[page] if not (folder / name).is_file()]
 
@@ -205,7 +205,7 @@ def test_what_changed_reruns_with_its_dependants_only_and_a_failure_goes_on_wher
     pages = {page: smoke_book.root / "results/smoke" / page / "run.json" for page in run.PAGES}
 
     def times() -> dict[str, int]:
-        return {page: path.stat().st_mtime_ns for page, path in pages.items()}
+        return {page: path.stat().st_mtime_ns if path.exists() else 0 for page, path in pages.items()}
 
     facts = json.loads(pages["recipe_inspect"].read_text("utf-8"))
     facts["parameters"]["resamples"] = 7
@@ -227,7 +227,7 @@ def test_what_changed_reruns_with_its_dependants_only_and_a_failure_goes_on_wher
     after = times()
     changed = {"06_human_evaluation", "recipe_inspect", "recipe_compare"}
     assert {page for page in pages if after[page] != before[page]} == changed | {"claims"}
-    kept = {page for page in changed if halfway[page] != before[page]}
+    kept = {page for page in changed if halfway[page] not in (0, before[page])}
     assert all(after[page] == halfway[page] for page in kept), "what was done before the failure is not done again"
     assert json.loads(pages["recipe_inspect"].read_text("utf-8"))["parameters"]["resamples"] == 100
 
