@@ -88,12 +88,9 @@ def bleu_formula(sums: Floats) -> Floats:
     hypothesis, reference, correct, total = sums[..., 0], sums[..., 1], sums[..., 2:6], sums[..., 6:10]
     with np.errstate(divide="ignore", invalid="ignore"):
         brevity = np.where(hypothesis < reference, np.exp(1 - reference / hypothesis), 1.0)
-        smoothed, least = [], np.full(correct.shape[:-1], 0.5)
-        for matches in np.moveaxis(correct, -1, 0):
-            smoothed.append(np.maximum(matches, least))
-            # every order without a match halves a smoothed count, as in mteval-v13a
-            least = np.where(matches < least, least / 2, least)
-        precision = 100 * np.stack(smoothed, axis=-1) / total
+        # every order without a match halves a smoothed count, as in mteval-v13a
+        least = np.where(correct < 1, 0.5 ** np.cumsum(correct < 1, axis=-1), 0)
+        precision = 100 * np.maximum(correct, least) / total
         value = brevity * np.exp(np.log(precision).sum(axis=-1) / 4)
     return np.where((correct.sum(axis=-1) == 0) | (total[..., 3] == 0), 0.0, value)
 

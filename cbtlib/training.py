@@ -132,9 +132,6 @@ class Pair(NamedTuple):
     crisis: bool
 
 
-ONE_TURN = ("client", "counsellor")
-
-
 def read(path: Path | str) -> list[Row]:
     """Rows of a file in any form of `formats`, those that are ok, or of the Parquet file of `cbt generate gates`.
 
@@ -152,7 +149,9 @@ def read(path: Path | str) -> list[Row]:
         what = "has no text: give the record an answer, or take it out"
         raise corpus.CorpusError(Path(path), [reading.Problem(line, "answer", what) for line in empty])
     dialogues = [(one.line, one.turns) for one in found if one.turns]
-    if long := [(line, len(turns)) for line, turns in dialogues if [role for role, _ in turns] != list(ONE_TURN)]:
+    if long := [
+        (line, len(turns)) for line, turns in dialogues if [role for role, _ in turns] != ["client", "counsellor"]
+    ]:
         what = "is a dialogue of {} turns: training takes one post and its one answer, so cut it or take it out"
         raise corpus.CorpusError(Path(path), [reading.Problem(line, "", what.format(count)) for line, count in long])
     return [Pair(one.id, one.text, one.answer or "", one.split or "train", one.crisis) for one in found]
