@@ -56,6 +56,8 @@ def build(profile: str, results: str = "results") -> None:
         source, target = ROOT / results / profile / page / f"{page}.ipynb", executed / f"{page}.ipynb"
         if not target.exists() or target.read_bytes() != source.read_bytes():  # keeps Sphinx from reading it again
             shutil.copyfile(source, target)
+            # Prose cites numbers of other pages, and Sphinx would not read it again because one of these has changed.
+            shutil.rmtree(ROOT / "_build/.doctrees", ignore_errors=True)
     reproducing.write(profile, results)
     print("building the book …", flush=True)
     builder = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
