@@ -201,18 +201,30 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _STRICT: dict[str, Any] = {"object_pairs_hook": _no_repeats, "parse_constant": _no_constant}
 
 
+class _Rows(csv.DictReader):  # type: ignore[type-arg]
+    """Rows without the empty cells beyond the last name: a spreadsheet writes commas for columns once used."""
+
+    def __next__(self) -> dict[Any, Any]:
+        row = super().__next__()
+        if not any(cell.strip() for cell in row.get(None, [""])):
+            row.pop(None, None)
+        return row
+
+
 def table(path: Path) -> tuple[list[str], "csv.DictReader[str]"]:
     """Names in lower case and rows of a CSV file with commas, tabs or semicolons. A row may raise csv.Error.
 
-    CbtError for what is no text file, or has a column twice.
+    Nameless columns at the end are none. CbtError for what is no text file, or has a column twice.
     """
     text = path.read_text(encoding=sniff_encoding(path))
     csv.field_size_limit(MAX_LINE)
-    found = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    found = _Rows(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
     try:
         names = [folded(name) for name in found.fieldnames or ()]
     except csv.Error as error:
         raise CbtError(f"{path}, line 1: is no header of a table: {error}") from None
+    while len(names) > 1 and not names[-1]:
+        names.pop()
     if twice := [name for name in names if names.count(name) > 1]:
         raise CbtError(f"{path}, line 1: the column {twice[0]!r} stands twice; rename one of the two")
     found.fieldnames = names

@@ -76,6 +76,20 @@ def test_every_command_reads_the_header_that_r_or_a_spreadsheet_writes(
         assert [post[:2] for post in posts] == ["睡不", "想死"] and crisis == [False, True]
 
 
+@pytest.mark.parametrize("mark", [",", "\t", ";"])
+def test_columns_at_the_end_without_a_name_or_a_cell_are_none(tmp_path, mark):
+    path = tmp_path / "mine.csv"
+    path.write_text("id,question,answer,,\n1,a,b,,\n2,c,d\n3,e,f, ,,\n".replace(",", mark), "utf-8")
+    assert [row for _, row in reading.rows(path)] == [
+        {"id": "1", "question": "a", "answer": "b"},
+        {"id": "2", "question": "c", "answer": "d"},
+        {"id": "3", "question": "e", "answer": "f"},
+    ]
+    path.write_text("id,question,answer,,\n1,a,b,,x\n".replace(",", mark), "utf-8")
+    with pytest.raises(CbtError, match="line 2: has another number of cells than the header's 3"):
+        tables.read(path, PAIR)
+
+
 def test_the_names_of_json_stay_as_they_are(tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text('{"Question": "a", "question": "b"}\n', "utf-8")
