@@ -142,6 +142,8 @@ def read(path: Path | str) -> list[Row]:
             table = pd.read_parquet(path, columns=["id", "question", "description", "answer"])
         except (OSError, ValueError) as error:
             raise CbtError(f"{path} is no data set of `cbt generate`: {error}") from None
+        if silent := list(table["id"][table["answer"].fillna("").map(reading.says_nothing)]):
+            raise CbtError(f"{path}: {len(silent)} rows have no answer, {str(silent[0])!r} first; take them out")
         texts = zip(table["id"], tables.posts(table), table["answer"], strict=True)
         return [Pair(name, post, answer, "train", False) for name, post, answer in texts]
     found = [one for one in formats.load(path) if one.outcome == "ok"]
