@@ -1,6 +1,6 @@
 """Domain shift: a detector taught by this book's posts on a public set, and one taught by the public set on ours.
 
-    python benchmarks/domain_shift.py --socialcd3k FILE --cogdis FILE [--detector characters|probe] [--json OUT]
+    python benchmarks/domain_shift.py --socialcd3k FILE --cogdis FILE [--quick] [--json OUT]
 
 The reader supplies the public files (github.com/HongzhiQ/SupervisedVsLLM-EfficacyEval, train_data_with_header.tsv, and
 github.com/405200144/Dataset-of-Cognitive-Distortion-detection-and-Positive-Reconstruction, CogDis.txt); only figures
@@ -21,9 +21,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--socialcd3k", type=Path, required=True, help="training part of SocialCD-3K")
     parser.add_argument("--cogdis", type=Path, required=True, help="CogDis.txt of Lin et al.")
-    parser.add_argument("--detector", default="characters", choices=["characters", "probe"])
-    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--quick", action="store_true", help="the detector by characters in place of the probe")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the results here")
     args = parser.parse_args()
+    detector = "characters" if args.quick else "probe"
     files = {"socialcd3k": args.socialcd3k, "cogdis": args.cogdis, "records": TRAIN}
     names = {"socialcd3k": "SocialCD-3K", "cogdis": "Lin et al.", "records": "this book"}
     rows = []
@@ -38,13 +39,13 @@ def main() -> None:
             test = TEST if tested == "records" else files[tested]
             with tempfile.TemporaryDirectory() as folder:
                 found = labelling.benchmark(
-                    files[learnt], test, Path(folder), learnt, [args.detector], book_types=True, test_format=tested
+                    files[learnt], test, Path(folder), learnt, [detector], book_types=True, test_format=tested
                 )
-            table = found.tables[args.detector]
+            table = found.tables[detector]
             row = {
                 "taught by": names[learnt],
                 "tested on": names[tested],
-                "posts": sum(found.outcomes[args.detector].values()),
+                "posts": sum(found.outcomes[detector].values()),
             }
             one = "cogdis" in (learnt, tested)
             row["labels"] = "yes or no" if one else "eleven types"
@@ -54,7 +55,7 @@ def main() -> None:
             rows.append(row)
             print(row, flush=True)
     if args.json:
-        writing.write_json(args.json, writing.without_nan({"detector": args.detector, "rows": rows}))
+        writing.write_json(args.json, writing.without_nan({"detector": detector, "rows": rows}))
 
 
 if __name__ == "__main__":
