@@ -123,6 +123,12 @@ def stop_ids(template: Template, tokenizer: Any) -> list[int]:
     return sorted({tokenizer.eos_token_id, *last})
 
 
+def ids_with(mark: str, tokenizer: Any) -> list[int]:
+    """Ids of all tokens whose text holds `mark`: stops for a model that was taught no end mark."""
+    pieces = tokenizer.batch_decode([[number] for number in range(len(tokenizer))])
+    return [number for number, piece in enumerate(pieces) if mark in piece]
+
+
 def render(post: str, template: Template, name: str = "the post") -> str:
     """The prompt of an adopted template for one post, special tokens written out.
 

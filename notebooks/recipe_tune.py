@@ -131,8 +131,9 @@ figures.chinese(rows[0].answer_text, asked.get(rows[0].id, ""), title=rows[0].po
 # %% [markdown]
 # ## Before
 #
-# The base model answers the held-out questions. It was pretrained to continue text and has seen no pair of yours. The
-# answer is unedited output; where a gloss stands under it, it is that of the question.
+# The base model answers the held-out questions. It was pretrained to continue text and has seen no pair of yours. Nor
+# was it taught when to stop, so its answer ends at the first empty line. The answer is unedited output; where a gloss
+# stands under it, it is that of the question.
 
 # %%
 config = training.PROFILES[profile]
@@ -141,8 +142,9 @@ base, tokenizer = models.load(config.model)
 base = base.to(models.device())
 template = templates.adopt(config.template, tokenizer)
 prompts = [templates.render(pair.post, template, f"record {pair.id}") for pair in held]
-how = {"max_new_tokens": max_new_tokens, "seed": seed, "stop": templates.stop_ids(template, tokenizer)}
-before = sampling.sample(base, tokenizer, prompts, **how)
+how = {"max_new_tokens": max_new_tokens, "seed": seed}
+stop = templates.stop_ids(template, tokenizer)
+before = sampling.sample(base, tokenizer, prompts, **how, stop=[*stop, *templates.ids_with("\n\n", tokenizer)])
 del base
 figures.chinese(
     before[0].text, asked.get(held[0].id, ""), title=held[0].post + (" (cut off)" if before[0].truncated else "")
@@ -173,7 +175,7 @@ print(f"{steps:.0f} steps in {run.seconds:.0f} s; loss on held-out answers {run.
 
 # %%
 tuned, tokenizer = runs.load_adapter(page.dir / "adapter", device=models.device())
-after = sampling.sample(tuned.merge_and_unload(), tokenizer, prompts, **how)
+after = sampling.sample(tuned.merge_and_unload(), tokenizer, prompts, **how, stop=stop)
 figures.chinese(
     after[0].text, asked.get(held[0].id, ""), title=held[0].post + (" (cut off)" if after[0].truncated else "")
 )

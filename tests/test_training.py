@@ -110,6 +110,13 @@ def test_loss_falls_on_the_answer_and_its_end_and_nowhere_else(polyglot, post, a
     assert row["labels"].index(learned[0]) == len(row["labels"]) - len(learned), "one border, prompt before answer"
 
 
+def test_a_model_without_an_end_mark_stops_at_any_token_that_holds_the_mark(polyglot):
+    found = templates.ids_with("，", polyglot)
+    assert polyglot.convert_tokens_to_ids("，") in found
+    assert all("，" in polyglot.decode([number]) for number in found)
+    assert not set(found) & set(polyglot("我很累。", add_special_tokens=False)["input_ids"])
+
+
 LEARNED = {
     "gemma": ("<bos>来访者：睡不着\n\n认知行为咨询师：", "我听见你。\n先别看钟。<eos>"),
     "llama-chinese": ("<bos>Human: 睡不着\n<eos><bos>Assistant:", "我听见你。\n先别看钟。\n<eos>"),
@@ -368,6 +375,11 @@ def test_rows_are_read_from_what_the_other_commands_leave(tmp_path):
     parquet.write_table(pyarrow.Table.from_pylist([{"text": "x"}]), tmp_path / "b.parquet")
     with pytest.raises(CbtError, match=r"b\.parquet is no data set of"):
         training.read(tmp_path / "b.parquet")
+    for number, nothing in enumerate([None, " ", "None"]):
+        path = tmp_path / f"c{number}.parquet"
+        parquet.write_table(pyarrow.Table.from_pylist([*pairs, pairs[0] | {"id": "b", "answer": nothing}]), path)
+        with pytest.raises(CbtError, match=r"parquet: 1 rows have no answer, 'b' first"):
+            training.read(path)
 
 
 KILLED = """
