@@ -98,6 +98,7 @@ page = report.Page("01_prompt_design", profile, results)
 # | encouragement and foresight | 鼓励与前瞻 | a strength that shows in the post, and what comes next |
 #
 # Here are the five parts of one letter of the book's corpus, with the gloss of its middle.
+# The post holds no distortion, as a third of them do: the second part says what is sound in the thought.
 
 # %%
 record = next(r for r in corpus.load_split("dev") if r.gloss.get("key_thought"))
@@ -113,7 +114,7 @@ widgets.letter(record.answer, record.gloss)
 # %% [markdown]
 # ## A prompt is a file
 #
-# The prompt of the paper is not public, so the texts here are our own, written after its description. Each is
+# We have not transcribed the paper's prompt, so the texts here are our own, written after its description. Each is
 # a file of `cbtlib/prompts/`, and a result names it by the SHA-256 of that file: a changed comma is another
 # prompt. `chat` prompts are for instruction-tuned models. A base model only continues text, so `completion`
 # prompts show it one worked example.
@@ -186,7 +187,8 @@ with nullcontext(generate.recorded(recorded[0])) if recorded else endpoint.conne
         )
 
 # %% [markdown]
-# How the requests ended, one row a prompt. A truncated answer had not finished within the token limit.
+# How the requests ended, one row a prompt. A *truncated* answer had not finished within the token limit; *unparsed* is
+# a reply without a text, or not in the form that the prompt asks for.
 
 # %%
 ended = [
@@ -315,7 +317,7 @@ Markdown(own)
 
 # %%
 shown = next((a for arm in reversed(arms) for a in answers[arm] if a.text), None)
-gloss = "Unedited model output. It has no gloss, because it has no reliable meaning to gloss."
+gloss = "Unedited model output, without a gloss: where it is not the post again, it has no reliable meaning to gloss."
 figures.chinese(shown.text if shown else "（没有可用的回信）", gloss, title="A reply")
 
 # %% [markdown]
@@ -335,8 +337,8 @@ page.save()
 #   corpus's letters, {glue:text}`reference_parts:.0%` of the parts are found: that is the ceiling of the
 #   measurement.
 # - The embedded model has 270 million parameters and was never taught to follow instructions. It repeats the
-#   post, or the example, or itself. No prompt mends that; [training](04_lora_training.ipynb) is one thing
-#   that might.
+#   post, or the example, or itself. None of the prompts tried here mends that;
+#   [training](04_lora_training.ipynb) is one thing that might.
 #
 # *Further reading.* The five parts as the paper has them {cite:p}`na2024cbtllm`; the manual of cognitive therapy
 # {cite:p}`beck1979`; the distortions, told for lay readers {cite:p}`burns1980`.

@@ -82,8 +82,11 @@ posts = [generate.Question(r.id, r.question, r.description) for r in records]
 
 # %%
 meaning = (
-    "Make sure you are safe. 110: police, 120: ambulance, or an emergency room. 12356: the national psychological "
-    "line; hours differ by region. Leave danger, hand over what could hurt you, tell someone you trust."
+    "What you wrote makes one want to know first that you are safe. A letter here is no substitute for real help: "
+    "contact someone now who can be with you. If you or someone near you is in danger: 110, 120, or the nearest "
+    "emergency room. 12356: the national psychological line; hours differ by region; if nobody answers, use the "
+    "numbers above or a local line. Until someone comes, leave danger, hand over what could hurt you, tell someone "
+    "you trust where you are."
 )
 figures.chinese(safety.REFERRAL, meaning, title="The fixed referral")
 

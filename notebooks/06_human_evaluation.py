@@ -205,8 +205,8 @@ figures.show(
 #
 # They differ in what they expect. *Krippendorff's alpha* {cite:p}`krippendorff2004` (here ordinal: 0 against 2 counts
 # more than 0 against 1) takes any number of raters and missing scores. *Cohen's kappa* {cite:p}`cohen1960` is for two
-# raters, *Fleiss' kappa* {cite:p}`fleiss1971` for several. *Gwet's AC* {cite:p}`gwet2008` was made for the case in
-# which nearly everybody gives the same score.
+# raters, *Fleiss' kappa* {cite:p}`fleiss1971` for several. *Gwet's AC1* {cite:p}`gwet2008`, here in its weighted form
+# AC2 {cite:p}`gwet2014`, was made for the case in which nearly everybody gives the same score.
 
 # %%
 shown = analysis.agreement[~analysis.agreement["coefficient"].str.startswith("Cohen")]
@@ -250,8 +250,8 @@ page.table("paradox", pd.DataFrame(paradox).T, caption="The same 91 agreements, 
 
 # %% [markdown]
 # Kappa falls to {glue:text}`paradox_kappa:.2f` while AC2 says {glue:text}`paradox_ac:.2f`. Neither is wrong. Kappa asks
-# whether the raters can *tell replies apart*, and where there is nothing to tell apart it has nothing to say. AC asks
-# how often they would *give the same score*. Report both, and the distribution of scores.
+# whether the raters can *tell replies apart*, and where there is nothing to tell apart it has nothing to say. AC takes
+# off a chance that *shrinks* where one score dominates. Report both, and the distribution of scores.
 #
 # ### Who is harsh?
 #
@@ -284,8 +284,9 @@ page.table("differences", differences.set_index("system"), caption=f"Differences
 #
 # Before anybody is paid, ask what the study could show. The spread of these (simulated) ratings has two parts: posts on
 # which one system really is better than on others, and the noise of a single rating. More raters average out the second
-# only. The table gives the chance to find a true difference with a 5% test. It is the most to hope for: likings of
-# raters are not in it, which a few raters do not show and more posts do not average out.
+# only. The table gives the chance to find a true difference with a 5% test that knows these spreads. It is the most to
+# hope for: likings of raters are not in it, which a few raters do not show and more posts do not average out. The t
+# test above, which has to estimate its spread from two or three raters, finds less.
 
 # %%
 seen = table[table["criterion"] == criterion].groupby("system")["item"].agg(set)
@@ -386,7 +387,8 @@ print(f"kappa {agreed['kappa']:.2f}{resampling.span(agreed['low'], agreed['high'
 # - A machine judge needs both orders, typed outcomes and people to compare it with.
 # - Give an agreement coefficient with its interval and the distribution of scores: none of them tells it all.
 # - Of the systems we know nothing from this page: its {glue:text}`simulated_ratings:.0f` scores are simulated. What it
-#   shows is that the method finds what was put in. A judge with a liking for the first place gave it
+#   shows is what such a method finds and what it misses. The liking of the judge for the first place is found; of the
+#   differences between systems that were put in, three raters and a few posts may show none. The judge gave that place
 #   {glue:text}`judge_first_wins:.0%` of its verdicts ({glue:text}`judge_first_wins_low:.0%` to
 #   {glue:text}`judge_first_wins_high:.0%`), and its kappa with the raters is {glue:text}`judge_kappa:.2f`
 #   ({glue:text}`judge_kappa_low:.2f` to {glue:text}`judge_kappa_high:.2f`).
@@ -445,7 +447,8 @@ assert blind == {way for way, requests in sent("信甲", "信乙").items() if re
 # ### Exercise 2 (compute): Agreement beyond chance
 #
 # Two raters give 0, 1 or 2. Write Cohen's kappa without weights, `kappa(one, two)`: agreement seen, less agreement
-# expected from how often each rater gives each score, over the most that could be had beyond it.
+# expected from how often each rater gives each score, over the most that could be had beyond it. It is undefined where
+# both always give the same single score.
 
 # %% [raw] tags=["blank"]
 # def kappa(one: list[int], two: list[int]) -> float:
@@ -607,4 +610,5 @@ for cell in ("3", "two", "1.5"):
 # %% [markdown]
 # ## Next
 #
-# That was the last chapter. [The claims page](claims) sets what this book measured against what the paper claims.
+# That was the last chapter. [The recipes](../recipes.md) do the same with files of your own, and
+# [the claims page](claims) sets what this book measured against what the paper claims.

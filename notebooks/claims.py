@@ -42,7 +42,8 @@ results: str = "results"  # where products go
 # guessed. The row also names the number of this run that speaks to the claim, and the rule that compares them:
 #
 # - *reproduced*: the paper's value lies within this run's interval (or the row's tolerance);
-# - *direction holds*: the paper says that something goes up, and our whole 95% interval lies above zero;
+# - *direction holds*: the row expects something to go up (its status says how we know), and our whole 95% interval
+#   lies above zero;
 # - *undecided*: the interval holds zero, so this run cannot tell; more posts might;
 # - *differs*: our whole interval lies below zero, or the paper's value lies outside it and the row's tolerance;
 # - *not comparable*: other data, another model or a blank, so that no comparison would mean anything;
@@ -70,8 +71,12 @@ page.table("not_judged", rest, caption="Claims without a verdict")
 # %% [markdown]
 # A 270-million-parameter model tuned on a few hundred letters cannot confirm the scores of a 7-billion-parameter model
 # tuned on answers from a set of 22,327. What it can show is whether the *method* moves the numbers in the direction
-# that the paper reports. That is why a row about a gain can end at *direction holds* and never at *reproduced*, and a
+# that one would expect. That is why a row about a gain can end at *direction holds* and never at *reproduced*, and a
 # row about a setting or a rating that nobody has copied from the paper ends at *not comparable*.
+#
+# Nor is a gain over the base much to be proud of. The base was taught no end, and a rule of ours ends its replies at
+# the first empty line, so that most are short; overlap metrics punish that. [Chapter 5](05_evaluation) also holds the
+# tuned model against a letter of full length that was written to somebody else.
 
 # %%
 verdicts = claims["verdict"].value_counts().reindex(list(report.VERDICTS), fill_value=0)
