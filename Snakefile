@@ -1,10 +1,11 @@
 # The graph of pages for one profile, then the book.
 #
-#   snakemake --cores 2                                   what `cbt book` runs
+#   snakemake --cores 2 --rerun-triggers params input     what `cbt book` runs
 #   snakemake --cores 2 --config profile=gpu -- pages     only the pages
 #   snakemake --profile workflow/slurm --config profile=paper -- pages
 #
-# Each rule carries the fingerprint of what its page depends on, and reruns when that changes: a touched file is no reason.
+# Each rule carries the fingerprint of what its page depends on, and reruns when that changes: with these triggers a
+# touched file is no reason.
 import sys
 
 from cbtlib import book, run

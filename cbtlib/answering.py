@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 BLOCK = 240
 """Questions that are answered before their answers are kept."""
+ANEW = "remove it, and the same `cbt answer` answers its questions anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,15 @@ def answer(
     writing.make_folder(out)
     with cache.alone(out / "run.lock", f"another process is answering in {out}: wait for it, or take another folder"):
         place, done, rest = out / "run.json", out / "answers.jsonl", out / "unfinished.jsonl"
+        if not place.exists() and (done.exists() or rest.exists()):
+            raise CbtError(f"{out} holds answers without the run.json that says whose: take another folder")
         there = reading.read_json(place, list(run), f"remove {out}") if place.exists() else run
         changed = [name for name in run if there[name] != run[name]]
         if changed:
             raise CbtError(f"{out} holds answers of another run ({', '.join(changed)} changed): take another folder")
         writing.write_json(place, run)
         if not done.exists():
-            lines = [to_line(found) for found in read_answers(rest)] if rest.exists() else []
+            lines = [to_line(found) for found in read_answers(rest, ANEW)] if rest.exists() else []
             writer = _Writer.load(adapter, settings, batch_size)
             with tqdm(total=len(posts), initial=len(lines), unit="question", desc="answering", disable=None) as bar:
                 for start in range(len(lines), len(posts), BLOCK):
@@ -79,7 +82,7 @@ def answer(
                     write_lines(rest, lines)
                     bar.update(len(block))
             rest.replace(done)
-    counts = Counter(found.outcome for found in read_answers(done))
+    counts = Counter(found.outcome for found in read_answers(done, ANEW))
     return {outcome: counts[outcome] for outcome in OUTCOMES}
 
 

@@ -56,13 +56,15 @@ def to_line(answer: Answer) -> str:
     return json.dumps({name: getattr(answer, name) for name in _FIELDS}, ensure_ascii=False)
 
 
-def read_answers(path: Path | str) -> Iterator[Answer]:
-    """The answers of an answers.jsonl; CbtError with line and field for what no run can have written."""
+def read_answers(
+    path: Path | str, cure: str = "the same `cbt generate` writes the file anew, no answer is asked twice"
+) -> Iterator[Answer]:
+    """The answers of an answers.jsonl; CbtError with line, field and cure for what no run can have written."""
     lines: dict[str, int] = {}
     for line, row in objects(path):
         found = row if isinstance(row, Problem) else _answer(line, row, lines)
         if isinstance(found, Problem):
-            raise CbtError(f"{path}, {found}; the same `cbt generate` writes the file anew, no answer is asked twice")
+            raise CbtError(f"{path}, {found}; {cure}")
         lines[found.id] = line
         yield found
 
@@ -121,7 +123,7 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
             file.writelines(f"{line}\n" for line in lines)
     except OSError as error:
         raise CbtError(
-            f"cannot write {path}: {error.strerror}; the journal is whole, the same command goes on"
+            f"cannot write {path}: {error.strerror}; what was done is kept, the same command goes on"
         ) from None
 
 

@@ -44,8 +44,7 @@ def entry(name: str, build: Callable[[Path], None], megabytes: int) -> Path:
             if damage(place):  # else another process has built it while this one waited
                 _build(place, build, megabytes)
     except Exception as error:
-        # Libraries written in Rust report a full disk in their own exceptions, with the system's number in the text.
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error):
+        if _is_full(error):
             raise CbtError(_full(place, megabytes)) from error
         refused = isinstance(error, (PermissionError, FileExistsError, NotADirectoryError))
         if refused or getattr(error, "errno", None) == errno.EROFS:
@@ -54,11 +53,32 @@ def entry(name: str, build: Callable[[Path], None], megabytes: int) -> Path:
     return place
 
 
+def _is_full(error: Exception) -> bool:
+    """Whether a disk or a quota is full, whichever library met it."""
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    # The Rust writers of weights and tokenizers name the number; PyTorch's only sees that it wrote too little.
+    return full or any(sign in str(error) for sign in ("os error 28", "os error 122", "unexpected pos"))
+
+
+@contextlib.contextmanager
+def room(out: Path) -> Iterator[None]:
+    """Say in one sentence that the disk is full where `out` is written."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_full(error):
+            raise
+        raise CbtError(
+            f"no space left while writing {out}: free some on that disk, then give the same command again; a training "
+            "run goes on from its last whole checkpoint"
+        ) from error
+
+
 @contextlib.contextmanager
 def folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` to fill: it becomes `out` when the block ends, and goes when the block fails.
 
-    Raises CbtError when `out` exists or another process is making it.
+    Raises CbtError when `out` exists, another process is making it, or the disk is full.
     """
     make_folder(out.parent)
     with alone(out.with_name(out.name + ".lock"), f"another process is writing {out}: wait for it"):
@@ -67,9 +87,10 @@ def folder(out: Path) -> Iterator[Path]:
         place = out.with_name(out.name + ".part")
         shutil.rmtree(place, ignore_errors=True)  # of a killed process
         try:
-            place.mkdir()
-            yield place
-            place.rename(out)
+            with room(out):
+                place.mkdir()
+                yield place
+                place.rename(out)
         finally:
             shutil.rmtree(place, ignore_errors=True)
 

@@ -136,7 +136,7 @@ _COLUMNS = {
 
 
 def checksums(folder: Path) -> str:
-    """`sha256  path` lines of the corpus files and the taxonomy, relative to `folder`."""
+    """`sha256  path` lines of the corpus files, taxonomy and second labels, relative to `folder`."""
     paths = [*corpus.own_files(folder), folder / "taxonomy.csv", folder / "second_labels.jsonl"]
     paths = [path for path in paths if path.exists()]
     return "".join(f"{cache.sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in paths)

@@ -35,6 +35,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from cbtlib import CbtError
 from cbtlib.corpus import TYPES, Record
@@ -319,7 +320,7 @@ class _Characters(_Linear):
     settings: ClassVar = {"C": 10.0, "solver": "liblinear", "class_weight": "balanced"}
 
     def features(self, detector: Detector, texts: Sequence[str], units: Units) -> Any:
-        """Damped TF-IDF of runs of 1-3 characters that at least two training units have, each unit of length 1."""
+        """Damped term frequencies of runs of 1-3 characters that two training units have, at length 1, times IDF."""
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         pieces = [text[a:b] for text, row in zip(texts, units, strict=True) for a, b in row]
@@ -490,11 +491,7 @@ def _combination(raw: Floats, gold: Bools) -> Floats:
 
 
 def _combine(raw: Floats, combination: Floats) -> Floats:
-    return _sigmoid((raw * combination[:-1, None]).sum(0) + combination[-1])
-
-
-def _sigmoid(x: Floats) -> Floats:
-    return 1 / (1 + np.exp(-np.clip(x, -50, 50)))
+    return expit((raw * combination[:-1, None]).sum(0) + combination[-1])
 
 
 # ------------------------------------------------------------------ the model card

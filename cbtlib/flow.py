@@ -39,16 +39,14 @@ def draw(axes: Axes, steps: Sequence[dict[str, int]], titles: Sequence[str], col
                 top -= count + gap
         if place + 1 < len(steps) and step[goes_on]:
             edges = [place + width / 2, place + 1 - width / 2]
-            _bands(axes, edges, total, step[goes_on], steps[place + 1], gap, colors)
+            _bands(axes, edges, total, steps[place + 1], gap, colors)
         axes.text(place, total * 1.06, title, ha="center", fontweight="bold")
     axes.set_xlim(-0.3, len(steps) + 0.05)
     axes.set_ylim(-gap * max(len(step) for step in steps), total * 1.15)
     axes.axis("off")
 
 
-def _bands(
-    axes: Axes, edges: list[float], total: int, handed_on: int, step: dict[str, int], gap: float, colors: Sequence[str]
-) -> None:
+def _bands(axes: Axes, edges: list[float], total: int, step: dict[str, int], gap: float, colors: Sequence[str]) -> None:
     """From what goes on, on the left, to each entry of the next step."""
     left = right = float(total)
     for number, count in enumerate(count for count in step.values() if count):

@@ -229,12 +229,13 @@ def read_key(path: Path) -> dict[str, Any]:
     """The key that `make` wrote; CbtError when the file is none."""
     try:
         key = json.loads(path.read_text("utf-8"))
-        assert {"sheet", "raters", "codes", "outcomes"} <= set(key)
-        assert all(isinstance(rater, str) for rater in key["raters"])
-        assert all(is_name(place[name]) for place in key["codes"].values() for name in ("system", "item"))
+        whole = {"sheet", "raters", "codes", "outcomes"} <= set(key)
+        whole = whole and all(isinstance(rater, str) for rater in key["raters"])
+        if not (whole and all(is_name(at[name]) for at in key["codes"].values() for name in ("system", "item"))):
+            raise ValueError("what a key holds is missing")
     except FileNotFoundError:
         raise CbtError(f"{path} does not exist; it is the key.json that `cbt ratings sheet` wrote") from None
-    except (ValueError, RecursionError, AssertionError, AttributeError, LookupError, TypeError, OSError):
+    except (ValueError, RecursionError, AttributeError, LookupError, TypeError, OSError):
         raise CbtError(f"{path} is not a key: it is the key.json that `cbt ratings sheet` wrote") from None
     return key
 

@@ -156,9 +156,14 @@ def micro(budget: float | None) -> int | None:
 
 
 def recorded(journal: Path | str, model: str | None = None) -> Endpoint:
-    """The endpoint that a journal was recorded from, by name only: for `replay`, which asks nobody."""
+    """The endpoint that a journal was recorded from, by name only: for `replay`, which asks nobody.
+
+    CbtError for a journal that has recorded none.
+    """
     with Journal(journal, read_only=True) as found:
         meta = found.meta()
+    if "fingerprint" not in meta:
+        raise CbtError(f"{journal} has recorded no request yet: replay needs the journal of a run that asked")
     return _Recorded(model or meta["model"], meta["endpoint"], meta["fingerprint"])
 
 

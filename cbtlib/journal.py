@@ -62,7 +62,7 @@ CREATE TABLE IF NOT EXISTS batches (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS triaged (  -- what the triage that `meta` names found
     key BLOB PRIMARY KEY,
-    level TEXT NOT NULL               -- none, concern or crisis; 0 or 1 in an older journal
+    level TEXT NOT NULL               -- none, concern or crisis
 ) WITHOUT ROWID;
 """
 _SENDING = "INSERT INTO attempts (key, sent, prompt_bound, completion_bound) VALUES (?, ?, ?, ?)"
@@ -182,12 +182,11 @@ class Journal:
         return {key for (key,) in rows}
 
     def triaged(self, triage: str) -> dict[bytes, Level]:
-        """The levels that this very triage found, by key. An older journal's 0 may be a concern: it is left out."""
+        """The levels that this very triage found, by key."""
         if self.meta().get("triage") != triage:
             return {}
         levels = {level: level for level in LEVELS}  # SQLite would make a text for each of a million keys
-        rows = self._db.execute("SELECT * FROM triaged")  # by place: an older journal calls the level crisis
-        return {key: levels[level] for key, level in rows if level in levels}
+        return {key: levels[level] for key, level in self._db.execute("SELECT key, level FROM triaged")}
 
     def add_triaged(self, found: Mapping[bytes, Level], triage: str) -> None:
         """Record the levels of keys; what another triage found is forgotten."""

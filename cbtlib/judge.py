@@ -268,9 +268,8 @@ def against(
 
 
 def _messages(rubric: str, post: str, one: str, two: str) -> list[dict[str, str]]:
-    content = (
-        f"<post>\n{_inert(post)}\n</post>\n<reply 1>\n{_inert(one)}\n</reply 1>\n<reply 2>\n{_inert(two)}\n</reply 2>"
-    )
+    tags = {"post": post, "reply 1": one, "reply 2": two}
+    content = "\n".join(f"<{tag}>\n{as_data(text)}\n</{tag}>" for tag, text in tags.items())
     return [{"role": "system", "content": rubric}, {"role": "user", "content": content}]
 
 
@@ -326,11 +325,6 @@ def _repeated(given: Sequence[Verdict]) -> dict[tuple[str, str, str], list[str]]
 def _points(forth: str, back: str) -> float:
     """1 when the pair's one system wins in both orders, 0 when it loses in both, else half."""
     return {("first", "second"): 1.0, ("second", "first"): 0.0}.get((forth, back), 0.5)
-
-
-def _inert(text: str) -> str:
-    """As a post goes to a model: no reply can close its own tag, write a role mark, or hide a sentence from people."""
-    return as_data(text)
 
 
 def _name(model: str) -> str:

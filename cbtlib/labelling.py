@@ -175,10 +175,7 @@ def benchmark(
     result = Benchmark({}, {}, {}, {}, pd.DataFrame(), int(copied.sum()), unlearnt)
     for kind in dict.fromkeys(kinds):
         folder = out / kind
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CbtError(f"cannot make the folder {folder}: {error.strerror}; give another --out") from None
+        writing.make_folder(folder)
         with detectors.reading_once():
             if test is None:
                 calls = _by_parts(items, part, types, kind, average, ask, seed)

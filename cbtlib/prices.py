@@ -12,7 +12,6 @@ Notable choices:
 - Discounts for cached input or off-peak hours only lower a bill. Bounds and budgets ignore them.
 """
 
-import csv
 import math
 import statistics
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
-from cbtlib import ROOT, CbtError
+from cbtlib import ROOT, CbtError, reading
 
 DEFAULT = ROOT / "data" / "prices.csv"
 COLUMNS = ("model", "provider", "input", "cached_input", "output", "batch_share", "as_of", "source", "note")
@@ -54,16 +53,15 @@ class Price:
 def load(path: Path | str = DEFAULT) -> dict[str, Price]:
     """Read a price file; CbtError names the line and the column of what is wrong."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = list(reading.rows(path))
+    except OSError as error:
         raise CbtError(f"cannot read the price file {path} ({error}); data/prices.csv shows the format") from None
     prices: dict[str, Price] = {}
-    for line, row in enumerate(rows, 2):
-        if missing := [column for column in COLUMNS if row.get(column) is None]:
+    for line, row in rows:
+        if isinstance(row, reading.Problem):
+            raise CbtError(f"{path}, {row}; put a text with a comma into quotes")
+        if missing := [column for column in COLUMNS if not isinstance(row.get(column), str)]:
             raise CbtError(f"{path}, line {line}: no column {missing[0]}; the columns are {', '.join(COLUMNS)}")
-        if None in row:
-            raise CbtError(f"{path}, line {line}: more cells than the header has; put a text with a comma into quotes")
         if row["model"] in prices:
             raise CbtError(f"{path}, line {line}: a second price for {row['model']}; keep one of the two")
         prices[row["model"]] = Price(

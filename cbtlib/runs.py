@@ -14,7 +14,6 @@ data are refused, and so is a second process while one is training.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import math
@@ -52,9 +51,9 @@ class Cost:
 
     @classmethod
     def read(cls, path: Path) -> "Cost":
-        """From a seal or timing.json; a checkpoint of an earlier version holds no `peak_gb`."""
-        held = _read(path, "seconds")
-        return cls(held["seconds"], held.get("peak_gb", 0.0))
+        """From a seal or timing.json."""
+        held = _read(path, "seconds", "peak_gb")
+        return cls(held["seconds"], held["peak_gb"])
 
 
 @dataclass(frozen=True)
@@ -280,7 +279,7 @@ def load_adapter(folder: Path | str, model: str | None = None, device: str = "cp
 def merge(adapter: Path | str, out: Path | str) -> Path:
     """Write the base model with the adapter added into its weights to `out`, with tokenizer and the adapter's card."""
     adapter, out = Path(adapter), Path(out)
-    with room(out), cache.folder(out) as place:
+    with cache.folder(out) as place:
         tuned, tokenizer = load_adapter(adapter)
         whole: Any = tuned.merge_and_unload()  # type: ignore[operator]
         whole.save_pretrained(place)
@@ -336,22 +335,6 @@ Loss on answer tokens only; the schedule is a cosine.
 |---|---|---|
 {losses}
 """
-
-
-@contextlib.contextmanager
-def room(out: Path) -> Iterator[None]:
-    """Say in one sentence that the disk is full where `out` is written, whichever library met it."""
-    try:
-        yield
-    except Exception as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        # The Rust writers of weights and tokenizers name the number; PyTorch's only sees that it wrote too little.
-        if not full and not any(sign in str(error) for sign in ("os error 28", "os error 122", "unexpected pos")):
-            raise
-        raise CbtError(
-            f"no space left while writing {out}: free some on that disk, then give the same command again; a training "
-            "run goes on from its last whole checkpoint"
-        ) from error
 
 
 def _read(path: Path, *fields: str) -> dict[str, Any]:

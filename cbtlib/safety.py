@@ -12,7 +12,7 @@ Notable choices:
 - What lowers a match never removes it: denied, long past, or in a film, it is still a `concern`.
 - Rules find what someone thought of. The classifier of `risk`, over the book's own model, finds wordings that nobody
   listed; it can only raise a level, never lower one.
-- Any reader of a recall printed here should ask: on which posts? `evaluate` takes any labelled file.
+- Any reader of a recall printed here should ask: on which posts? `read_labelled` and `evaluate` take any labelled file.
 
 This is a filter for research data. It is not a clinical instrument and must not be the only guard of a service.
 """
@@ -110,10 +110,11 @@ class _RuleSet:
 def _rules() -> tuple[_RuleSet, _RuleSet, dict[str, re.Pattern[str]]]:
     """data/crisis_rules.csv: figures of speech, rules, and the contexts that lower a match."""
     with RULES.open(encoding="utf-8", newline="") as file:
-        rows = [(row["rule"], row["level"], row["pattern"]) for row in csv.DictReader(file)]
-    rules = [_Rule(name, level, *_compiled(text, line)) for line, (name, level, text) in enumerate(rows, 2)]
+        table = csv.DictReader(file)
+        rows = [(table.line_num, row["rule"], row["level"], row["pattern"]) for row in table]
+    rules = [_Rule(name, level, *_compiled(text, line)) for line, name, level, text in rows]
     names = {rule.name for rule in rules if rule.level == "context"}
-    context = {name: re.compile("|".join(text for found, _, text in rows if found == name)) for name in names}
+    context = {name: re.compile("|".join(text for _, found, _, text in rows if found == name)) for name in names}
     figures = _RuleSet([rule for rule in rules if rule.level == "none"])
     return figures, _RuleSet([rule for rule in rules if rule.level in LEVELS[1:]]), context
 

@@ -41,7 +41,7 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from cbtlib import CbtError, backbones, corpus, formats, fused, metrics, models, reading, runs, tables, templates
+from cbtlib import CbtError, backbones, cache, corpus, formats, fused, metrics, models, reading, runs, tables, templates
 from cbtlib.embedded import NAMES
 from cbtlib.runs import TrainingResult
 from cbtlib.templates import IGNORED, Row
@@ -167,7 +167,7 @@ def train(rows: Iterable[Row], dev_rows: Iterable[Row], config: TrainingConfig, 
     rows, dev_rows, out = list(rows), list(dev_rows), Path(out)
     check(rows, dev_rows, config)
     identity = runs.identity(rows, dev_rows, config)
-    with runs.room(out), runs.claim(out, identity):
+    with cache.room(out), runs.claim(out, identity):
         if not (out / "result.json").exists():
             _run(rows, dev_rows, config, out, identity)
     return runs.read_result(out)

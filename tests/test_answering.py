@@ -123,6 +123,28 @@ def test_other_answers_are_never_put_into_a_run_s_folder(adapter, questions, tmp
     assert (tmp_path / "out/answers.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["answers.jsonl", "unfinished.jsonl"])
+def test_answers_that_nobody_has_signed_are_not_taken_for_the_adapter_s(adapter, questions, tmp_path, name):
+    answering.answer(adapter, questions, tmp_path / "other", SHORT)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "other/answers.jsonl").rename(tmp_path / "out" / name)
+    with pytest.raises(CbtError, match=r"holds answers without the run\.json that says whose"):
+        answering.answer(adapter, questions, tmp_path / "out", SHORT)
+    assert not (tmp_path / "out/run.json").exists()
+
+
+def test_a_damaged_file_of_answers_names_the_cure_that_helps(adapter, questions, tmp_path):
+    answering.answer(adapter, questions, tmp_path / "out", SHORT)
+    done = tmp_path / "out/answers.jsonl"
+    whole = done.read_bytes()
+    done.write_bytes(whole[:-20] + b"\n")
+    with pytest.raises(CbtError, match="remove it, and the same `cbt answer` answers its questions anew"):
+        answering.answer(adapter, questions, tmp_path / "out", SHORT)
+    done.unlink()
+    answering.answer(adapter, questions, tmp_path / "out", SHORT)
+    assert done.read_bytes() == whole
+
+
 def test_memory_that_runs_out_is_one_sentence_and_another_batch_size_goes_on(adapter, questions, tmp_path, monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -1,5 +1,6 @@
 """The cache: an entry is there whole or not at all, whatever happens while it is made."""
 
+import errno
 import json
 import os
 import signal
@@ -83,12 +84,19 @@ def test_a_full_disk_is_named_and_leaves_nothing(place):
     assert not [path for path in place.iterdir() if path.is_dir()]
 
 
-def test_a_full_disk_reported_by_a_native_library_is_named():
+@pytest.mark.parametrize("said", ["No space left on device (os error 28)", "Disk quota exceeded (os error 122)"])
+def test_a_full_disk_reported_by_a_native_library_is_named(said):
     def write(folder):
-        raise ValueError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise ValueError(f"Error while serializing: I/O error: {said}")
 
     with pytest.raises(CbtError, match="no space"):
         cache.entry("model", write, 1)
+
+
+def test_a_full_disk_is_named_where_a_folder_is_made_and_leaves_nothing(tmp_path):
+    with pytest.raises(CbtError, match=r"no space left while writing .*model: free"), cache.folder(tmp_path / "model"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
 def test_too_little_space_is_said_before_the_work():

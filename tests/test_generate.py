@@ -352,10 +352,11 @@ def test_the_price_file_is_dated_sourced_and_strict(tmp_path):
     assert prices.find("openai/gpt-4o-mini", rows) is rows["gpt-4o-mini"]
     assert prices.find("gpt-4o-mini-2", rows) is None
     short = [("m,p,abc,,1,,d,s,\n", "input"), (ROW + ROW, "second price"), ("m,p,-1,,1,,d,s,\n", "input")]
-    more = (f"{ROW.rstrip()},or,more\n", "line 2: more cells than the header has")
+    more = (f"{ROW.rstrip()},or,more\n", "line 2: has another number of cells than the header's 9; put")
     wild = [(f"m,p,1,,{x},,d,s,\n", "line 2, column output: ") for x in ("nan", "inf", "-inf", "1e999999999")]
     wild += [(f"m,p,1,,1,{x},d,s,\n", "line 2, column batch_share: ") for x in ("nan", "inf", "1/0")]
-    for text, message in [*short, more, *wild]:
+    later = ("\n" + ROW + "m,p,abc,,1,,d,s,\n", "line 4, column input")
+    for text, message in [*short, more, *wild, later]:
         path = tmp_path / "bad.csv"
         path.write_text(",".join(prices.COLUMNS) + "\n" + text, encoding="utf-8")
         with pytest.raises(CbtError, match=message):
@@ -571,6 +572,11 @@ def test_replay_needs_no_endpoint_and_a_changed_request_is_a_miss_that_says_so(t
         generate.run(posts(6), PROMPT, server, tmp_path / "c", replay=journal, sampling=Sampling(temperature=0.1))
     with pytest.raises(CbtError, match="no journal"):
         generate.run(posts(6), PROMPT, server, tmp_path / "c", replay=tmp_path / "none.sqlite")
+    with Journal(tmp_path / "empty.sqlite"):
+        pass
+    for model in (None, "m"):
+        with pytest.raises(CbtError, match=r"empty\.sqlite has recorded no request yet"):
+            generate.recorded(tmp_path / "empty.sqlite", model)
 
 
 def test_a_replay_repeats_what_failed_and_says_what_has_no_reply(tmp_path):

@@ -2,12 +2,12 @@
 
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
+import typer
 
 from cbtlib import ROOT
+from cbtlib.cli import app
 
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -20,9 +20,8 @@ def test_every_make_target_it_names_exists():
 
 
 def test_every_command_it_names_exists():
-    done = subprocess.run([sys.executable, "-m", "cbtlib", "--help"], capture_output=True, text=True, check=True)
-    for name in {"run", "book", "generate", "doctor", *re.findall(r"bin/cbt ([a-z]+)", README)}:
-        assert re.search(rf"\b{name}\b", done.stdout), name
+    commands = typer.main.get_command(app).commands
+    assert {"run", "book", "generate", "doctor", *re.findall(r"bin/cbt ([a-z]+)", README)} <= commands.keys()
 
 
 @pytest.mark.parametrize(
