@@ -118,7 +118,10 @@ def load(path: Path | str) -> list[Record]:
 
 
 def load_split(split: str) -> list[Record]:
-    """Read one of the book's own splits: train, dev, test or crisis."""
+    """Read one of the book's own splits: train, dev, test or crisis.
+
+    CbtError for another name, CorpusError for a file with problems.
+    """
     if split not in SPLITS:
         raise CbtError(f"no split {split!r}: the book has {', '.join(SPLITS)}")
     path = _file(split)

@@ -42,7 +42,7 @@ def taxonomy() -> pd.DataFrame:
 
 
 def names(language: str = "en") -> dict[str, str]:
-    """Type id to its name in `en` or `zh`."""
+    """Type id to its name in `en` or `zh`. CbtError for another language."""
     if language not in ("en", "zh"):
         raise CbtError(f"no names in {language!r}: choose en or zh")
     table = _taxonomy()
@@ -50,7 +50,10 @@ def names(language: str = "en") -> dict[str, str]:
 
 
 def translate(scheme: str) -> dict[str, str]:
-    """Label of another set (`socialcd3k`, `cbt_bench` or `c2d2`, in lower case) to our type id."""
+    """Label of another set (`socialcd3k`, `cbt_bench` or `c2d2`, in lower case) to our type id.
+
+    CbtError for another set.
+    """
     if scheme not in SCHEMES:
         raise CbtError(f"no mapping from {scheme!r}: choose one of {', '.join(SCHEMES)}")
     rows = zip(_taxonomy()["id"], _taxonomy()[scheme], strict=True)

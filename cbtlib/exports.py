@@ -23,7 +23,10 @@ TARGETS = ("parquet", "alpaca", "sharegpt", "openai-batch")
 
 
 def export(records: Sequence[Record], to: str, out: Path, prompt: str = "five_parts", model: str = "") -> list[Path]:
-    """Write one file for each split of the records into folder `out` and return the paths."""
+    """Write one file for each split of the records into folder `out` and return the paths.
+
+    CbtError for another target, requests without a model, and a folder that cannot be written.
+    """
     if to not in TARGETS:
         raise CbtError(f"cannot export to {to!r}: choose one of {', '.join(TARGETS)}")
     if to == "openai-batch" and not model:

@@ -77,7 +77,10 @@ _TURN = re.compile(
 
 
 def read(path: Path | str, format: str = "auto") -> tuple[list[Sample], list[Problem]]:
-    """Samples and problems of a file, or of a folder that holds one dialogue a file; `format` is a key of FORMATS."""
+    """Samples and problems of a file, or of a folder that holds one dialogue a file; `format` is a key of FORMATS.
+
+    CbtError for another format.
+    """
     path = Path(path)
     if path.is_dir() and format in ("cpsycoun", "smile", "emollm"):
         return _read_folder(path, format)
@@ -178,7 +181,7 @@ def normalise(samples: Sequence[Sample], forms: Sequence[str]) -> tuple[list[Sam
 
 
 def converter(form: str) -> Callable[[str], str]:
-    """The function that brings a text into one of `NORMAL_FORMS`, character by character."""
+    """The function that brings a text into one of `NORMAL_FORMS`, character by character. CbtError for another form."""
     if form not in NORMAL_FORMS:
         raise CbtError(f"no form {form!r} to normalise to: choose of {', '.join(NORMAL_FORMS)}")
     return _half_width if form == "width" else _simplified()

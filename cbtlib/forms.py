@@ -197,6 +197,7 @@ def read(files: Sequence[Path], key: Mapping[str, Any]) -> pd.DataFrame:
 
     Columns rater, item, system, criterion, score: one row for each rater, reply and criterion, its score NaN when it
     was not given. Raters are those who sent something and those of the key, unless another tool has renamed them.
+    CbtError for a row of another sheet, a code that is not on it, and a reply that a rater rated twice.
     """
     given: dict[tuple[str, str, str], int | None] = {}
     seen: dict[tuple[str, str], str] = {}

@@ -92,7 +92,8 @@ def check(
     """Read the files and pass them through every gate.
 
     `against` names training files that the checked ones must not overlap; they are read, but not checked themselves.
-    `normalise` asks for forms of `formats.NORMAL_FORMS`, so that a copy in other characters is a copy.
+    `normalise` asks for forms of `formats.NORMAL_FORMS`, so that a copy in other characters is a copy. CbtError for no
+    file, and for a file against itself.
     """
     if not paths:
         raise CbtError("name at least one file to check")

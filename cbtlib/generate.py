@@ -121,7 +121,8 @@ def generate(
     Writes journal.sqlite, answers.jsonl and manifest.json. `budget` in dollars is never exceeded: sending stops while
     the upper bound still fits. `shard` (i, n) keeps the questions whose key falls to part i of n. With a `classifier`,
     triage is more than its rules. With `replay`, all replies come from that journal; a request that is not in it is an
-    error. Without `products` only the journal is written.
+    error. Without `products` only the journal is written. CbtError with what to do where a run cannot go on: another
+    model, no room, a reply that is not recorded.
     """
     job = Job(prompt, endpoint.model, sampling or Sampling(), shard, classifier)
     price = price_of(endpoint.model, price_file, budget)
@@ -240,7 +241,10 @@ class Job:
         return {"model": self.model, "prompt": prompt, "sampling": sampling}
 
     def claim(self, journal: Journal, endpoint: Endpoint) -> None:
-        """Write into a journal what it is of; one journal holds one model, or its spend could not be priced."""
+        """Write into a journal what it is of; one journal holds one model, or its spend could not be priced.
+
+        CbtError for another model than the journal's.
+        """
         found = journal.meta().get("model", self.model)
         if found != self.model:
             raise CbtError(f"{journal.path} holds answers of {found}; give {self.model} another --out")

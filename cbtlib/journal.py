@@ -291,7 +291,10 @@ class Journal:
         await self._write(f"{_RECEIVED} WHERE id = ?", (time.time(), *_values(reply), attempt))
 
     def merge(self, other: Path) -> int:
-        """Take over the attempts of another journal; returns how many were new. Doing it twice adds nothing."""
+        """Take over the attempts of another journal; returns how many were new. Doing it twice adds nothing.
+
+        CbtError for the journal of another model.
+        """
         before = self._db.execute("SELECT count(*) FROM attempts").fetchone()[0]
         with Journal(other, read_only=True) as source:
             mine, theirs = self.meta().get("model"), source.meta().get("model")

@@ -139,6 +139,7 @@ def benchmark(
 
     Writes, for each kind, scores.csv, without_copies.csv (when there are copies), confusion.csv, errors.csv,
     predictions.csv, metrics.json and the detector into a folder of its name; and differences.csv for several kinds.
+    CbtError for an unknown detector, labels that nobody gave, and a test of which nothing is new.
     """
     wrong = [kind for kind in kinds if kind not in DETECTORS]
     if wrong or not kinds:

@@ -62,7 +62,10 @@ def read(path: Path) -> Side:
 
 
 def learnt(path: Path) -> list[tuple[str, str]]:
-    """Every text of a training file behind its place: lines, answers, posts, and each turn of a dialogue."""
+    """Every text of a training file behind its place: lines, answers, posts, and each turn of a dialogue.
+
+    CbtError for a file without a text.
+    """
     content = _content(path)
     if path.suffix == ".txt" or _answered(path, content):
         side = read(path)
@@ -99,7 +102,8 @@ def score(
     """Scores, outcomes, differences from each of `bases`, and what was not run, ready for JSON: None, never NaN.
 
     `prepare` loads what a metric needs; it is called once the files have passed, and the leak gate.
-    A system is called by its file as it was given. All differences are one family for Holm's correction.
+    A system is called by its file as it was given. All differences are one family for Holm's correction. CbtError for a
+    file against itself, an item without a reference, and a file without an ok answer.
     """
     paths = [hypotheses, *bases]
     if len({path.resolve() for path in paths}) < len(paths):

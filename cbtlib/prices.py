@@ -97,6 +97,7 @@ def forecast(usages: Sequence[tuple[int, int]], total: int, price: Price | None)
     """What `total` answers will take, from (prompt, completion) tokens of a sample of at least two.
 
     A 95% prediction interval: Student's t over both the sample's mean and the scatter of the posts still to come.
+    CbtError for a smaller sample.
     """
     if len(usages) < 2:
         raise CbtError(

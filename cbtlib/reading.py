@@ -64,7 +64,10 @@ def rows(path: Path | str) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
 
 
 def items(path: Path | str) -> Iterator[tuple[int, Any]]:
-    """(position, item) of a JSON list, of one JSON object or of JSON Lines; a Problem in place of a bad line."""
+    """(position, item) of a JSON list, of one JSON object or of JSON Lines; a Problem in place of a bad line.
+
+    CbtError for what is no JSON.
+    """
     text = Path(path).read_text(encoding=sniff_encoding(path))
     try:
         value = load_json(text, strict=True)

@@ -74,7 +74,8 @@ class Page:
     ) -> float:
         """Record one number (with interval [low, high] and number of items n) and make it citable as `{glue:text}`.
 
-        With an interval, `<name>_low` and `<name>_high` can be cited too. Returns the value.
+        With an interval, `<name>_low` and `<name>_high` can be cited too. Returns the value. CbtError for a name given
+        twice, half an interval or one beside its value, and what is no number.
         """
         from myst_nb import glue
 
@@ -104,7 +105,10 @@ class Page:
         return k
 
     def outcomes(self, step: str, counts: dict[str, int]) -> pd.DataFrame:
-        """Record how many items of a step had which outcome, in the order of `OUTCOMES`; returns the table (1 row)."""
+        """Record how many items of a step had which outcome, in the order of `OUTCOMES`; returns the table (1 row).
+
+        CbtError for an outcome that is none of them.
+        """
         unknown = set(counts) - set(OUTCOMES)
         if unknown:
             raise CbtError(f"{self.name}: unknown outcome {sorted(unknown)} in {step}; known are {', '.join(OUTCOMES)}")
@@ -256,7 +260,7 @@ def verdict(claim: dict[str, str], run: dict[str, Any] | None) -> tuple[str, str
 
     `compare` says how: `none` (not comparable), `value` (reproduced when the paper's value lies in the run's interval
     or within `tolerance` of its value), `above:X` (direction holds when the whole interval lies above X, undecided when
-    it holds X, differs when it lies below).
+    it holds X, differs when it lies below). CbtError for another `compare`.
     """
     if claim["compare"] == "none":
         return "not comparable", "other data, another model" if claim[
@@ -301,7 +305,10 @@ def backbones(model: str, scores: Mapping[str, float]) -> pd.DataFrame:
 
 
 def reproduce(profile: str, results: str = "results") -> pd.DataFrame:
-    """Compare a run with results/reference/<profile>.json: columns expected, tolerance, got, holds; writes nothing."""
+    """Compare a run with results/reference/<profile>.json: columns expected, tolerance, got, holds; writes nothing.
+
+    CbtError where nothing is published, or nothing has run.
+    """
     path = ROOT / "results/reference" / f"{profile}.json"
     if not path.exists():
         raise CbtError(

@@ -44,7 +44,10 @@ TYPES = {"int": (int,), "float": (float, int), "str": (str,), "bool": (bool,), "
 
 
 def profile_parameters(profile: str, page: str) -> dict[str, Any]:
-    """The parameters that `notebooks/profiles/<profile>.yml` sets for a page (the rest keep the page's defaults)."""
+    """The parameters that `notebooks/profiles/<profile>.yml` sets for a page (the rest keep the page's defaults).
+
+    CbtError for another profile, and for one that names an unknown page.
+    """
     folder = ROOT / "notebooks/profiles"
     path = folder / f"{profile}.yml"
     if not path.exists():

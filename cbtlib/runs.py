@@ -221,7 +221,7 @@ def peak_gb() -> float:
 
 
 def read_result(out: Path | str) -> TrainingResult:
-    """The result of a finished run in `out`."""
+    """The result of a finished run in `out`. CbtError for a run that is not finished or is damaged."""
     out = Path(out)
     if not (out / "result.json").exists():
         raise CbtError(f"{out} holds no finished run (no result.json): run `cbt train --out {out}` again to finish it")
@@ -262,7 +262,7 @@ def finish(
 def load_adapter(folder: Path | str, model: str | None = None, device: str = "cpu") -> tuple[PeftModel, Any]:
     """Base model with the adapter of `folder` on it, on a device, and its tokenizer.
 
-    `model` overrides the base named there.
+    `model` overrides the base named there. CbtError for a folder without an adapter.
     """
     folder = Path(folder)
     if not (folder / "adapter_config.json").exists():

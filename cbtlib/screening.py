@@ -93,7 +93,8 @@ def screen(
     """For each answer and each gate (columns as in GATES) whether the gate stops it.
 
     `posts` are the questions and descriptions that were answered, `example` a text the prompt showed to the model.
-    `levels` are what a triage of more than rules said of the posts; the rules look in every case.
+    `levels` are what a triage of more than rules said of the posts; the rules look in every case. CbtError for another
+    number of posts than of answers.
     """
     from cbtlib import structure
 
@@ -122,7 +123,10 @@ def screen(
 
 
 def screen_run(questions: Iterable[Question], folder: Path | str) -> pd.DataFrame:
-    """The gates on the ok answers of a finished run of `generate`, by their ids; the limits are the train split's."""
+    """The gates on the ok answers of a finished run of `generate`, by their ids; the limits are the train split's.
+
+    CbtError for an answer to none of the questions.
+    """
     manifest = answers.read_manifest(folder)
     prompt = prompts.get(manifest["prompt"]["name"])
     posts = {question.id: question for question in questions}

@@ -64,7 +64,10 @@ def analyse(text: str) -> Structure:
 
 
 def coverage(texts: Sequence[str]) -> pd.DataFrame:
-    """Which parts each answer covers: (len(texts), 5) booleans, columns PARTS."""
+    """Which parts each answer covers: (len(texts), 5) booleans, columns PARTS.
+
+    CbtError for one text in place of a list.
+    """
     if isinstance(texts, str):
         raise CbtError("coverage wants a list of answers and got one text; use analyse for one, or put it in a list")
     return pd.DataFrame([found.coverage for found in read(texts)], columns=list(PARTS), dtype=bool)
@@ -135,7 +138,7 @@ class _Reader:
 
 
 def read(texts: Sequence[str]) -> Iterator[Structure]:
-    """`analyse` for many answers, each block of them at once."""
+    """`analyse` for many answers, each block of them at once. CbtError for an answer without a text."""
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
             what = "missing (None)" if text is None else f"a {type(text).__name__}, not a text"

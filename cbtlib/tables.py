@@ -82,7 +82,10 @@ def posts(table: pd.DataFrame) -> pd.Series:
 
 
 def outcomes(table: pd.DataFrame, column: str, given: str = "outcome") -> list[str]:
-    """The outcome of each row: what column `given` says, where the table has it; else ok, and failed for no text."""
+    """The outcome of each row: what column `given` says, where the table has it; else ok, and failed for no text.
+
+    CbtError for a word that is no outcome.
+    """
     found: list[str] = []
     for line, row in table.iterrows():
         text, outcome = row[column], row.get(given) or "ok"

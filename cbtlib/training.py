@@ -103,7 +103,10 @@ PROFILES = {
 
 
 def configure(profile: str, model: str | None = None, settings: Sequence[str] = ()) -> TrainingConfig:
-    """A profile's configuration with another model and `name=value` settings laid over it."""
+    """A profile's configuration with another model and `name=value` settings laid over it.
+
+    CbtError for another profile, and for a setting that is none.
+    """
     if profile not in PROFILES:
         raise CbtError(f"no profile {profile!r}: training has {', '.join(PROFILES)}")
     changes: dict[str, Any] = {"model": model} if model else {}

@@ -41,6 +41,7 @@ def letter(answer: Mapping[str, str] | str, gloss: Mapping[str, str] | None = No
 
     `answer` is a letter whose parts are known (part to text), or a text whose sentences `structure` reads. `gloss`
     gives English for some parts. The table has a row a sentence: part, sentence, words that speak for it, gloss.
+    CbtError for an answer without a sentence.
     """
     if isinstance(answer, str):
         pairs = structure.analyse(answer).sentences  # what the reader finds, with sentences of no part
@@ -67,7 +68,10 @@ def letter(answer: Mapping[str, str] | str, gloss: Mapping[str, str] | None = No
 
 
 def tokens(pieces: Sequence[str], ids: Sequence[int], learned: Sequence[bool]) -> HTML:
-    """A text as its tokens, in order; those that carry loss are <mark>ed. All three sequences have one item a token."""
+    """A text as its tokens, in order; those that carry loss are <mark>ed. All three sequences have one item a token.
+
+    CbtError where they have not.
+    """
     if not len(pieces) == len(ids) == len(learned) or not len(pieces):
         raise CbtError(f"{len(pieces)} tokens, {len(ids)} ids and {len(learned)} marks do not line up")
     boxes = []
@@ -121,7 +125,8 @@ def from_rates(
 def rating_form(path: Path) -> HTML:
     """The form that `forms.make` wrote, in a frame that may run its script and sees nothing of the page.
 
-    Of its replies the first five are taken, so that the page stays light; the file itself is not changed.
+    Of its replies the first five are taken, so that the page stays light; the file itself is not changed. CbtError for
+    a file that is no form.
     """
     form = path.read_text("utf-8")
     found = re.search(r'<script id="sheet" type="application/json">(.*?)</script>', form, re.DOTALL)

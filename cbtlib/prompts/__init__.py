@@ -118,7 +118,7 @@ def names() -> list[str]:
 
 @cache
 def get(name: str) -> Prompt:
-    """Read one prompt by name."""
+    """Read one prompt by name. CbtError for a name that none has."""
     path = HERE / f"{name}.md"
     if name not in names():
         raise CbtError(f"no prompt {name!r}; there are {', '.join(names())} (files in {HERE.name}/ of cbtlib)")
