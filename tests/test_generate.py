@@ -216,9 +216,7 @@ def test_triage_that_was_interrupted_goes_on_where_it_stopped_and_is_kept_by_a_m
     assert len(looked) == 5 + 2 and server.requests == 5
 
 
-def test_levels_are_remembered_and_those_of_an_older_journal_which_knew_only_crises_are_found_anew(
-    tmp_path, monkeypatch
-):
+def test_levels_are_remembered(tmp_path, monkeypatch):
     looked = []
 
     def triage(text):
@@ -228,19 +226,12 @@ def test_levels_are_remembered_and_those_of_an_older_journal_which_knew_only_cri
     monkeypatch.setattr(safety, "triage", triage)
     asked = [Question(level, level, "这个月一直加班。") for level in safety.LEVELS]
     with faults.serve() as server:
-        generate.run(asked, PROMPT, server, tmp_path / "a")
-        with contextlib.closing(sqlite3.connect(tmp_path / "a" / "journal.sqlite")) as db:
-            db.executescript(
-                "CREATE TABLE old (key BLOB PRIMARY KEY, crisis INTEGER NOT NULL) WITHOUT ROWID;"
-                "INSERT INTO old SELECT key, level = 'crisis' FROM triaged;"
-                "DROP TABLE triaged; ALTER TABLE old RENAME TO triaged;"
-            )
-        for _ in range(2):  # found anew, and remembered
+        for _ in range(2):
             answers = generate.run(asked, PROMPT, server, tmp_path / "a")
-            assert [answer.triage for answer in answers] == list(safety.LEVELS) and len(looked) == 2 * len(asked)
+            assert [answer.triage for answer in answers] == list(safety.LEVELS) and len(looked) == len(asked)
         generate.merge([tmp_path / "a"], tmp_path / "all")
         assert generate.run(asked, PROMPT, server, tmp_path / "all") == answers
-    assert len(looked) == 2 * len(asked) and server.requests == 2
+    assert len(looked) == len(asked) and server.requests == 2
 
 
 def test_odd_characters_reach_the_endpoint_as_data(tmp_path):
