@@ -54,6 +54,9 @@ def answer(
     model is loaded, and for a folder with other answers in it.
     """
     adapter, out, settings = Path(adapter), Path(out), settings or Settings()
+    place, done, rest = out / "run.json", out / "answers.jsonl", out / "unfinished.jsonl"
+    for product in (place, done, rest):
+        writing.apart(product, Path(questions))
     posts = read_questions(questions)
     run = {
         "adapter": _digest(adapter / "adapter_model.safetensors", adapter / "training.json"),
@@ -63,7 +66,6 @@ def answer(
     }
     writing.make_folder(out)
     with cache.alone(out / "run.lock", f"another process is answering in {out}: wait for it, or take another folder"):
-        place, done, rest = out / "run.json", out / "answers.jsonl", out / "unfinished.jsonl"
         if not place.exists() and (done.exists() or rest.exists()):
             raise CbtError(f"{out} holds answers without the run.json that says whose: take another folder")
         there = reading.read_json(place, list(run), f"remove {out}") if place.exists() else run

@@ -155,9 +155,19 @@ def corpus_check(
     raise typer.Exit(1 if report.findings else 0)
 
 
+def _records(paths: list[Path] | None) -> list[Path]:
+    """The files that hold records; CbtError for one in another form."""
+    from cbtlib import corpus, formats
+
+    for path in filter(Path.is_file, paths or ()):
+        if not formats.is_records(path):
+            raise CbtError(f"{path} holds no records of the book's own form: `cbt corpus aggregates` describes others")
+    return paths or corpus.own_files()
+
+
 @corpus_app.command("quality")
 def corpus_quality(
-    paths: Annotated[list[Path] | None, typer.Argument(help="files; the book's own corpus when none is named")] = None,
+    paths: Annotated[list[Path] | None, typer.Argument(help="files in the book's form (default: its own)")] = None,
     beside: Annotated[
         Path | None, typer.Option(help="another set in any known form, PsyQA say, to compare with")
     ] = None,
@@ -166,7 +176,7 @@ def corpus_quality(
     """Measure lengths, labels, variety and how far each letter answers its own post."""
     from cbtlib import corpus, formats, quality
 
-    records = corpus.load_all(paths or corpus.own_files())
+    records = corpus.load_all(_records(paths))
     print(quality.card(records))
     if beside:
         own = quality.aggregates([formats.of_record(record) for record in records])
@@ -260,7 +270,7 @@ def corpus_card() -> None:
 
 @corpus_app.command("export")
 def corpus_export(
-    paths: Annotated[list[Path] | None, typer.Argument(help="files; the book's own corpus when none is named")] = None,
+    paths: Annotated[list[Path] | None, typer.Argument(help="files in the book's form (default: its own)")] = None,
     to: Annotated[str, typer.Option(help="parquet, alpaca, sharegpt or openai-batch")] = "parquet",
     out: Annotated[Path, typer.Option(help="folder to write into")] = Path("results/export"),
     model: Annotated[str, typer.Option(help="model that an openai-batch asks")] = "",
@@ -268,7 +278,7 @@ def corpus_export(
     """Write the corpus in a form that another tool reads as it is."""
     from cbtlib import corpus, exports
 
-    records = corpus.load_all(paths or corpus.own_files())
+    records = corpus.load_all(_records(paths))
     for path in exports.export(records, to, out, model=model):
         print(path)
 

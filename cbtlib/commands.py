@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cbtlib import ROOT, CbtError, answers, batch, endpoint, markup, prices, prompts
+from cbtlib import ROOT, CbtError, answers, batch, endpoint, markup, prices, prompts, writing
 from cbtlib import generate as generation
 from cbtlib.journal import Journal
 from cbtlib.questions import Question, read_questions
@@ -24,6 +24,8 @@ BATCH = ("submit", "status", "collect")
 def generate(**given: Any) -> None:
     """`cbt generate` with all of its options by name."""
     given = given | _defaults(given)
+    for product in ("answers.jsonl", "manifest.json"):
+        writing.apart(given["out"] / product, given["questions"])
     posts = read_questions(given["questions"])
     price_file = given["price_file"] or prices.DEFAULT
     sampling = generation.Sampling(given["temperature"], given["max_tokens"], given["seed"], _body(given["body"]))

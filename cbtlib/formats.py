@@ -92,7 +92,7 @@ def read(path: Path | str, format: str = "auto") -> tuple[list[Sample], list[Pro
     for item in FORMATS[name](path):
         if isinstance(item, Problem):
             problems.append(item)
-        elif not item.text.strip():
+        elif reading.says_nothing(item.text):
             problems.append(Problem(item.line, "text", "is empty"))
         else:
             # nan for an answer is none: training refuses it, and a score counts it as failed
@@ -291,7 +291,7 @@ def _psyqa(path: Path) -> Iterator[Item]:
             except (ValueError, SyntaxError, KeyError, TypeError):
                 yield Problem(number, f"answers[{index}].labels_sequence", "is no list of start, end, type")
                 continue
-            yield Sample(f"{name}/{index}", number, text, body, None, spans)
+            yield _with_outcome(answer, Sample(f"{name}/{index}", number, text, body, None, spans))
 
 
 def _cogdis(path: Path) -> Iterator[Item]:
@@ -343,7 +343,8 @@ def _item_by_item(read: Callable[[int, Any], Item]) -> Callable[[Path], Iterator
 
 def _with_outcome(row: Any, item: Item) -> Item:
     """The item with the outcome that its row gives."""
-    outcome = row.get("outcome") if isinstance(row, dict) else None
+    given = {reading.folded(name): value for name, value in row.items()} if isinstance(row, dict) else {}
+    outcome = given.get("outcome")
     if isinstance(item, Problem) or outcome in (None, "", "ok"):
         return item
     if outcome not in OUTCOMES:
@@ -493,7 +494,10 @@ def _smile(path: Path) -> Iterator[Item]:
             continue
         rows = dialogue.get("messages") if isinstance(dialogue, dict) else dialogue
         turns = _role_turns(number, rows, "role", "content")
-        yield turns if isinstance(turns, Problem) else _dialogue(f"{path.stem}/{number}", number, turns)
+        if isinstance(turns, Problem):
+            yield turns
+        else:
+            yield _with_outcome(dialogue, _dialogue(f"{path.stem}/{number}", number, turns))
 
 
 def _role_turns(number: int, rows: Any, role: str, content: str) -> list[tuple[str, str]] | Problem:

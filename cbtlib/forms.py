@@ -151,7 +151,9 @@ def make(posts: Mapping[str, str], answers: Answers, raters: Sequence[str], out:
     generator = np.random.default_rng(seed)
     codes = {f"R{number:04d}": rated[index] for number, index in enumerate(generator.permutation(len(rated)), 1)}
     items = [
-        {"code": c, "post": posts[item], "answer": answers[system][item][1]} for c, (system, item) in codes.items()
+        # a table with zero bytes could not be read when it comes back
+        {"code": c, "post": posts[item].replace("\0", ""), "answer": answers[system][item][1].replace("\0", "")}
+        for c, (system, item) in codes.items()
     ]
     sheet = hashlib.sha256(json.dumps([items, seed], ensure_ascii=False).encode()).hexdigest()[:10]
     key = {

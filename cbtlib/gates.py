@@ -10,7 +10,9 @@ Notable choices
   rate at which it keeps about 16 n-grams, or more if the shortest 5% need it; two texts are compared at the higher of
   their rates. Each candidate is then measured exactly, so no pair reported is a false one; a pair at the threshold
   is overlooked with a chance of about exp(-shared n-grams / rate), under 1%.
-- An n-gram in more than 64 texts links only neighbours: a flood of copies is found as a chain, in linear time.
+- An n-gram in more than 64 texts links only neighbours: a flood of copies is found as a chain, in linear time. Texts
+  put together from common phrases have no rarer ones, so candidates come from n-grams of 20 too: those that cross from
+  one phrase to the next are rare, and a copy with a character changed has most of them.
 """
 
 import functools
@@ -30,6 +32,8 @@ from cbtlib.reading import says_nothing
 
 ORDER = 5
 """Characters in an n-gram."""
+LONG = 20
+"""Characters in one by which copies among formulaic texts are found."""
 NEAR = 0.3
 """Jaccard similarity of character n-grams from which two texts count as near duplicates."""
 MIXED = 30
@@ -184,20 +188,35 @@ def content(text: str) -> str:
 
 def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int, float]]:
     """Pairs i < j of texts with a Jaccard similarity of character n-grams of at least NEAR, and that similarity."""
-    lengths = np.array([len(text) for text in texts], np.int64)
     if len(texts) < 2:
         return []
+    pairs = np.unique(np.concatenate([_likely(texts, order) for order in (ORDER, LONG)]))
+    sets: dict[int, set[int]] = {}
+    found = []
+    for i, j in zip((pairs // len(texts)).tolist(), (pairs % len(texts)).tolist(), strict=True):
+        for k in (i, j):
+            if k not in sets:
+                sets[k] = set(_ngrams([texts[k]], ORDER)[0].tolist())
+        similarity = len(sets[i] & sets[j]) / max(1, len(sets[i] | sets[j]))
+        if similarity >= NEAR:
+            found.append((i, j, similarity))
+    return found
+
+
+def _likely(texts: Sequence[str], order: int) -> NDArray[np.int64]:
+    """Pairs, as i * len(texts) + j, that by their samples share enough n-grams of this length."""
+    lengths = np.array([len(text) for text in texts], np.int64)
     rates = np.clip(np.minimum(lengths, np.quantile(lengths, 0.05)) // 16, 1, 16).astype(np.int64)
     limits = np.uint64(2**64 - 1) // rates.astype(np.uint64)
     hashes, owners = [], []
     for start in range(0, len(texts), 4096):
-        grams, owner = _ngrams(texts[start : start + 4096])
+        grams, owner = _ngrams(texts[start : start + 4096], order)
         keep = grams <= limits[start : start + 4096].take(owner)
         hashes.append(grams[keep])
         owners.append(owner[keep] + start)
     hash_, owner_ = np.concatenate(hashes), np.concatenate(owners)
-    order = np.lexsort((owner_, hash_))
-    hash_, owner_ = hash_[order], owner_[order]
+    sorting = np.lexsort((owner_, hash_))
+    hash_, owner_ = hash_[sorting], owner_[sorting]
     fresh = np.ones(len(hash_), bool)  # an n-gram counts once in a text
     fresh[1:] = (hash_[1:] != hash_[:-1]) | (owner_[1:] != owner_[:-1])
     hash_, owner_ = hash_[fresh], owner_[fresh]
@@ -205,17 +224,7 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int, float]]:
     pairs, shared = _sharing(hash_, owner_, len(texts))
     left, right = pairs // len(texts), pairs % len(texts)
     shared = shared * np.maximum(rates[left], rates[right])
-    likely = shared >= 0.4 * NEAR * (sizes[left] + sizes[right] - shared)
-    sets: dict[int, set[int]] = {}
-    found = []
-    for i, j in zip(left[likely].tolist(), right[likely].tolist(), strict=True):
-        for k in (i, j):
-            if k not in sets:
-                sets[k] = set(_ngrams([texts[k]])[0].tolist())
-        similarity = len(sets[i] & sets[j]) / len(sets[i] | sets[j])
-        if similarity >= NEAR:
-            found.append((i, j, similarity))
-    return found
+    return pairs[shared >= 0.4 * NEAR * (sizes[left] + sizes[right] - shared)]
 
 
 def _sharing(
@@ -238,21 +247,21 @@ def _sharing(
     return np.unique(np.concatenate(found), return_counts=True)
 
 
-def _ngrams(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Hashes of all character n-grams of the texts' letters and digits, and the text each belongs to."""
+def _ngrams(texts: Sequence[str], order: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Hashes of all n-grams of `order` letters and digits of the texts, and the text each belongs to."""
     codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
     owner = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
     letters = _letters()[codes]
     codes, owner = codes[letters], owner[letters]
-    if len(codes) < ORDER:
+    if len(codes) < order:
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
-    grams = np.zeros(len(codes) - ORDER + 1, np.uint64)
-    for k in range(ORDER):
+    grams = np.zeros(len(codes) - order + 1, np.uint64)
+    for k in range(order):
         grams = grams * np.uint64(0x9E3779B97F4A7C15) + codes[k : k + len(grams)]
     grams ^= grams >> np.uint64(29)  # mix, so that a threshold on the hash is a fair sample
     grams *= np.uint64(0xBF58476D1CE4E5B9)
     grams ^= grams >> np.uint64(32)
-    whole = owner[: len(grams)] == owner[ORDER - 1 :]
+    whole = owner[: len(grams)] == owner[order - 1 :]
     return grams[whole], owner[: len(grams)][whole]
 
 

@@ -237,6 +237,7 @@ def _answers(path: Path) -> Side:
         where = f"{path}:{number}"
         if isinstance(row, reading.Problem):
             raise CbtError(f"{where} {row.what}; an answer is an object with id, outcome and text")
+        row = {reading.folded(name): value for name, value in row.items()}
         if lacking := [name for name in ("id", "text") if name not in row]:
             raise CbtError(f"{where} is no answer with id, outcome and text: it has no {lacking[0]}")
         item, outcome, text = row["id"], row.get("outcome", "ok"), row["text"]

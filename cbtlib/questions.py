@@ -51,7 +51,7 @@ def read_questions(path: Path | str) -> list[Question]:
             problems.append(f"  line {line}: no field question and none description (it has {fields or 'none'})")
         elif not all(isinstance(text, str) for text in texts):
             problems.append(f"  line {line}: question and description have to be texts")
-        elif not "".join(texts).strip():
+        elif all(map(reading.says_nothing, texts)):
             problems.append(f"  line {line}: no question and no description")
         elif isinstance(number, bool) or not isinstance(number, str | int) or not str(number).strip():
             problems.append(f"  line {line}: the id {number!r} names nothing; give a text or a whole number")

@@ -136,7 +136,7 @@ def sniff_encoding(path: Path | str) -> str:
                 while chunk := file.read(2**20):
                     text = decoder.decode(chunk)
                     if "\0" in text:
-                        raise CbtError(f"{path} holds zero bytes, so it is no UTF-8 or GBK text: convert it to UTF-8")
+                        raise CbtError(f"{path} holds zero bytes: convert it to UTF-8, or take them out if it is that")
                     if encoding == "gb18030" and _is_foreign(text):
                         raise CbtError(f"{path} is neither UTF-8 nor GBK, but Big5 perhaps: save it as UTF-8")
                 decoder.decode(b"", final=True)
@@ -205,29 +205,37 @@ _STRICT: dict[str, Any] = {"object_pairs_hook": _no_repeats, "parse_constant": _
 
 
 class _Rows(csv.DictReader):  # type: ignore[type-arg]
-    """Rows without the empty cells beyond the last name: a spreadsheet writes commas for columns once used."""
+    """Rows without the empty cells of columns at the end that have no name: a spreadsheet keeps columns once used."""
+
+    above = 0  # blank lines above the header
+    nameless = 0  # columns at its end
 
     def __next__(self) -> dict[Any, Any]:
         row = super().__next__()
-        if not any(cell.strip() for cell in row.get(None, [""])):
+        self.line_num += self.above
+        beyond = row.get(None, [])
+        if len(beyond) <= self.nameless and not any(map(str.strip, beyond)):  # more are a comma too many in a text
             row.pop(None, None)
         return row
 
 
-def table(path: Path) -> tuple[list[str], "csv.DictReader[str]"]:
+def table(path: Path) -> tuple[list[str], _Rows]:
     """Names in lower case and rows of a CSV file with commas, tabs or semicolons. A row may raise csv.Error.
 
     Nameless columns at the end are none. CbtError for what is no text file, or has a column twice.
     """
     text = path.read_text(encoding=sniff_encoding(path))
     csv.field_size_limit(MAX_LINE)
-    found = _Rows(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    below = text.lstrip("\r\n")
+    found = _Rows(io.StringIO(below, newline=""), delimiter=_delimiter(below), strict=True)
+    found.above = len(text[: len(text) - len(below)].splitlines())
     try:
         names = [folded(name) for name in found.fieldnames or ()]
     except csv.Error as error:
         raise CbtError(f"{path}, line 1: is no header of a table: {error}") from None
     while len(names) > 1 and not names[-1]:
         names.pop()
+        found.nameless += 1
     if twice := [name for name in names if names.count(name) > 1]:
         raise CbtError(f"{path}, line 1: the column {twice[0]!r} stands twice; rename one of the two")
     found.fieldnames = names
@@ -256,5 +264,5 @@ def _table(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
             torn = None in row or None in row.values()
             yield found.line_num, Problem(found.line_num, "", what) if torn else row
     except csv.Error as error:
-        line = found.reader.line_num  # DictReader keeps that of the row before
+        line = found.reader.line_num + found.above  # DictReader keeps that of the row before
         yield line, Problem(line, "", f"is no table row: {error}")

@@ -295,7 +295,7 @@ def read_labelled(
             if not isinstance(row.get(name), str):
                 raise CbtError(f"{path}, line {number}, field {name}: is no text; write it there, or take the row out")
         texts.append("\n".join(row[name] for name in columns))
-        if not texts[-1].strip():
+        if all(reading.says_nothing(row[name]) for name in columns):
             raise CbtError(f"{path}, line {number}, field {columns[0]}: is empty; write it there, or take the row out")
         given.append(found)
     chosen = {word.lower() for word in positive} or YES

@@ -68,7 +68,8 @@ def read(path: Path | str, columns: Mapping[str, str], optional: Sequence[str] =
 def join(questions: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """The columns of both tables, lined up by id; CbtError names an id that only one of them has."""
     for has, lacks, what in ((questions, answers, "answer"), (answers, questions, "question")):
-        if lone := [name for name in has["id"] if name not in set(lacks["id"])]:
+        known = set(lacks["id"])
+        if lone := [name for name in has["id"] if name not in known]:
             raise CbtError(
                 f"{len(lone)} of {len(has)} ids have no {what}, {lone[0]!r} first: both files need the same ids"
             )

@@ -44,7 +44,7 @@ from IPython.display import HTML, Markdown
 from sacrebleu.metrics import BLEU
 
 from cbtlib import (
-    bertscore, bleurt, corpus, figures, metrics, models, naming, prompts, report, resampling, runs, sampling,
+    ROOT, bertscore, bleurt, corpus, figures, metrics, models, naming, prompts, report, resampling, runs, sampling,
     structure, templates,
 )  # fmt: skip
 
@@ -209,10 +209,7 @@ template = templates.adopt(config["template"], tokenizer)
 example = prompts.get("few_shot")
 asked = [templates.render(record.post, template, f"record {record.id}") for record in posts]
 shown = [(tokenizer.bos_token or "") + example.request(r.question, r.description)["prompt"] for r in posts]
-
-
-pieces = tokenizer.batch_decode([[number] for number in range(len(tokenizer))])
-blank_line, next_example = ([i for i, piece in enumerate(pieces) if mark in piece] for mark in ("\n\n", "【"))
+blank_line, next_example = (templates.ids_with(mark, tokenizer) for mark in ("\n\n", "【"))
 settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
 drawn = {
     "base, zero-shot": sampling.sample(base, tokenizer, asked, **settings, stop=blank_line),
@@ -222,8 +219,8 @@ drawn = {
 # %% [markdown]
 # The tuned model gets the same posts, the same settings and the end mark it was trained with. It answers each post
 # {glue:text}`samples:.0f` times, with seeds of their own. These are **sampling seeds of one adapter**: they show what
-# another throw of the dice changes. They do not show what another *training run* would change; that would need
-# adapters trained with other seeds, and minutes that this page does not have.
+# another throw of the dice changes. What another *training run* changes stands further below, from adapters that were
+# trained with other seeds beforehand: they take minutes that this page does not have.
 
 # %%
 base = base.to("cpu")  # a GPU holds one of the two
@@ -347,14 +344,16 @@ for system, given in replies.items():
 
 # %% [markdown]
 # A dash is a system without one ok reply, or a metric that was not run. Distinct-n, the share of different n-grams, has
-# no value for all seeds together: it falls with the number of letters, whoever writes them.
+# no value for all seeds together: it falls with the number of letters, whoever writes them, and with their length.
+# *Repetition* is the share of four-character runs that the text has used before, *copied* the share that stands in the
+# post. BLEU is of the whole: matches are summed over the posts first.
 
 # %%
 rows = {s: {"n": of["bleu"].n, **{m: one.value for m, one in of.items()}} for s, of in scores.items()}
 order = [*(system for system in replies if system[0] != "c"), *(system for system in replies if system[0] == "c")]
 table = pd.DataFrame(rows).T.reindex(index=order, columns=["n", *metrics.OVERLAP, "bertscore", "bleurt", *wanted[5:]])
 table.loc["LoRA-tuned", ["distinct_1", "distinct_2"]] = np.nan
-caption = "Means of each system" + ("" if fifth else f". BLEURT {bleurt.NOT_RUN}")
+caption = "Scores of each system" + ("" if fifth else f". BLEURT {bleurt.NOT_RUN}")
 page.table("scores", table.loc[:, ~table.columns.duplicated()], caption=caption)
 
 # %% [markdown]
@@ -476,6 +475,29 @@ dice = pd.DataFrame(
 page.table("seeds", dice, caption="One adapter, one score for each sampling seed")
 
 # %% [markdown]
+# ### What another training run changes
+#
+# A seed decides too where training begins and in which order it reads: LoRA's first weights, and the shuffle of the
+# letters. `python benchmarks/tuning.py --seeds` makes the run of [chapter 4](04_lora_training.ipynb) with three other
+# seeds, lets each adapter answer posts as this page does, and keeps the scores in `data/seeds.json` with the machine
+# that made them. Adapters that were equally good would still differ, because each answers with dice of its own: a mean
+# of three replies varies $\sqrt{3}$ times less than one. The fifth row says how far apart that alone would put them.
+# Ranges of three are rough, and the measures share their letters: read only whether one is much larger.
+
+# %%
+kept = json.loads((ROOT / "data/seeds.json").read_text("utf-8"))
+trained = pd.DataFrame({f"training seed {one['seed']}": one["all_replies"] for one in kept["adapters"]}).T
+throws = [np.ptp(pd.DataFrame(one["sampling_seeds"])[trained.columns], axis=0) for one in kept["adapters"]]
+apart, alone = np.ptp(trained, axis=0), np.mean(throws, axis=0) / np.sqrt(kept["replies"])
+trained.loc["range over training seeds"], trained.loc["range that sampling alone would give"] = apart, alone
+if "LoRA-tuned" in scores:
+    trained.loc["this page's adapter"] = {metric: scores["LoRA-tuned"][metric].value for metric in trained}
+    trained.loc["width of its interval over posts"] = dice.loc["width of the interval over posts"]
+caption = f"Three adapters, {kept['replies']} replies each to {kept['posts']} posts, and this page's"
+page.table("training_seeds", trained, caption=caption)
+Markdown(f"By {(apart > alone).sum()} of {len(apart)} measures the adapters lie further apart than that.")
+
+# %% [markdown]
 # ## Tuned against base, on the same posts
 #
 # Two intervals that overlap do not mean that two systems are alike: some posts are harder for both. So the comparison
@@ -562,7 +584,9 @@ Markdown(verdict)
 # ### Which parts are there?
 #
 # *CBT parts* is a mean. The table opens it up: the share of replies in which each of the five parts was found. The
-# reader that finds them is a classifier with errors of its own, measured where it is introduced.
+# reader that finds them is a classifier with errors of its own. Those were measured on letters of the corpus and on
+# answers of the base model, never on letters of a tuned one, which can use the words of a part without its sense: take
+# its parts as vocabulary.
 
 # %%
 shares = {
@@ -628,9 +652,10 @@ figures.show(
 )  # fmt: skip
 
 # %% [markdown]
-# Four times the posts give about half the width. At 80 posts one system's chrF is known to ±
-# {glue:text}`half_width_80:.2f`. A difference of two systems is known less finely, unless both find the same posts
-# hard: read the paired interval above, which says whether a gain is more than chance.
+# Four times the posts give about half the width. At 80 posts the chrF of *this floor* is known to ±
+# {glue:text}`half_width_80:.2f`; that of a tuned model varies more from post to post. A difference of two systems is
+# known less finely, unless both find the same posts hard: read the paired interval above, which says whether a gain is
+# more than chance.
 
 # %%
 page.save()
@@ -703,7 +728,7 @@ assert {tuple(sorted(pair)) for pair in comparable} == same, "compare the signat
 # ### Exercise 2 (break): The default that gives 0
 #
 # A script scores Chinese letters with `BLEU()` and reports 0.0 for every model. Write `bleu(hypotheses, references)`:
-# the value and its signature, with a tokeniser that cuts Chinese.
+# the value over the whole corpus and its signature, with a tokeniser that cuts Chinese.
 
 # %% [raw] tags=["blank"]
 # def careless(hypotheses: list[str], references: list[str]) -> float:
@@ -735,6 +760,9 @@ answer = bleu(close, reference)
 assert isinstance(answer, tuple) and len(answer) == 2, "give the value and the signature"
 assert answer[0] > 30, "most characters agree, and the score does not see it"
 assert "tok:zh" in answer[1] or "tok:char" in answer[1], "the signature must name a tokeniser that cuts Chinese"
+two = [*close, "今晚早点睡。"], [*reference, "今晚早点睡吧，别看手机了。"]
+whole = [BLEU(tokenize=cut).corpus_score(two[0], [two[1]]).score for cut in ("zh", "char")]
+assert min(abs(bleu(*two)[0] - value) for value in whole) < 0.5, "BLEU sums counts over the corpus; it is no mean"
 
 # %% [markdown]
 # ### Exercise 3 (break): A test set that is in the training set
@@ -865,5 +893,5 @@ assert mean_score([("ok", "好")], len) == (1.0, 0), "nothing to leave out"
 # %% [markdown]
 # ## Next
 #
-# No metric on this page has read a letter. [The next chapter](06_human_evaluation) lets people do that, blindly, and
-# asks whether they agree.
+# No metric on this page has read a letter. [The next chapter](06_human_evaluation) shows how people would do
+# that, blindly, and how to tell whether they agree; its raters are simulated.

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -804,3 +805,16 @@ def test_calls_become_the_share_of_gold_labels_among_posts_called_so():
     called, gold = np.array([[1], [1], [1], [0], [0]], bool), np.array([[1], [1], [0], [0], [0]], bool)
     scores = llm_labels.calibrated(np.array([[True], [False]]), called, gold)
     assert scores[:, 0].tolist() == [3 / 5, 1 / 4]
+
+
+def test_a_post_that_got_no_label_is_in_no_file_of_a_benchmark(tmp_path):
+    rows = [*posts(120), *posts(10)]
+    found = run(table_file(tmp_path / "a.csv", rows), None, tmp_path / "out", "llm", ask=oracle(rows, 3))
+    assert found.copies and found.without["llm"].loc["micro", "f1"] == 1
+    assert pd.read_csv(tmp_path / "out/llm/errors.csv").empty
+
+
+def test_two_detectors_are_compared_where_both_have_labels_whichever_comes_first(tmp_path):
+    rows = posts(120)
+    found = run(table_file(tmp_path / "a.csv", rows), None, tmp_path / "out", "llm", "characters", ask=oracle(rows))
+    assert set(found.differences["n"]) == {96}

@@ -295,3 +295,46 @@ def test_the_command_exits_with_1_on_a_finding_and_prints_json(tmp_path):
 def test_the_books_own_corpus_passes_every_gate():
     report = gates.check(corpus.own_files())
     assert report.findings == []
+
+
+def test_a_copy_among_texts_that_share_all_their_phrases_is_found():
+    generator = random.Random(5)
+    phrases = [
+        [f"{a}{b}，" for b in "想哭发呆失眠后悔害怕烦躁"]
+        for a in ("昨天老板骂我", "室友一句话不说", "高考以后", "分手那天", "这半年")
+    ]
+    texts = ["".join(generator.choice(generator.choice(phrases)) for _ in range(12)) for _ in range(3000)]
+    copies = [text[:31] + "龘" + text[32:] for text in texts[::300]]
+    found = {(i, j) for i, j, _ in gates.near_duplicates([*texts, *copies])}
+    assert {(300 * number, 3000 + number) for number in range(10)} <= found
+
+
+ERRORS = ["服务器繁忙，稍后再来。", "请求超时。", "Rate limit reached for this model.", "RemoteDisconnected."]
+ERRORS += ["Traceback (most recent call last).", "HTTP 502.", "错误：没有结果。", "Connection error."]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"), [*((text, "an error message") for text in ERRORS), ("对不起，我不能。", "a refusal")]
+)
+def test_every_word_of_a_defect_stops_an_answer(tmp_path, text, what):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"text": "下雨了", "answer": text}], ensure_ascii=False), "utf-8")
+    findings = gates.check([path]).findings
+    assert [(one.gate, one.what.split(": ")[0]) for one in findings] == [("answer", f"the answer holds {what}")]
+
+
+@pytest.mark.parametrize(("end", "gate"), [(3, []), (4, ["span"])])
+def test_a_span_one_character_too_long_is_found(tmp_path, end, gate):
+    labels = f"[{{'start': 0, 'end': {end}, 'type': 'x'}}]"
+    item = {
+        "question": "下雨",
+        "description": "没带伞",
+        "answers": [{"answer_text": "你好。", "labels_sequence": labels}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps([item], ensure_ascii=False), "utf-8")
+    assert [one.gate for one in gates.check([tmp_path / "a.json"]).findings] == gate
+
+
+def test_one_text_spaced_otherwise_with_two_labels_is_found(tmp_path):
+    (tmp_path / "a.txt").write_text("我什么都做不好\t1\n我什么都 做不好\t0\n", "utf-8")
+    assert "two labels" in [one.gate for one in gates.check([tmp_path / "a.txt"], support=0).findings]

@@ -110,10 +110,14 @@ def test_a_reply_that_is_none_keeps_its_name_and_is_missing(outcome):
 
 
 @pytest.mark.parametrize(
-    ("finish", "outcome"), [("stop", "ok"), ("length", "truncated"), ("error", "failed"), ("abort", "failed")]
-)
-def test_a_verdict_counts_only_when_the_reply_ended_by_itself(monkeypatch, finish, outcome):
-    choice = SimpleNamespace(finish_reason=finish, message=SimpleNamespace(content='{"better": "1"}', refusal=None))
+    ("finish", "refusal", "outcome"),
+    [
+        ("stop", None, "ok"), ("stop", "I will not", "refused"), ("length", None, "truncated"),
+        ("error", None, "failed"), ("abort", None, "failed"),
+    ],
+)  # fmt: skip
+def test_a_verdict_counts_only_when_the_reply_ended_by_itself(monkeypatch, finish, refusal, outcome):
+    choice = SimpleNamespace(finish_reason=finish, message=SimpleNamespace(content='{"better": "1"}', refusal=refusal))
     create = lambda **_: SimpleNamespace(choices=[choice])  # noqa: E731
     client = SimpleNamespace(chat=SimpleNamespace(completions=SimpleNamespace(create=create)))
     monkeypatch.setattr("openai.OpenAI", lambda **_: client)
@@ -311,3 +315,33 @@ def test_a_reply_with_two_verdicts_or_without_an_end_is_unparsed():
     for reply in ('{"better": "1", "better": "2"}', "[" * 20_000, '[["better", "1"]]', '{"better": "1", "why": "x"}'):
         assert judge.parse(reply) is None
     assert judge.parse('{"better": "1"}') == "first"
+
+
+def test_people_are_asked_by_one_criterion_and_a_blank_score_is_none():
+    given, liked = run(fair), severe({"ann": 1})
+    liked.loc[liked["system"] == "tuned", "score"] = 2
+    other = liked.assign(criterion="relevance", score=3 - liked["score"])
+    assert judge.against(given, pd.concat([liked, other]), "helpfulness")["kappa"] == 1
+    liked.loc[liked["system"] == "base", "score"] = np.nan
+    with pytest.raises(CbtError, match="no rater scored both"):
+        judge.against(given, liked, "helpfulness")
+
+
+def test_another_judge_and_another_repeat_are_asked_anew(tmp_path):
+    asked = []
+
+    def ask(messages, schema):
+        asked.append(1)
+        return fair(messages, schema)
+
+    for number, options in enumerate(({}, {"judge": "gpt-10"}, {"repeats": 2}), 1):
+        run(ask, journal=tmp_path / "v.jsonl", **options)
+        assert len(asked) == number * 120
+
+
+def test_an_agreement_that_may_be_too_low_does_not_free_the_judge():
+    human = severe({"ann": 1})
+    for place, item in enumerate(POSTS):
+        human.loc[(human["item"] == item) & (human["system"] == ("base" if place < 5 else "tuned")), "score"] = 2
+    found = judge.against(run(fair), human, "helpfulness")
+    assert found["kappa"] > 0.4 > found["low"] and not found["usable"]

@@ -875,3 +875,9 @@ def test_a_line_ends_at_a_line_feed_and_a_file_is_utf8_or_gbk(tmp_path):
         pairing.read(tmp_path / "three.jsonl")
     with pytest.raises(CbtError, match="cannot be compared with itself"):
         pairing.score(tmp_path / "one.txt", [tmp_path / "one.txt"], bases=[tmp_path / "one.txt"])
+
+
+def test_a_third_in_common_is_a_leak():
+    one = "地铁上忘了带伞走到公司裤脚全湿开会时一直觉得大家在看我的鞋晚上回家又想了很久才睡"
+    two = one[:22] + "儿子转学第三周作业本老师写两个字翻来"
+    assert [leak.similarity for leak in metrics.leaks([one], [two])] == [pytest.approx(1 / 3)]

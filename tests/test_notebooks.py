@@ -109,6 +109,20 @@ def test_profiles_name_only_pages_and_parameters_that_exist(profile):
             assert re.search(rf"^{name}:", source, flags=re.M), f"{profile}: {page} has no parameter {name}"
 
 
+def test_seeds_were_measured_as_the_pages_run():
+    kept = json.loads((ROOT / "data/seeds.json").read_text("utf-8"))
+    for page, name, measured in (
+        ("04_lora_training", "max_steps", "steps"),
+        ("05_evaluation", "items", "posts"),
+        ("05_evaluation", "samples", "replies"),
+        ("05_evaluation", "temperature", "temperature"),
+    ):
+        source = next(cell for cell in cells(page) if "parameters" in tags(cell)).source
+        default = re.search(rf"^{name}: \w+ = ([\d.]+)", source, flags=re.M)[1]
+        value = run.profile_parameters("embedded", page).get(name, float(default))
+        assert kept[measured] == value, f"{page} has another {name}: python benchmarks/tuning.py --seeds"
+
+
 @pytest.mark.parametrize("page", run.PAGES)
 def test_every_page_runs_and_writes_its_numbers(smoke_book, page):
     folder = smoke_book.root / "results/smoke" / page

@@ -72,6 +72,12 @@ def test_a_rating_out_of_range_is_named():
         agreement.krippendorff_alpha([[0, 1], [3, 1]], 3)
 
 
+@pytest.mark.parametrize("measure", [agreement.gwet_ac, agreement.fleiss_kappa])
+def test_an_item_that_nobody_rated_changes_no_coefficient(measure):
+    rated = [[0, 0], [1, 2], [2, 2], [1, 1]]
+    assert measure([*rated, [np.nan, np.nan]], 3).value == pytest.approx(measure(rated, 3).value)
+
+
 def test_ratings_that_make_no_matrix_are_named():
     with pytest.raises(CbtError, match="no item in these ratings"):
         agreement.krippendorff_alpha(np.zeros((0, 2)), 3)

@@ -246,3 +246,11 @@ def test_the_command_prints_figures_and_no_post(tmp_path):
     command[command.index("rules")] = "foo"
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr.startswith("cbt: --triage foo: write full")
+
+
+@pytest.mark.parametrize("nothing", ["nan", "N/A", " ", "None"])
+def test_a_missing_text_is_no_crisis_that_triage_missed(tmp_path, nothing):
+    path = tmp_path / "s.csv"
+    path.write_text(f"text,label\n今天天气好,0\n{nothing},1\n", "utf-8")
+    with pytest.raises(CbtError, match="line 3, field text: is empty"):
+        safety.read_labelled(path)

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -79,15 +80,59 @@ def test_every_command_reads_the_header_that_r_or_a_spreadsheet_writes(
 @pytest.mark.parametrize("mark", [",", "\t", ";"])
 def test_columns_at_the_end_without_a_name_or_a_cell_are_none(tmp_path, mark):
     path = tmp_path / "mine.csv"
-    path.write_text("id,question,answer,,\n1,a,b,,\n2,c,d\n3,e,f, ,,\n".replace(",", mark), "utf-8")
+    path.write_text("id,question,answer,,\n1,a,b,,\n2,c,d\n3,e,f, ,\n".replace(",", mark), "utf-8")
     assert [row for _, row in reading.rows(path)] == [
         {"id": "1", "question": "a", "answer": "b"},
         {"id": "2", "question": "c", "answer": "d"},
         {"id": "3", "question": "e", "answer": "f"},
     ]
-    path.write_text("id,question,answer,,\n1,a,b,,x\n".replace(",", mark), "utf-8")
-    with pytest.raises(CbtError, match="line 2: has another number of cells than the header's 3"):
-        tables.read(path, PAIR)
+    for text in (
+        "id,question,answer,,\n1,a,b,,x\n",
+        "id,question,answer,,\n1,a, and b,c,,\n",
+        "question,answer\na, b,\n",
+    ):
+        path.write_text(text.replace(",", mark), "utf-8")
+        with pytest.raises(CbtError, match="line 2: has another number of cells than the header's"):
+            tables.read(path, PAIR)
+
+
+def test_blank_lines_above_a_header_are_counted_and_no_header(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("\n\r\nquestion,answer\na,b\nc\n", "utf-8")
+    (first, row), (line, problem) = reading.rows(path)
+    assert (first, row) == (4, {"question": "a", "answer": "b"}) and line == 5 and "the header's 2" in problem.what
+
+
+def test_an_outcome_counts_whatever_the_case_of_its_name_in_json(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"Question": "a", "Answer": "Error 500", "Outcome": "failed"}\n', "utf-8")
+    assert tables.outcomes(tables.read(path, PAIR, optional=["outcome"]), "answer") == ["failed"]
+    path.write_text('{"ID": "1", "Outcome": "failed", "Text": "Error 500"}\n', "utf-8")
+    assert pairing.read(path).texts == {"1": ("failed", "")}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {
+            "messages": [{"role": "user", "content": "睡不着"}, {"role": "assistant", "content": "我在"}],
+            "outcome": "truncated",
+        },
+        {"question": "睡不着", "description": "", "answers": [{"answer_text": "我在", "Outcome": "truncated"}]},
+        {"instruction": "睡不着", "output": "我在", "Outcome": "truncated"},
+    ],
+)
+def test_every_form_keeps_the_outcome_that_its_row_gives(tmp_path, row):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([row], ensure_ascii=False), "utf-8")
+    assert [one.outcome for one in formats.load(path)] == ["truncated"]
+
+
+def test_an_answer_without_its_question_is_named():
+    asked = pd.DataFrame({"id": ["1"], "question": ["a"]})
+    answered = pd.DataFrame({"id": ["1", "2"], "answer": ["A", "B"]})
+    with pytest.raises(CbtError, match="1 of 2 ids have no question, '2' first"):
+        tables.join(asked, answered)
 
 
 def test_the_names_of_json_stay_as_they_are(tmp_path):
@@ -189,3 +234,14 @@ def test_questions_and_answers_meet_by_id(tmp_path):
     assert tables.join(questions, answers)["answer"].tolist() == ["A", "B"]
     with pytest.raises(CbtError, match="1 of 2 ids have no answer, '1' first"):
         tables.join(questions, answers[answers["id"] == "2"])
+
+
+@pytest.mark.parametrize("nothing", ["nan", "N/A", "None"])
+def test_a_question_that_says_nothing_is_none(tmp_path, nothing):
+    path = tmp_path / "q.csv"
+    path.write_text(f"question,description\n睡不着,{nothing}\n{nothing},{nothing}\n", "utf-8")
+    with pytest.raises(CbtError, match="line 3: no question and no description"):
+        questions.read_questions(path)
+    path.write_text(f"text,label\n睡不着,none\n{nothing},none\n", "utf-8")
+    samples, problems = formats.read(path)
+    assert [one.text for one in samples] == ["睡不着"] and [one.line for one in problems] == [3]
