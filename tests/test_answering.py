@@ -133,6 +133,16 @@ def test_answers_that_nobody_has_signed_are_not_taken_for_the_adapter_s(adapter,
     assert not (tmp_path / "out/run.json").exists()
 
 
+def test_answers_never_take_the_place_of_their_questions(adapter, tmp_path):
+    for name in ("answers.jsonl", "unfinished.jsonl", "run.json"):
+        asked = tmp_path / name
+        asked.write_text('{"question": "睡不着"}\n', "utf-8")
+        with pytest.raises(CbtError, match="is what is read: name another file to write"):
+            answering.answer(adapter, asked, tmp_path, SHORT)
+        assert asked.read_text("utf-8") == '{"question": "睡不着"}\n'
+        asked.unlink()
+
+
 def test_a_damaged_file_of_answers_names_the_cure_that_helps(adapter, questions, tmp_path):
     answering.answer(adapter, questions, tmp_path / "out", SHORT)
     done = tmp_path / "out/answers.jsonl"

@@ -256,3 +256,13 @@ def test_a_file_in_the_place_of_a_folder_is_one_sentence(tmp_path, monkeypatch, 
     done = CliRunner().invoke(app, [*words, str(tmp_path / place)])
     assert isinstance(done.exception, CbtError), done.exception
     assert str(done.exception).startswith(f"cannot make the folder {tmp_path / 'file'}")
+
+
+@pytest.mark.parametrize("product", ["answers.jsonl", "manifest.json"])
+def test_a_run_never_writes_over_its_questions(tmp_path, product):
+    questions = tmp_path / product
+    questions.write_text(posts(2), encoding="utf-8")
+    command = ["generate", "--questions", str(questions), "--out", str(tmp_path), "--triage", "rules", "--model", "m"]
+    error = CliRunner().invoke(app, command).exception
+    assert isinstance(error, CbtError) and "is what is read: name another file to write" in str(error)
+    assert questions.read_text("utf-8") == posts(2)

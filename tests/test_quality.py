@@ -109,3 +109,10 @@ def test_quality_sets_another_set_beside_and_prints_its_aggregates(tmp_path):
     assert "| measure | these | b.csv |" in CliRunner().invoke(cli.app, command).stdout
     printed = CliRunner().invoke(cli.app, ["corpus", "aggregates", str(tmp_path / "b.csv")]).stdout
     assert json.loads(printed)["posts"] == 1 and "下雨" not in printed
+
+
+@pytest.mark.parametrize("command", ["quality", "export"])
+def test_a_file_in_another_form_is_sent_to_the_command_that_reads_it(tmp_path, command):
+    (tmp_path / "b.csv").write_text("text,answer\n下雨了没带伞,先换双鞋好不好？\n", encoding="utf-8")
+    error = CliRunner().invoke(cli.app, ["corpus", command, str(tmp_path / "b.csv")]).exception
+    assert isinstance(error, CbtError) and "`cbt corpus aggregates` describes others" in str(error)

@@ -702,3 +702,9 @@ def test_a_product_never_takes_the_place_of_what_it_is_made_from(tmp_path):
         done = CliRunner().invoke(app, words)
         assert isinstance(done.exception, CbtError) and "is what is read: name another file" in str(done.exception)
     assert {path.read_text("utf-8") for path in tmp_path.iterdir()} == {"kept"}
+
+
+def test_a_form_of_a_text_with_zero_bytes_can_be_read_when_it_comes_back(tmp_path):
+    forms.make({"1": "睡\0不着"}, {"a": {"1": ("ok", "先别\0看钟。")}}, ["ann"], tmp_path)
+    found = forms.read([tmp_path / "form_ann.csv"], forms.read_key(tmp_path / "key.json"))
+    assert found["score"].isna().all() and "睡不着" in (tmp_path / "form_ann.csv").read_text("utf-8")
