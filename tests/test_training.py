@@ -641,6 +641,7 @@ BAD_ROWS = [
     ([*ROWS, DEV[0]], DEV, "3 dev posts are, or nearly are, training posts (dev record d0 is 1.00 like d0)"),
     (ROWS, [*DEV, Pair("copy", ROWS[2].post + "。", "好")], "(dev record copy is 1.00 like p2)"),
     (ROWS, [*DEV, Pair("copy", ROWS[2].post.replace("，", "， "), "好")], "(dev record copy is 1.00 like p2)"),
+    (ROWS, [*DEV, Pair("near", ROWS[2].post + "我妈也这么说，我该怎么办呢", "好")], "(dev record near is 0."),
     ([*ROWS, CRISIS], DEV, "1 records are crisis records, c0 first"),
     (ROWS, [*DEV, CRISIS], "1 records are crisis records, c0 first"),
     ([*ROWS, replace(DEV[0], split="test")], DEV[1:], "1 training records are not of the split 'train', d0"),
