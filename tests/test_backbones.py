@@ -204,7 +204,7 @@ def test_of_two_conversions_to_one_folder_one_is_refused_and_a_broken_one_leaves
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(backbones, "_weights", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(CbtError, match="no space left while writing"):
         backbones.convert(tmp_path / "theirs", out)
     assert {path.name for path in tmp_path.iterdir()} <= {"theirs", "ours.lock"}
     monkeypatch.setattr(backbones, "_weights", second)
