@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from importlib.util import source_from_cache
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from cbtlib import ROOT
+
+# No test is about time: an example may meet a busy machine.
+hypothesis.settings.register_profile("cbt", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("cbt")
 
 WATCH = """
 def _watch():

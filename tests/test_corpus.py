@@ -165,7 +165,7 @@ def test_an_endless_line_is_one_problem_and_the_next_line_is_read(tmp_path):
     assert len(records) == 1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
@@ -178,7 +178,7 @@ def test_any_json_is_a_record_or_a_named_problem(value):
         assert all(problem.line == 3 and problem.what for problem in problems)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.booleans(), max_size=30))
 def test_lines_in_are_records_kept_plus_lines_named(tmp_path_factory, lines):
     path = tmp_path_factory.mktemp("c") / "a.jsonl"

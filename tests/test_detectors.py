@@ -278,7 +278,7 @@ def test_hidden_states_average_the_tokens_of_each_unit():
         detectors.hidden_states(texts[1:], units[1:], "smoke", [99])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_the_threshold_is_the_best_there_is(data):
     n = data.draw(st.integers(2, 25))
@@ -406,7 +406,7 @@ def test_a_type_that_a_resample_does_not_draw_is_not_missed_there():
     assert apart["low"] == 0 and 1 / 11 < apart["high"] < 0.5
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.data(), posts=st.integers(1, 12), types=st.integers(1, 3))
 def test_an_interval_of_f1_holds_its_estimate_or_is_none(data, posts, types):
     labels = st.lists(st.lists(st.booleans(), min_size=types, max_size=types), min_size=posts, max_size=posts)

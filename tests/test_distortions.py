@@ -68,7 +68,7 @@ def test_a_mention_says_where_it_stands():
     assert (second.type, second.negated, text[second.start : second.end]) == ("labelling", False, "贴标签")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.text())
 def test_any_text_has_labels_or_none(text):
     assert distortions.extract(text) <= set(TYPES)

@@ -63,13 +63,13 @@ text_of_any_kind = st.text() | st.text("我你的 啊哈▁x1。，\n\t!…<bos>
 
 
 @given(text_of_any_kind)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_string_comes_back(trimmed, text):
     assert decode(trimmed, encode(trimmed, text)) == text
 
 
 @given(text_of_any_kind)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_string_comes_back_from_smoke(text):
     tokenizer = Tokenizer.from_file(str(embedded.model_dir("smoke") / "tokenizer.json"))
     assert decode(tokenizer, encode(tokenizer, text)) == text
@@ -87,7 +87,7 @@ def test_corpus_texts_get_the_tokens_of_the_full_vocabulary(full, trimmed, kept)
 
 
 @given(st.text("的我是不了觉得自己怎么办哈啊一二人生心情abctheing,，。、", min_size=1, max_size=30))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_texts_whose_tokens_are_kept_get_the_tokens_of_the_full_vocabulary(full, trimmed, kept, text):
     want = sentencepiece(full, text)
     if set(kept.tolist()).issuperset(want):
@@ -108,7 +108,7 @@ def toy(pieces):
 
 
 @given(st.lists(st.text("abc", min_size=2, max_size=6), unique=True, max_size=40), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_trimming_any_vocabulary_keeps_the_tokenisation_of_what_is_kept(pieces, data):
     source = toy([*"abc", *pieces])
     wanted = {source.ids[piece] for piece in data.draw(st.lists(st.sampled_from(source.pieces[3:]), max_size=10))}

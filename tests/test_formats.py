@@ -136,7 +136,7 @@ def test_what_programs_write_for_a_missing_label_is_no_label(tmp_path):
     assert labels == [{"A"}, frozenset(), None, None, None, None, {"A"}, frozenset()]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.sampled_from(["nan", "None", "NULL", "N/A", "undefined", "-", "……", " "]), st.sampled_from(["", " ", "\t"]))
 def test_what_programs_write_for_a_missing_answer_is_no_answer_in_any_form(tmp_path_factory, word, blank):
     word, folder = blank + word + blank, tmp_path_factory.mktemp("f")
@@ -160,7 +160,7 @@ def test_a_column_of_0_and_1_says_whether_there_is_a_distortion(tmp_path):
 NAMES = st.text("灾难化读心术", min_size=2, max_size=4)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(NAMES, min_size=2, max_size=4, unique=True),
     st.sampled_from(";,；，、｜"),
@@ -327,7 +327,7 @@ def test_half_a_character_is_marked_where_a_file_is_read_and_stops_no_conversion
     assert (new.text, changed["simplified"]) == ("\ud83d医生干\ud83d净😀", 3)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.text(
         st.characters(min_codepoint=0x3400, max_codepoint=0x9FFF) | st.sampled_from("Ａ９，乾著發後台髮裡的"),
@@ -351,7 +351,7 @@ JSON = st.recursive(LEAF, lambda x: st.lists(x, max_size=3) | st.dictionaries(KE
 
 
 @pytest.mark.parametrize("form", ["psyqa", "cbt-bench", "cpsycoun", "smile", "emollm", "alpaca", "sharegpt"])
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(items=st.lists(JSON, max_size=4), lines=st.booleans())
 def test_whatever_json_holds_each_item_is_kept_or_named(tmp_path_factory, form, items, lines):
     text = "\n".join(map(json.dumps, items)) if lines else json.dumps(items)
@@ -385,7 +385,7 @@ NO_WORDS |= st.just([part("好"), {"type": "image_url", "image_url": {"url": "a.
 
 
 @pytest.mark.parametrize("form", SAYS)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(post=st.lists(WORDS, min_size=1, max_size=3), answer=st.lists(WORDS, max_size=3), strange=NO_WORDS)
 def test_null_is_silence_parts_are_joined_and_anything_else_is_named(tmp_path_factory, form, post, answer, strange):
     rows = [SAYS[form](list(map(part, post)), list(map(part, answer))), SAYS[form]("天", None)]
@@ -426,7 +426,7 @@ def test_words_of_no_role_are_a_problem_and_not_lost(tmp_path):
     assert [problem.line for problem in formats.read(path, "cpsycoun")[1]] == [1]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(

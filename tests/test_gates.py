@@ -249,7 +249,7 @@ def jaccard(a: str, b: str) -> float:
     return len(one & two) / max(1, len(one | two))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.text("天地人你我他", min_size=5, max_size=40), max_size=12))
 def test_near_duplicates_are_those_of_the_definition(texts):
     truth = {(i, j) for j in range(len(texts)) for i in range(j) if jaccard(texts[i], texts[j]) >= 0.3}

@@ -297,7 +297,7 @@ def test_a_forgotten_rating_is_no_preference():
         judge.against(verdicts, severe({"ann": 2}, forgotten), "helpfulness")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(data=st.data(), scores=st.dictionaries(st.sampled_from(["ann", "bo", "cy"]), st.integers(0, 2), min_size=1))
 def test_however_ratings_are_forgotten_a_constant_severity_prefers_nothing(data, scores):
     forgotten = data.draw(st.sets(st.sampled_from(list(itertools.product(scores, ["q0"], ("base", "tuned"))))))

@@ -73,7 +73,7 @@ def plain_order(found):
     return rows
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data())
 def test_order_is_that_of_a_plain_loop(data):
     place = st.tuples(st.sampled_from("abcd"), st.integers(0, 99).map(lambda k: k / 100))

@@ -12,7 +12,7 @@ from cbtlib import CbtError
 from cbtlib import prevalence as pv
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 5000), st.floats(0, 1), st.sampled_from([0.8, 0.95, 0.99]))
 def test_wilson_is_that_of_statsmodels(n, fraction, confidence):
     k = round(n * fraction)
@@ -139,7 +139,7 @@ def test_ppi_agrees_with_the_authors_package_on_a_public_data_set():
     assert estimate.high - estimate.low == pytest.approx(0.45389 - 0.31701, rel=0.01)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.integers(20, 200), st.integers(20, 400), st.floats(0.55, 0.95))
 def test_ppi_is_the_regression_estimator_of_least_variance(seed, m, n, accuracy):
     """Its closed form from two other sides: the regression estimator of two-phase sampling (Cochran 1977, section
@@ -295,7 +295,7 @@ def test_where_there_is_no_number_there_is_a_sentence(call, words):
         call()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(0, 50),
     st.integers(0, 50),

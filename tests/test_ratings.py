@@ -47,7 +47,6 @@ def test_kappa_and_ac1_are_the_published_examples():
     assert agreement.gwet_ac(KRIPPENDORFF, 5, "none").value == pytest.approx(0.77544, abs=5e-6)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=3, max_size=30))
 def test_cohens_kappa_is_scikit_learns(pairs):
     one, two = np.array(pairs, float).T
@@ -324,7 +323,7 @@ def test_a_whole_number_written_as_a_table_program_does_is_that_number(sheet):
     assert set(forms.read([filled(folder, "ann", lambda row: "1.0")], key)["score"].dropna()) == {1}
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.sampled_from(["", "0", "1", "2"]), min_size=11, max_size=11),
     st.sampled_from(["utf-8", "utf-8-sig", "gbk"]),

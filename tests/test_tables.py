@@ -44,7 +44,7 @@ def test_what_was_written_is_what_is_read(tmp_path_factory, pairs):
 NAMES = ("questionID", "question", "description", "answer", "outcome", "label")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.sampled_from([str.lower, str.upper, str.title, lambda name: name]), min_size=6, max_size=6),
     st.sampled_from(["", " "]),

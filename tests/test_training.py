@@ -97,7 +97,7 @@ def polyglot():
     return own
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(post=chinese, answer=chinese, name=st.sampled_from(sorted(templates.TEMPLATES)))
 def test_loss_falls_on_the_answer_and_its_end_and_nowhere_else(polyglot, post, answer, name):
     tokenizer = polyglot
@@ -218,7 +218,7 @@ def test_the_fused_layer_computes_what_peft_computes(tokenizer, autocast):
         torch.testing.assert_close(fused_gradient, gradient, rtol=1e-3, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(length=st.integers(1, 300), window=st.integers(1, 300), groups=st.sampled_from([1, 2]))
 def test_attention_in_blocks_is_attention(length, window, groups):
     torch.manual_seed(length)
@@ -823,7 +823,7 @@ def test_greedy_texts_are_those_of_generate_and_end_where_it_ends(pad, model, to
     assert all(sample.outcome == outcome for sample, outcome in said.items()), "a reply without text is not a letter"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-8, 8), min_size=2, max_size=400), st.floats(0.05, 1), st.integers(0, 2**31))
 def test_the_next_token_is_drawn_from_the_smallest_likely_set(scores, top_p, seed):
     row = torch.tensor(scores)
