@@ -167,7 +167,6 @@ def test_letters_of_several_checkpoints_stand_beside_those_of_the_base(smoke_boo
     assert table["step"].iloc[0] == 0 and len(table) >= 3
 
 
-@pytest.mark.parametrize("page", run.PAGES)
 def test_what_is_no_reply_is_in_no_score(smoke_book):
     folder = smoke_book.root / "results/smoke/05_evaluation"
     rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text("utf-8").splitlines()]
@@ -178,6 +177,7 @@ def test_what_is_no_reply_is_in_no_score(smoke_book):
     assert {row["outcome"] for row in rows} > {"ok"}, "the random model ends some replies in another way"
 
 
+@pytest.mark.parametrize("page", run.PAGES)
 def test_no_product_of_a_page_takes_the_place_of_another(page):
     code = "\n".join(cell.source for cell in cells(page) if cell.cell_type == "code")
     names = re.findall(r'(?:page\.table\(|figures\.show\(\s*[\w.]+,\s*page,)\s*"(\w+)"', code)
