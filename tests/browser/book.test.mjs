@@ -255,7 +255,7 @@ test("the sliders compute what cbtlib.prevalence computes, and say when it is un
   await page.keyboard.press("ArrowRight");
   assert.notEqual(await widget.locator("[role=status]").textContent(), start);
   for (const [name, to] of [["sensitivity", "0.7"], ["specificity", "0.8"], ["share", "0"]]) await widget.locator(`input[name=${name}]`).fill(to);
-  assert.match(await widget.locator("[role=status]").textContent(), /Undefined: such a report/);
+  assert.match(await widget.locator("[role=status]").textContent(), /such a report does not fit such a detector/);
   for (const name of ["sensitivity", "specificity"]) await widget.locator(`input[name=${name}]`).fill("0.5");
   assert.match(await widget.locator("[role=status]").textContent(), /Undefined: sensitivity/);
   await close();
