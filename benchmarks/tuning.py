@@ -46,7 +46,7 @@ SIZES = (32, 64, 128)
 AT = 64  # records of the rank sweep
 SEEDS = (0, 1, 2)
 STEPS = 32  # of chapter 4
-POSTS, REPLIES, TOKENS, TEMPERATURE, LAYER = 16, 3, 448, 0.7, 9  # of chapter 5
+POSTS, REPLIES, TOKENS, TEMPERATURE, LAYER = 16, 3, 448, 0.7, 4  # of chapter 5
 SCORED = ("bleu", "chrf", "meteor_char", "bertscore", "parts")
 
 

@@ -115,7 +115,7 @@ def read(path: Path, format: str = "auto") -> list[Item]:
         bare = sum(sample.labels is None for sample in samples)
         if bare:
             raise CbtError(f"{path}: {bare} of {len(samples)} items have no gold labels; a benchmark needs them on all")
-        items = [Item(x.id, Post(x.text, x.labels or frozenset()), x.answer, x.line) for x in samples if not x.crisis]
+        items = [Item(x.id, Post(x.text, x.labels or frozenset()), x.answer, x.line) for x in samples]
     if not items:
         raise CbtError(f"{path} holds no labelled post")
     return items

@@ -87,7 +87,7 @@ def _suggestions(texts: Texts) -> Statistics:
 
 
 def _bertscore(texts: Texts) -> Statistics:
-    """BERTScore on the embedded model, layer 9 of 18: the layer that a linear probe reads best."""
+    """BERTScore on the embedded model, layer 4 of 18: the layer that people agree with most (`bertscore.LAYERS`)."""
     from cbtlib import bertscore
 
     return bertscore.bertscore(texts, bertscore.encoder("embedded"))
@@ -114,7 +114,7 @@ METRICS: dict[str, Metric] = {
     "suggestions": Metric(_suggestions, f"by:structure|unit:sentence|{OWN}", ""),
     "bertscore": Metric(
         _bertscore,
-        f"model:embedded|layer:9|idf:no|specials:no|rescaled:no|{OWN}|transformers:{version('transformers')}",
+        f"model:embedded|layer:4|idf:no|specials:no|rescaled:no|{OWN}|transformers:{version('transformers')}",
         model=True,
     ),
 }

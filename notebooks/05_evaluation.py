@@ -59,7 +59,7 @@ items: int = 16  # test posts that the models answer, spread over the split; 0 f
 samples: int = 3  # replies of the tuned model to each post, each with a seed of its own
 max_new_tokens: int = 448  # longest reply; a reply that is not done by then is truncated, and not scored
 temperature: float = 0.7  # of sampling
-bertscore_layer: int = 9  # layer of the base model whose token states BERTScore compares
+bertscore_layer: int = 4  # layer of the base model whose token states BERTScore compares
 bleurt_checkpoint: str = ""  # folder of a BLEURT checkpoint; BLEURT is not run without one
 bleurt_python: str = "python3"  # a Python that has Google's bleurt package
 resamples: int = 1000  # bootstrap resamples and randomisation trials
@@ -281,8 +281,10 @@ for system in ("base, few-shot", seeds[0]):
 #
 # BERTScore {cite:p}`zhang2020bertscore` compares no characters but what a model makes of them: each token of the reply
 # is matched to the most similar token of the reference, by the cosine of their states in one layer of the base model,
-# and the other way round. Its values crowd together near the top, so only differences mean something. Here are the
-# three worked pairs again: their BERTScore, and which token of the reference each of their tokens found.
+# and the other way round. The layer is an early one: of all layers, its scores agree best with what people say of how
+# alike two Chinese sentences are (`benchmarks/layers.py`). Values crowd together near the top, so only differences mean
+# something. Here are the three worked pairs again: their BERTScore, and which token of the reference each of their
+# tokens found.
 
 # %%
 encoder = bertscore.Encoder(base.to(models.device()), tokenizer, bertscore_layer, config["model"])
@@ -314,8 +316,9 @@ print("BLEURT:", f"run on {bleurt_checkpoint}" if bleurt_checkpoint else bleurt.
 # the replies to one post are averaged first, because three replies to a post are still one post. Intervals are a
 # bootstrap over posts: draw as many posts again, with replacement, many times over, and keep the middle 95% of the
 # scores, corrected for bias and skewness (BCa) {cite:p}`efron1987` and widened where posts are few
-# {cite:p}`hesterberg2015`. They still promise too much where letters share whole sentences and a few such pairs decide
-# BLEU and chrF: `benchmarks/metrics.py` simulates such letters; fewer than 95 in 100 of their intervals hold the truth.
+# {cite:p}`hesterberg2015` or few of them decide {cite:p}`satterthwaite1946`. No interval knows of what its sample does
+# not hold: where one pair in a hundred shares whole sentences and decides BLEU and chrF, as `benchmarks/metrics.py`
+# simulates, a hundred posts suffice, and a dozen do not.
 #
 # *CBT parts* counts how many of the five parts a reply has; *names a distortion* is the share that does, with Wilson's
 # interval {cite:p}`wilson1927`: where no reply does, no resample does either. *Requests* and

@@ -14,6 +14,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
 from cbtlib import (
+    ROOT,
     CbtError,
     commands,
     corpus,
@@ -319,6 +320,8 @@ def test_a_rare_type_is_listed_and_both_averages_are_shown():
     assert table.loc["mind_reading", "support"] == 3
     assert table.loc["macro, supported", "f1"] == pytest.approx(table.loc["labelling", "f1"])
     assert table.loc["macro", "f1"] != table.loc["macro, supported", "f1"]
+    enough = detection.evaluate(gold, found, TYPES, least=3).table.loc["macro, supported", "f1"]
+    assert enough == table.loc["macro", "f1"]  # as many as are asked for are enough
     table = detection.evaluate(gold, found, TYPES, least=1000).table
     assert table.loc["macro, supported", ["f1", "low", "high"]].isna().all() and table.loc["macro", "f1"] > 0
 
@@ -420,6 +423,12 @@ def test_an_interval_of_f1_holds_its_estimate_or_is_none(data, posts, types):
         assert (rows["low"].isna() == rows["high"].isna()).all()
     if posts < 5:
         assert apart.loc[apart["difference"] != 0, "low"].isna().all()
+
+
+def test_a_seed_draws_the_same_posts_again_and_another_seed_others():
+    gold, found, _ = tables()
+    one, again, other = (detection.evaluate(gold, found, TYPES, seed=seed).table for seed in (1, 1, 2))
+    assert one.equals(again) and not one["low"].equals(other["low"])
 
 
 def test_the_paired_difference_of_a_detector_with_itself_is_nothing():
@@ -554,6 +563,14 @@ def test_an_answer_without_text_has_a_missing_label_and_not_none(tmp_path):
     found = run(tmp_path / "a.csv", None, tmp_path / "out", "extract")
     assert found.outcomes["extract"] == {"ok": 48, "failed": 12}
     assert found.tables["extract"].loc["micro", ["precision", "recall"]].dropna().eq(1).all()
+
+
+def test_a_crisis_of_the_corpus_is_no_post_of_a_benchmark(tmp_path):
+    """It has no label because nobody labels it: that is not "no distortion"."""
+    crises, others = ((ROOT / f"data/corpus/{one}.jsonl").read_text("utf-8").splitlines() for one in ("crisis", "dev"))
+    path = tmp_path / "mixed.jsonl"
+    path.write_text("\n".join([*crises[:2], *others[:3]]) + "\n", "utf-8")
+    assert [item.id for item in labelling.read(path)] == [json.loads(line)["id"] for line in others[:3]]
 
 
 def test_benchmark_refuses_unlabelled_and_unknown_labels(tmp_path):

@@ -134,6 +134,12 @@ def test_an_answer_meets_no_other_post_because_a_file_was_sorted(finished, tmp_p
     assert not (tmp_path / "dataset" / "README.md").exists()
 
 
+def test_only_answers_are_screened(finished, tmp_path):
+    asked, out = finished
+    _folder_with(out, tmp_path, {"outcome": "refused", "text": "我不能回答这个问题。", "parts": None}, None)
+    assert list(screen_run(asked, tmp_path).index) == ["q0", "q1"]
+
+
 def test_an_empty_or_missing_file_of_answers_is_none_and_a_byte_order_mark_is_no_text(finished, tmp_path):
     asked, out = finished
     _folder_with(out, tmp_path, {}, None)
