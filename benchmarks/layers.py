@@ -3,9 +3,10 @@
     python benchmarks/layers.py --pairs FILE [--pairs FILE2] [--model embedded] [--quick] [--json OUT]
 
 FILE has a pair of sentences and how alike people find them on each line, with tabs between. bert-score chose its layers
-so, by judgements of English translations. Ours is by the dev part of Chinese STS-B (Cer et al. 2017, translated in
-github.com/pluto-junzeng/CNSD; the files are in github.com/zejunwang1/CSTS): Spearman's correlation of both, with 95%
-intervals, beside chrF's on the same pairs. Other files say how far the choice carries. Five minutes on two cores.
+so, by judgements of English translations. Ours is by the first FILE: sts-b-dev.txt of github.com/zejunwang1/CSTS, a
+Chinese translation (github.com/pluto-junzeng/CNSD) of Cer et al.'s (2017) pairs; the second is its test part, and says
+whether the choice carries. Spearman's correlation with 95% intervals, beside chrF's on the same pairs. Only figures
+come out, into data/layers.json. Six minutes on two cores.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import torch
 from scipy.stats import pearsonr, rankdata
 from torch import Tensor, nn
 
-from cbtlib import bertscore, metrics, surface, writing
+from cbtlib import ROOT, bertscore, metrics, surface, writing
 
 
 class EveryLayer(bertscore.Encoder):
@@ -68,9 +69,18 @@ def measure(path: Path, encoder: EveryLayer, first: int | None) -> dict[str, Any
         twos.append(two)
     encoder.encode([*ones, *twos])
     by_layer = zip(*(encoder.scores(one, two) for one, two in zip(ones, twos, strict=True)), strict=True)
-    found = {f"layer {number}": correlation(list(one), people) for number, one in enumerate(by_layer, 1)}
+    layers = [{"layer": number} | correlation(list(one), people) for number, one in enumerate(by_layer, 1)]
     chrf = metrics.METRICS["chrf"].measure(surface.Texts(ones, [twos]))
-    return {"pairs": len(people)} | found | {"chrf": correlation(chrf.items.tolist(), people)}
+    found = {
+        "file": path.name,
+        "pairs": len(people),
+        "layers": layers,
+        "chrf": correlation(chrf.items.tolist(), people),
+    }
+    print(f"\n{path.name}, {len(people)} pairs")
+    for one in [*layers, {"layer": "chrF"} | found["chrf"]]:
+        print("{layer!s:5} {spearman:6.3f} [{low:.3f}, {high:.3f}]".format(**one), flush=True)
+    return found
 
 
 def main() -> None:
@@ -78,20 +88,19 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, action="append", required=True, metavar="FILE")
     parser.add_argument("--model", default="embedded", help="embedded, smoke, a folder or a hub id")
     parser.add_argument("--quick", action="store_true", help="a few pairs: does it run")
-    parser.add_argument("--json", type=Path, metavar="OUT")
+    parser.add_argument(
+        "--json", type=Path, metavar="OUT", help="default of a full run on the embedded model: data/layers.json"
+    )
     given = parser.parse_args()
     plain = bertscore.encoder(given.model, 1)
     last = plain.body.config.num_hidden_layers
-    found: dict[str, Any] = {"model": given.model}
+    found = []
     for path in given.pairs:
         encoder = EveryLayer(plain.body, plain.tokenizer, last, given.model)
-        found[path.name] = measure(path, encoder, 20 if given.quick else None)
-        print(f"\n{path.name}, {found[path.name]['pairs']} pairs")
-        for name, one in found[path.name].items():
-            if name != "pairs":
-                print("{:10} {spearman:6.3f} [{low:.3f}, {high:.3f}]".format(name, **one), flush=True)
-    if given.json:
-        writing.write_json(given.json, found)
+        found.append(measure(path, encoder, 20 if given.quick else None))
+    if place := given.json or (None if given.quick or given.model != "embedded" else ROOT / "data/layers.json"):
+        command = "python benchmarks/layers.py" + "".join(f" --pairs {path.name}" for path in given.pairs)
+        writing.write_json(place, {"command": command, "model": given.model, "files": found})
 
 
 if __name__ == "__main__":

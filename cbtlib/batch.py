@@ -154,7 +154,7 @@ def _start(journal: Journal, client: "OpenAI", endpoint: Endpoint, name: str, re
             content = b"".join(map(_line, requests))
             file = client.files.create(file=(f"{name}.jsonl", content), purpose="batch")
             found = client.batches.create(
-                input_file_id=file.id,
+                input_file_id=_named(file, "file", endpoint),
                 endpoint=f"/v1{requests[0].path}",  # type: ignore[arg-type]
                 completion_window="24h",
                 metadata={"cbt": name},
@@ -163,7 +163,14 @@ def _start(journal: Journal, client: "OpenAI", endpoint: Endpoint, name: str, re
             if error.status_code < 500:  # it was turned away: nothing waits there
                 journal.close_batch(name, "refused", [])
             raise
-    journal.name_batch(name, found.id)
+    journal.name_batch(name, _named(found, "batch", endpoint))
+
+
+def _named(made: Any, what: str, endpoint: Endpoint) -> str:
+    """The id of what an endpoint says it made; any JSON with status 200 looks like that to the client."""
+    if not isinstance(made.id, str) or not made.id:
+        raise CbtError(f"{endpoint.base_url} made no {what}: its answer has no id; has it a Batch API?")
+    return made.id
 
 
 # ---------------------------------------------------------------- what comes back

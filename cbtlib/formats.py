@@ -247,7 +247,7 @@ class _NoText(Exception):
     """A field holds what is no text."""
 
     def __init__(self, field: str, value: Any):
-        self.field, self.what = field, f"is no text: {value!r}"[:80]
+        self.field, self.what = field, f"is no text: {type(value).__name__}"
 
 
 def _said(value: Any, field: str) -> str:

@@ -16,6 +16,7 @@ Notable choices:
 """
 
 import asyncio
+import base64
 import json
 import queue
 import re
@@ -27,6 +28,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from cbtlib import CbtError
 from cbtlib.prices import Price
@@ -142,10 +144,12 @@ class Journal:
                 self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
+                self._db.execute("PRAGMA fullfsync = ON")  # macOS: to the disk, not to its cache
                 self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
             self._check_version(read_only)
         except sqlite3.Error as error:
             raise CbtError(_explain(error, self.path)) from None
+        self._sent = 0.0
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
 
@@ -284,7 +288,8 @@ class Journal:
 
     async def sending(self, key: bytes, prompt_bound: int, completion_bound: int) -> int:
         """Record an attempt; returns its id once that is on disk, and only then may it be sent."""
-        return await self._write(_SENDING, (key, time.time(), prompt_bound, completion_bound))
+        self._sent = max(time.time(), self._sent + 1e-6)  # no two alike, though a clock may tick 64 times a second
+        return await self._write(_SENDING, (key, self._sent, prompt_bound, completion_bound))
 
     async def received(self, attempt: int, reply: Reply) -> None:
         """Record what came back for an attempt."""
@@ -391,7 +396,8 @@ def strike(text: str, key: str) -> str:
     """`text` with `key`, and what looks like a key, replaced by [secret]. A short key is a placeholder, no secret."""
     if len(key) >= 8:
         quoted = json.dumps(key)[1:-1]  # and as JSON may spell it: PHP writes \/ for /
-        for spelling in (key, quoted, quoted.replace("/", "\\/")):
+        coded = quote(key, safe=""), base64.b64encode(key.encode()).decode()  # as addresses and basic logins do
+        for spelling in (key, quoted, quoted.replace("/", "\\/"), *coded):
             text = text.replace(spelling, "[secret]")
     text = re.sub(r"//[^/\s@\"'<>]*@", "//[secret]@", text)  # a proxy's password: aiohttp quotes its address
     return re.sub(r"(?i)\b(bearer\s+|sk-|api[-_]?key[\"'=:\s]+)[\w.*-]{6,}", r"\1[secret]", text)

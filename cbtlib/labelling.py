@@ -459,10 +459,11 @@ def _write(
     facts: dict[str, object],
 ) -> None:
     kind, ok = folder.name, calls.outcome == "ok"
-    result.tables[kind].to_csv(folder / "scores.csv", encoding="utf-8", float_format="%.6g")
+    markup.cells(result.tables[kind]).to_csv(folder / "scores.csv", encoding="utf-8", float_format="%.6g")
     if (clean := result.without[kind]) is not None:
-        clean.to_csv(folder / "without_copies.csv", encoding="utf-8", float_format="%.6g")
-    detection.confusion(gold[ok], calls.labels[ok], types).to_csv(folder / "confusion.csv", encoding="utf-8")
+        markup.cells(clean).to_csv(folder / "without_copies.csv", encoding="utf-8", float_format="%.6g")
+    confused = detection.confusion(gold[ok], calls.labels[ok], types)
+    markup.cells(confused).to_csv(folder / "confusion.csv", encoding="utf-8")
     markup.cells(errors(_rows(items, ok), gold[ok], calls.labels[ok], types)).to_csv(
         folder / "errors.csv", encoding="utf-8", index=False
     )

@@ -11,6 +11,7 @@ Notable choices
 
 import html
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,12 +47,16 @@ def shortened(text: str) -> str:
 
 
 _SIGNED = re.compile(r"[+-][\d.,%\[\] +-]*")
+_BLANK = re.compile(rf"(?:\s|{_HIDDEN.pattern})*")
 
 
 def cell(value: Any) -> Any:
     """A value of a CSV: a ' stands before a text that a spreadsheet would run as a formula."""
-    risky = isinstance(value, str) and value[:1] in tuple("=+-@\t\r\n") and not _SIGNED.fullmatch(value)
-    return f"'{value}" if risky else value
+    if not isinstance(value, str) or _SIGNED.fullmatch(value):
+        return value
+    # a spreadsheet may look past blanks, and read the wide signs of Chinese keyboards as the narrow ones
+    first = unicodedata.normalize("NFKC", value[_BLANK.match(value).end() :][:1])  # type: ignore[union-attr]
+    return f"'{value}" if first in tuple("=+-@") or value[:1] in tuple("\t\r\n") else value
 
 
 def cells(frame: "pd.DataFrame") -> "pd.DataFrame":

@@ -112,7 +112,7 @@ def with_offsets(tokenizer: Any, texts: Sequence[str]) -> Any:
         if len(tokens) > LONGEST:
             raise CbtError(
                 f"text {number} of {len(texts)} has {len(tokens):,} tokens, and at most {LONGEST:,} are read: cut it "
-                f"into posts, or take it out ({texts[number - 1][:20]!r}…)"
+                "into posts, or take it out"
             )
     return coded
 

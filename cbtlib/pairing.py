@@ -248,7 +248,9 @@ def _answers(path: Path) -> Side:
         if text is None and outcome != "ok":
             text = ""
         if not isinstance(text, str):
-            raise CbtError(f"{where}, field text: {text!r} is no text; an answer that failed says so in its outcome")
+            raise CbtError(
+                f"{where}, field text: {repr(text)[:20]} is no text; an answer that failed says so in its outcome"
+            )
         if (name := str(item)) in texts:
             raise CbtError(f"{where}, field id: {name!r} stands here twice")
         texts[name], lines[name] = (outcome_of(text, outcome), text), number

@@ -88,7 +88,7 @@ def objects(path: Path | str) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
         try:
             yield number, _object(number, load_json(line, strict=True))
         except ValueError as error:
-            yield number, Problem(number, "", f"is no JSON object: {error} ({line.strip()[:40]!r})")
+            yield number, Problem(number, "", f"is no JSON object: {error}")
 
 
 def _object(number: int, item: Any) -> dict[str, Any] | Problem:

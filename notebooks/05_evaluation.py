@@ -281,10 +281,8 @@ for system in ("base, few-shot", seeds[0]):
 #
 # BERTScore {cite:p}`zhang2020bertscore` compares no characters but what a model makes of them: each token of the reply
 # is matched to the most similar token of the reference, by the cosine of their states in one layer of the base model,
-# and the other way round. The layer is an early one: of all layers, its scores agree best with what people say of how
-# alike two Chinese sentences are (`benchmarks/layers.py`). Values crowd together near the top, so only differences mean
-# something. Here are the three worked pairs again: their BERTScore, and which token of the reference each of their
-# tokens found.
+# and the other way round. Values crowd together near the top, so only differences mean something. Here are the three
+# worked pairs again: their BERTScore, and which token of the reference each of their tokens found.
 
 # %%
 encoder = bertscore.Encoder(base.to(models.device()), tokenizer, bertscore_layer, config["model"])
@@ -298,6 +296,39 @@ for kind, text, value in zip(worked, candidates, values, strict=True):
     found = [f"{piece} → {pieces[reference][place]}" for piece, place in zip(pieces[text], nearest, strict=True)]
     rows.append(f"<p lang='zh'><b>{kind}</b> {value:.4f}: {html.escape(', '.join(found))}</p>")
 HTML("<div class='zh-block'>" + "".join(rows) + "</div>")
+
+# %% [markdown]
+# Which layer? The authors of BERTScore took, for each model, the one whose scores agree best with people's. So did we:
+# `benchmarks/layers.py` scores pairs of sentences that people graded by how alike they are {cite:p}`cer2017`, in a
+# Chinese translation that is not in this book, and keeps its figures in `data/layers.json`. The layer was chosen on
+# one part of them; the other says whether the choice carries.
+
+# %%
+graded = json.loads((ROOT / "data/layers.json").read_text("utf-8"))["files"]
+curves = pd.concat({one["file"]: pd.DataFrame(one["layers"]).set_index("layer") for one in graded}, names=["file"])
+figure, axis = plt.subplots()
+for one, colour in zip(graded, figures.COLORS, strict=False):
+    curve = curves.loc[one["file"]]
+    axis.plot(curve.index, curve["spearman"], "o-", color=colour, label=f"BERTScore, {one['file']}")
+    axis.fill_between(curve.index, curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
+    axis.axhline(one["chrf"]["spearman"], color=colour, linestyle="--", linewidth=1, label=f"chrF, {one['file']}")
+axis.set(xlabel="layer", ylabel="Spearman's correlation", xticks=curve.index)
+axis.legend(fontsize="small", ncols=2)
+chosen, plain = curves.loc[graded[0]["file"], "spearman"], graded[0]["chrf"]["spearman"]
+told = f"layer {chosen.idxmax()} with {chosen.max():.2f}, where chrF has {plain:.2f}"
+axis.set_title(f"Nearest to people: {told}")
+figures.show(
+    figure, page, "layers", data=curves,
+    alt=f"Lines of the correlation by layer: highest at {told}; lowest at layer {chosen.idxmin()}, {chosen.min():.2f}.",
+    caption=f"Correlation of BERTScore with people's grades of pairs of sentences, by layer,"
+    f" with 95% intervals. Nearest: {told}; layer {chosen.idxmin()} has {chosen.min():.2f}. Dashed: chrF.",
+)  # fmt: skip
+
+# %% [markdown]
+# An early layer is nearest. Late ones serve what the model was trained for, the next token, and by them BERTScore is
+# worse than chrF, which knows nothing of meaning. Even the best layer is not far above it: of two sentences alike in
+# meaning, most share characters too. Grades of letters would be a better judge than grades of single sentences, and
+# would take people. [Chapter 6](06_human_evaluation.ipynb) has the form for it.
 
 # %% [markdown]
 # **BLEURT** {cite:p}`sellam2020bleurt` is the fifth metric of the paper: a model that was trained to imitate human

@@ -108,6 +108,13 @@ def test_a_batch_that_is_turned_away_waits_for_nothing(server, tmp_path):
     assert direct.requests == 5
 
 
+def test_a_good_status_without_an_id_is_no_batch(server, tmp_path):
+    """Some gateways say with 200 that they know no such address."""
+    server.refuse = 200
+    with pytest.raises(CbtError, match="made no file: its answer has no id; has it a Batch API"):
+        batch.submit(posts(5), JOB, server, tmp_path)
+
+
 def test_a_batch_stays_below_a_budget_and_a_larger_one_goes_on(server, tmp_path, price_file):
     small = batch.submit(posts(100), JOB, server, tmp_path, budget=0.02, price_file=price_file)
     assert 0 < small[0].requests < 100

@@ -1,6 +1,7 @@
 """BERTScore: bert-score's values on a small fixed model, each text encoded once, nothing cut in silence."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertConfig, BertModel, Gemma3ForCausalLM, Gemma3TextConfig
 
-from cbtlib import CbtError, bertscore, metrics
+from cbtlib import ROOT, CbtError, bertscore, metrics
 from cbtlib.bertscore import Encoder, match
 from cbtlib.surface import Texts
 
@@ -201,3 +202,14 @@ def test_a_text_without_a_token_matches_nothing():
 
 def test_nothing_matches_nothing():
     assert match(torch.zeros(0, 4), torch.ones(1, 4), (torch.zeros(0), torch.ones(1))) == 0
+
+
+def test_the_embedded_models_layer_is_the_one_that_people_agree_with_most():
+    """Chosen on the first file; on the second it is at least better than what knows no meaning."""
+    chosen, other = json.loads((ROOT / "data/layers.json").read_text("utf-8"))["files"]
+    curve = {one["layer"]: one["spearman"] for one in chosen["layers"]}
+    assert bertscore.LAYERS["embedded"] == max(curve, key=curve.get)
+    assert other["layers"][bertscore.LAYERS["embedded"] - 1]["spearman"] > other["chrf"]["spearman"]
+    source = (ROOT / "notebooks/05_evaluation.py").read_text("utf-8")
+    assert f"bertscore_layer: int = {bertscore.LAYERS['embedded']} " in source
+    assert f"|layer:{bertscore.LAYERS['embedded']}|" in metrics.METRICS["bertscore"].signature

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import random
 import signal
 import sqlite3
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cbtlib import CbtError, faults, generate, prices, prompts, questions, safety, tables
+from cbtlib import CbtError, faults, generate, journal, prices, prompts, questions, safety, tables
 from cbtlib.generate import Question, Sampling
 from cbtlib.journal import Journal, Reply
 from cbtlib.sending import Traffic, _retry_after, judged
@@ -422,6 +423,7 @@ def test_kill_9_at_any_instant_loses_nothing_and_pays_nothing_finished_twice(tmp
     assert b"very-secret" not in b"".join(path.read_bytes() for path in out.iterdir())
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no process there is sent a SIGINT")
 @pytest.mark.parametrize(
     ("plan", "latency", "ok"), [("ok", 0.7, True), ("rate_limit", 0.0, False)], ids=["in flight", "in a pause"]
 )
@@ -481,6 +483,14 @@ def test_a_journal_of_another_model_is_refused(tmp_path):
         server.model = "another"
         with pytest.raises(CbtError, match="another --out"):
             generate.run(posts(1), PROMPT, server, tmp_path)
+
+
+def test_a_clock_that_ticks_seldom_mixes_up_no_attempts(tmp_path, monkeypatch):
+    """Windows' ticks 64 times a second, and a request that was turned away is sent again within less."""
+    monkeypatch.setattr(journal, "time", SimpleNamespace(time=lambda: 1e9))
+    with faults.serve(lambda key, attempt: "ok" if attempt else "server_error", retry_after=0.01) as server:
+        found = generate.run(posts(3), PROMPT, server, tmp_path, traffic=QUICK)
+    assert [one.outcome for one in found] == ["ok"] * 3 and server.requests == 6
 
 
 def test_a_file_that_is_no_journal_is_refused(tmp_path):

@@ -147,6 +147,7 @@ PROMISED = {
     "05_evaluation": [
         "backbones.csv",
         "forest.svg",
+        "layers.svg",
         "scores.csv",
         "signatures.csv",
         "tokenisers.csv",

@@ -1,10 +1,12 @@
 """What other machines, and files from other people, may not do."""
 
+import base64
 import json
 import os
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote
 
 import pandas as pd
 import pytest
@@ -95,6 +97,8 @@ def test_no_secret_is_written_down(said):
 def test_a_key_that_json_spells_in_another_way_is_struck_too():
     key = "q7Zm/Xc+long/enough=="
     assert journal.strike(json.dumps(key).replace("/", "\\/"), key) == '"[secret]"'
+    coded = f"{quote(key, safe='')} {base64.b64encode(key.encode()).decode()}"
+    assert journal.strike(coded, key) == "[secret] [secret]"
 
 
 def test_a_key_that_a_good_reply_quotes_is_in_no_file(tmp_path):
@@ -104,7 +108,10 @@ def test_a_key_that_a_good_reply_quotes_is_in_no_file(tmp_path):
     assert files and not [path.name for path in files if KEY.encode() in path.read_bytes()]
 
 
-@pytest.mark.parametrize("text", ['=HYPERLINK("http://evil.example")', "+1+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1"])
+@pytest.mark.parametrize(
+    "text",
+    ['=HYPERLINK("http://evil.example")', "+1+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", "＝1+1", "\u200b=1", " @A1"],
+)
 def test_no_cell_of_a_csv_is_a_formula(text):
     told = markup.cells(pd.DataFrame({text: [text]}, index=[text])).to_csv()
     rows = told.splitlines()
