@@ -72,7 +72,7 @@ def status(endpoint: Endpoint, out: Path | str) -> list[tuple[Batch, str, int, i
             if batch.state == "open" and batch.id:
                 with _said(endpoint):
                     found = client.batches.retrieve(batch.id)
-                counts = found.request_counts
+                    counts = found.request_counts
                 rows.append((batch, found.status, counts.completed if counts else 0, counts.failed if counts else 0))
             else:
                 rows.append((batch, batch.state, batch.answered, batch.failed))
@@ -102,9 +102,10 @@ def collect(
                 if found.status not in OVER:
                     continue
                 files = [file for file in (found.output_file_id, found.error_file_id) if file]
-                texts = [client.files.content(file).text for file in files]
-            replies = [reply for text in texts for reply in _replies(text, job, endpoint.api_key)]
-            silent += journal.close_batch(batch.name, found.status, replies)
+                texts = [_content(client, file) for file in files]
+            replies = [reply for text in texts for reply in _replies(text or "", job, endpoint.api_key)]
+            state = "gone" if None in texts else found.status
+            silent += journal.close_batch(batch.name, state, replies, billed=state == "gone")
             errors = (found.errors.data if found.errors else None) or []
             problems += [error.message for error in errors if error.message]
         job.claim(journal, endpoint)
@@ -176,6 +177,16 @@ def _named(made: Any, what: str, endpoint: Endpoint) -> str:
 # ---------------------------------------------------------------- what comes back
 
 
+def _content(client: "OpenAI", file: str) -> str | None:
+    """What a batch's file holds; None where the endpoint, which keeps it for a time, knows it no more."""
+    import openai
+
+    try:
+        return client.files.content(file).text
+    except openai.NotFoundError:
+        return None
+
+
 def _replies(text: str, job: Job, secret: str) -> Iterator[tuple[bytes, Reply]]:
     """Keys and replies of an output or error file. A line that is none of ours is left out."""
     for line in text.split("\n"):  # not splitlines: an answer may hold one of the other characters that end a line
@@ -185,7 +196,7 @@ def _replies(text: str, job: Job, secret: str) -> Iterator[tuple[bytes, Reply]]:
         except (ValueError, LookupError, TypeError, AttributeError):
             continue
         whole = isinstance(answer, dict) and isinstance(answer.get("status_code"), int) and "body" in answer
-        if not whole:
+        if not whole or not 100 <= answer["status_code"] < 600:
             said = error.get("message") if isinstance(error, dict) else error
             body = strike(json.dumps({"error": error}, ensure_ascii=False), secret)
             yield key, Reply(0, body, None, None, False, "failed", strike(str(said or "no reply"), secret)[:300])
@@ -226,6 +237,8 @@ def _said(endpoint: Endpoint) -> Iterator[None]:
         what = f"HTTP {error.status_code}: {error.message}"
     except openai.APIError as error:
         what = f"{type(error).__name__}: {error}"
+    except (AttributeError, TypeError, ValueError):  # the client makes of a page of HTML a text, and so no batch
+        what = "An answer was none of a Batch API"
     else:
         return
     said: dict[str, Any] = {"what": strike(what, endpoint.api_key)[:300]}

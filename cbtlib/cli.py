@@ -479,7 +479,7 @@ def ratings_judge(
     import json
     from dataclasses import asdict
 
-    from cbtlib import endpoint, forms, metrics, resampling, writing
+    from cbtlib import cache, endpoint, forms, metrics, resampling, writing
     from cbtlib import judge as judging
 
     texts, systems = _posts_and_answers(posts, answers)
@@ -488,10 +488,12 @@ def ratings_judge(
     if bool(against) != bool(key):
         raise CbtError("--against FILE and --key FILE belong together: without the key no rating has a system")
     models = _named(contestant, "SYSTEM=MODEL")
-    with endpoint.connect(model) as where:
+    busy = f"another process is judging in {out}: wait for it, or take another folder"
+    with cache.alone(writing.make_folder(out) / "run.lock", busy), endpoint.connect(model) as where:
+        setting = f"temperature {temperature:g} at {where.fingerprint}"
         given = judging.verdicts(
             texts, systems, judging.endpoint_ask(where, temperature), judge=model, contestants=models,
-            language=language, repeats=repeats, journal=out / "verdicts.jsonl",  # type: ignore[arg-type]
+            language=language, repeats=repeats, setting=setting, journal=out / "verdicts.jsonl",  # type: ignore[arg-type]
         )  # fmt: skip
     found = judging.analyse(given, seed=seed)
     compared, counts = metrics.outcomes(systems)
@@ -504,7 +506,7 @@ def ratings_judge(
         print(f"\n{table.round(3).to_string(index=False, na_rep='-')}")
     print()
     whole = {name: table for name, table in asdict(found).items() if not hasattr(table, "to_json")}
-    whole |= {"answers": counts, "compared": len(compared)}
+    whole |= {"judge": model, "setting": setting, "language": language, "answers": counts, "compared": len(compared)}
     for name in ("first_wins", "consistency", "self_consistency"):
         value, low, high = whole[name]
         print(f"{name}: {value:.2f}{resampling.span(low, high)}" if value == value else f"{name}: not asked")
@@ -535,7 +537,8 @@ def _posts_and_answers(posts: list[Path], answers: list[str]) -> tuple[dict[str,
     """The posts by id, and what each SYSTEM=FILE holds; an answer to a crisis post is for nobody to read or judge."""
     from cbtlib import corpus, formats, pairing, questions
 
-    systems = {n: pairing.read(Path(path)).texts for n, path in _named(answers, "SYSTEM=answers.jsonl").items()}
+    sides = {n: pairing.read(Path(path)) for n, path in _named(answers, "SYSTEM=answers.jsonl").items()}
+    systems = {name: side.texts for name, side in sides.items()}
     texts: dict[str, str] = {}
     for path in posts:
         for one in corpus.load(path) if formats.is_records(path) else questions.read_questions(path):
@@ -545,6 +548,12 @@ def _posts_and_answers(posts: list[Path], answers: list[str]) -> tuple[dict[str,
             for given in systems.values() if getattr(one, "crisis", False) else ():
                 if one.id in given:
                     given[one.id] = ("crisis", "")
+    for side in sides.values():
+        for item, digest in side.digests.items():
+            if item in texts and questions.digest(texts[item]) != digest:
+                raise CbtError(
+                    f"{side.path} answers another post under the id {item}: give the very file that was answered"
+                )
     return texts, systems
 
 

@@ -365,8 +365,11 @@ _NAMES = {
     "text": ("text", "thought", "sentence", "content", "文本", "内容", "想法"),
     "label": ("label", "labels", "distortion", "type", "category", "标签", "类别"),
 }
-_NONE = frozenset(("none", "non-distorted", "no distortion", "无", "没有", "无扭曲", "正常", "-", "0", "0.0"))
-_MISSING = frozenset(("", "nan", "n/a", "na", "null"))
+_NONE = frozenset(
+    ("none", "non-distorted", "no distortion", "no", "false", "无", "没有", "否", "无扭曲", "正常", "-", "0", "0.0")
+)
+_SOME = frozenset(("1", "1.0", "yes", "true", "是"))
+_MISSING = frozenset(("", "nan", "n/a", "na", "null", "undefined", "unknown"))
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -375,9 +378,11 @@ def _table(path: Path) -> Iterator[Item]:
 
     Perhaps id, topic, answer, outcome, and label. Several labels of a cell are split by |, and other marks that split
     are a Problem: they would make a type of their own. An empty cell is a missing label, and so is nan or N/A, which
-    programs write for one; no distortion has a name (none, 无, -) or is 0. 1 is `DISTORTED`; what another number means,
-    nobody here knows.
+    programs write for one; no distortion has a name (none, no, 无, -) or is 0. 1 and yes are `DISTORTED`; what another
+    number means, nobody here knows, and what looks like a list, an error of a spreadsheet or of an endpoint is no name.
+    Names that differ in their capitals alone are one, spelt as it came first.
     """
+    spelt: dict[str, str] = {}
     for place, (number, row) in enumerate(_rows(path)):
         if isinstance(row, Problem):
             yield row
@@ -400,12 +405,15 @@ def _table(path: Path) -> Iterator[Item]:
             if re.search("[;,；，、｜]", kinds):
                 yield Problem(number, str(label), f"{kinds!r:.40}: split several labels by |")
                 continue
+            if re.match(r"\s*([\[{#]|error)", kinds, re.IGNORECASE):
+                yield Problem(number, str(label), f"{kinds!r:.40} is no label: leave the cell empty if there is none")
+                continue
             kinds = kinds.split("|")
         if not (kinds is None or (isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds))):
             yield Problem(number, str(label), f"is no label and no list of labels: {kinds!r}"[:80])
             continue
         named = [kind.strip() for kind in kinds or () if kind.strip().lower() not in _MISSING]
-        named = [DISTORTED if kind in ("1", "1.0") else kind for kind in named]
+        named = [DISTORTED if kind.lower() in _SOME else spelt.setdefault(kind.casefold(), kind) for kind in named]
         if strange := [kind for kind in named if _NUMBER.fullmatch(kind) and kind not in _NONE]:
             what = f"{strange[0]!r:.40} is a number: write the names of labels, or 1 for distorted and 0 for none"
             yield Problem(number, str(label), what)

@@ -266,10 +266,13 @@ class Journal:
         )
         return {key for (key,) in rows}
 
-    def close_batch(self, name: str, state: str, replies: Iterable[tuple[bytes, Reply]]) -> int:
+    def close_batch(
+        self, name: str, state: str, replies: Iterable[tuple[bytes, Reply]], *, billed: bool = False
+    ) -> int:
         """Record what a batch brought and how it ended; returns how many of its requests it said nothing about.
 
-        Those were not worked on, so they are not billed, and the next run asks them again. Twice is as good as once.
+        Those were not worked on, so they are not billed (`billed`: nobody knows, and the most is taken for spent), and
+        the next run asks them again. Twice is as good as once.
         """
         now = time.time()
         self._db.execute("BEGIN")
@@ -278,9 +281,9 @@ class Journal:
             ((now, *_values(reply), key, name) for key, reply in replies),
         )
         silent = self._db.execute(
-            "UPDATE attempts SET ended = ?, billable = 0, outcome = 'failed', detail = ? WHERE batch = ? AND ended IS "
+            "UPDATE attempts SET ended = ?, billable = ?, outcome = 'failed', detail = ? WHERE batch = ? AND ended IS "
             "NULL",
-            (now, f"the batch ended as {state} before it came to this request", name),
+            (now, int(billed), f"the batch ended as {state} before it brought this request's reply", name),
         ).rowcount
         self._db.execute("UPDATE batches SET state = ? WHERE name = ?", (state, name))
         self._db.execute("COMMIT")

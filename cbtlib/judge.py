@@ -65,6 +65,8 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 
+BETTER = {"1": "first", "2": "second", "tie": "tie"}
+
 Ask = Callable[[list[dict[str, str]], dict[str, Any]], str]
 """Chat messages and a JSON schema to the reply's text; raises `Ended` for a reply that is none, anything else when the
 call fails."""
@@ -118,13 +120,15 @@ def verdicts(
     contestants: Mapping[str, str],
     language: Literal["zh", "en"] = "zh",
     repeats: int = 1,
+    setting: str = "",
     journal: Path | None = None,
     workers: int = 4,
 ) -> list[Verdict]:
     """Judge all pairs of systems on the posts that all of them answered; `contestants[system]` names its model.
 
-    `repeats` asks everything that often (give the judge a temperature then). `journal` is a file that keeps verdicts:
-    those that are in it for the same judge, rubric and texts are not asked for again. Raises CbtError when the judge is
+    `repeats` asks everything that often (give the judge a temperature then). `setting` says how `ask` asks,
+    where that changes verdicts. `journal` is a file that keeps them: those that are in it for the same judge, setting,
+    rubric and texts are not asked for again. Raises CbtError when the judge is
     a contestant, a system has no model name, or no post was answered by all.
     """
     if language not in RUBRICS:
@@ -151,15 +155,15 @@ def verdicts(
     def one(blank: Verdict) -> Verdict:
         replies = (answers[system][blank.item][1] for system in (blank.first, blank.second))
         messages = _messages(RUBRICS[language], posts[blank.item], *replies)
-        words = json.dumps([judge, messages, blank.repeat], ensure_ascii=False)
+        words = json.dumps([judge, setting, messages, blank.repeat], ensure_ascii=False)
         key = hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()[:20]
         if key in known:
             return replace(blank, **known[key])
         found = _verdict(blank, messages, ask)
         if journal and found.outcome != "failed":
             line = {"key": key, "outcome": found.outcome, "better": found.better, "detail": found.detail}
-            with lock, journal.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")  # in ASCII: half a character of a reply can be written too
+            with lock:
+                _append(journal, json.dumps(line) + "\n")  # in ASCII: half a character of a reply can be written too
         return found
 
     with ThreadPoolExecutor(workers) as pool:
@@ -174,7 +178,7 @@ def parse(text: str) -> str | None:
         return None
     if not isinstance(value, dict) or set(value) != {"better"}:
         return None
-    return {"1": "first", "2": "second", "tie": "tie"}.get(str(value["better"]))
+    return BETTER.get(str(value["better"]))
 
 
 def analyse(given: Sequence[Verdict], resamples: int = 1000, seed: int = 0) -> Analysis:
@@ -185,7 +189,7 @@ def analyse(given: Sequence[Verdict], resamples: int = 1000, seed: int = 0) -> A
         detail = next((f"; the first says {verdict.detail!r}" for verdict in given if verdict.detail), "")
         raise CbtError(
             f"no pair has a verdict in both orders, so there is nothing to analyse ({counts or 'no calls'}{detail}); "
-            "mend the endpoint, or take another judge"
+            "mend the endpoint, or take another judge, and another folder: what was said once is not asked again"
         )
     items = sorted({item for item, *_ in both})
     systems = sorted({system for _, *pair, _ in both for system in pair})
@@ -289,18 +293,28 @@ def _read(journal: Path | None) -> dict[str, dict[str, Any]]:
     if journal is None:
         return {}
     make_folder(journal.parent)
-    text = journal.read_text("utf-8", errors="replace") if journal.exists() else ""  # a kill may cut a character too
+    _append(journal, "")  # before anything is paid for
+    text = journal.read_text("utf-8", errors="replace")  # a kill may cut a character too
     if text and not text.endswith("\n"):
-        with journal.open("a", encoding="utf-8") as file:
-            file.write("\n")
+        _append(journal, "\n")
     known = {}
     for line in text.split("\n"):
         try:
             row = json.loads(line)
-            known[row.pop("key")] = {name: row[name] for name in ("outcome", "better", "detail")}
-        except (ValueError, KeyError, AttributeError, TypeError):
+            kept = {name: row[name] for name in ("outcome", "better", "detail")}
+            if (kept["better"] in BETTER.values()) == (kept["outcome"] == "ok"):
+                known[row["key"]] = kept
+        except (ValueError, KeyError, TypeError):
             continue
     return known
+
+
+def _append(journal: Path, text: str) -> None:
+    try:
+        with journal.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise CbtError(f"cannot write {journal}: {error.strerror}; what was judged before is kept in it") from None
 
 
 def _pairs(given: Sequence[Verdict]) -> dict[tuple[str, str, str, int], tuple[str, str]]:

@@ -100,6 +100,9 @@ def of_answers(answers: Sequence[generate.Answer], what: str = "answers") -> Lab
     return Labelled(what, TYPES, labels, lengths, [""] * len(texts), rows, outcomes)
 
 
+_ANEW = "is {}; label the posts anew with cbt distortions label"
+
+
 def read(path: Path, format: str = "auto") -> Labelled:
     """A file as a labelled set: records, an answers.jsonl, the output of `cbt distortions label`, or gold labels.
 
@@ -108,14 +111,16 @@ def read(path: Path, format: str = "auto") -> Labelled:
     first = _first_object(path) if path.suffix == ".jsonl" else {}
     if {"outcome", "text", "parts"} <= first.keys():
         found = of_answers(list(generate.read_answers(path)))
-    elif {"labels", "scores"} <= first.keys():
+    elif "labels" in first and isinstance(first.get("scores"), dict):
         bad, kept = [], []
         lines: dict[str, int] = {}
         outcomes: Counter[str] = Counter()
         for line, row in reading.objects(path):
             if isinstance(row, reading.Problem):
                 bad.append(row)
-            elif (name := str(row.get("id"))) in lines:
+            elif "id" not in row:
+                bad.append(reading.Problem(line, "id", _ANEW.format("missing")))
+            elif (name := str(row["id"])) in lines:
                 bad.append(reading.Problem(line, "id", f"{name!r} stands on line {lines[name]} already"))
             else:
                 lines[name] = line
@@ -123,9 +128,11 @@ def read(path: Path, format: str = "auto") -> Labelled:
                 outcomes[outcome] += 1
                 if outcome == "ok":
                     kept.append(row)
-                    if not isinstance(row.get("characters"), int):
-                        what = "is no whole number; label the posts anew with cbt distortions label"
-                        bad.append(reading.Problem(line, "characters", what))
+                    if type(length := row.get("characters")) is not int or not 0 <= length < 2**31:
+                        bad.append(reading.Problem(line, "characters", _ANEW.format("no number of characters")))
+                    names = row.get("labels")
+                    if names is not None and not (isinstance(names, list) and all(isinstance(x, str) for x in names)):
+                        bad.append(reading.Problem(line, "labels", _ANEW.format("no list of names")))
         if bad:
             raise corpus.CorpusError(path, bad)
         types = tuple(kind for kind in first["scores"] if kind != "any")

@@ -13,23 +13,27 @@ Notable choices
 - A metric that was not run has a row that says why; it is never silently absent.
 """
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cbtlib import CbtError, bleurt, formats, metrics, reading, writing
 from cbtlib.answers import OUTCOMES, outcome_of
 
+_DIGEST = re.compile("[0-9a-f]{16}")  # `questions.digest`, as `cbt generate` writes it
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What a file holds for each id: outcome and text, the line, and the post it answers where the file has it."""
+    """What a file holds for each id: outcome and text, the line, and the post that it answers, or its digest."""
 
     path: Path
     texts: dict[str, tuple[str, str]]
     lines: dict[str, int]
     posts: dict[str, str]
+    digests: dict[str, str] = field(default_factory=dict)
 
     def place(self, item: str, what: str) -> str:
         """Where the text of an item stands, for a sentence about it."""
@@ -233,6 +237,7 @@ def _samples(path: Path) -> list[formats.Sample]:
 def _answers(path: Path) -> Side:
     texts: dict[str, tuple[str, str]] = {}
     lines: dict[str, int] = {}
+    digests: dict[str, str] = {}
     for number, row in reading.objects(path):
         where = f"{path}:{number}"
         if isinstance(row, reading.Problem):
@@ -254,7 +259,9 @@ def _answers(path: Path) -> Side:
         if (name := str(item)) in texts:
             raise CbtError(f"{where}, field id: {name!r} stands here twice")
         texts[name], lines[name] = (outcome_of(text, outcome), text), number
-    return Side(path, texts, lines, {})
+        if isinstance(row.get("post"), str) and _DIGEST.fullmatch(row["post"]):
+            digests[name] = row["post"]
+    return Side(path, texts, lines, {}, digests)
 
 
 def _same_items(side: Side, gold: Side) -> None:

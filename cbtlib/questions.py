@@ -26,8 +26,13 @@ class Question:
 
     @property
     def digest(self) -> str:
-        """Names the post, whatever its id: 16 hex digits of its SHA-256."""
-        return hashlib.sha256(self.post.encode(errors="replace")).hexdigest()[:16]
+        """Names the post, whatever its id."""
+        return digest(self.post)
+
+
+def digest(post: str) -> str:
+    """Names a post by its text: 16 hex digits of its SHA-256."""
+    return hashlib.sha256(post.encode(errors="replace")).hexdigest()[:16]
 
 
 def read_questions(path: Path | str) -> list[Question]:

@@ -313,10 +313,11 @@ for one, colour in zip(graded, figures.COLORS, strict=False):
     axis.fill_between(curve.index, curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
     axis.axhline(one["chrf"]["spearman"], color=colour, linestyle="--", linewidth=1, label=f"chrF, {one['file']}")
 axis.set(xlabel="layer", ylabel="Spearman's correlation", xticks=curve.index)
-axis.legend(fontsize="small", ncols=2)
+axis.margins(y=0.2)  # room for the legend
+axis.legend(fontsize="small", ncols=2, loc="upper right")
 chosen, plain = curves.loc[graded[0]["file"], "spearman"], graded[0]["chrf"]["spearman"]
 told = f"layer {chosen.idxmax()} with {chosen.max():.2f}, where chrF has {plain:.2f}"
-axis.set_title(f"Nearest to people: {told}")
+axis.set_title(f"Layer {chosen.idxmax()} agrees most with people")
 figures.show(
     figure, page, "layers", data=curves,
     alt=f"Lines of the correlation by layer: highest at {told}; lowest at layer {chosen.idxmin()}, {chosen.min():.2f}.",
@@ -325,10 +326,10 @@ figures.show(
 )  # fmt: skip
 
 # %% [markdown]
-# An early layer is nearest. Late ones serve what the model was trained for, the next token, and by them BERTScore is
-# worse than chrF, which knows nothing of meaning. Even the best layer is not far above it: of two sentences alike in
-# meaning, most share characters too. Grades of letters would be a better judge than grades of single sentences, and
-# would take people. [Chapter 6](06_human_evaluation.ipynb) has the form for it.
+# An early layer is nearest. By most others, the late ones among them, which serve the next token, BERTScore agrees less
+# with people than chrF does, which knows nothing of meaning. Even the best layer is not far above it: sentences alike
+# in meaning mostly share characters too. Grades of letters would be a better judge than grades of single sentences, and
+# would take people: [chapter 6](06_human_evaluation.ipynb) has the form for it.
 
 # %% [markdown]
 # **BLEURT** {cite:p}`sellam2020bleurt` is the fifth metric of the paper: a model that was trained to imitate human

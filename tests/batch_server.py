@@ -28,6 +28,7 @@ class BatchServer:
         self.prompt_tokens = self.completion_tokens = 0
         self.break_after_create = False  # the batch is made, and its id never arrives
         self.refuse: int | None = None  # a status for every request
+        self.page = ""  # what it says in place of any JSON, with status 200
 
     def work(self, plan: Callable[[str], str] = lambda key: "ok", state: str = "completed") -> None:
         """Bring every batch that is in progress to an end; `plan` gives each key a fault of `faults`, or `silent`."""
@@ -77,7 +78,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         owner: BatchServer = self.server.owner  # type: ignore[attr-defined]
+        if owner.page:
+            return self._send(owner.page.encode(), "text/html")
         *_, kind, last = self.path.partition("?")[0].rstrip("/").split("/")
+        if last == "content" and kind not in owner.files:
+            return self._json({"error": {"message": f"No such File object: {kind}"}}, 404)
         if last == "content":
             return self._send(owner.files[kind], "application/octet-stream")
         if last == "batches":
@@ -87,6 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         owner: BatchServer = self.server.owner  # type: ignore[attr-defined]
         body = self.rfile.read(int(self.headers["content-length"]))
+        if owner.page:
+            return self._send(owner.page.encode(), "text/html")
         if owner.refuse:
             message = f"no batches for {self.headers['authorization']}"
             return self._json({"error": {"message": message}}, owner.refuse)

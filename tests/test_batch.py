@@ -115,6 +115,34 @@ def test_a_good_status_without_an_id_is_no_batch(server, tmp_path):
         batch.submit(posts(5), JOB, server, tmp_path)
 
 
+def test_a_page_in_place_of_an_answer_is_said_and_the_same_command_goes_on(server, tmp_path):
+    server.page = "<html>gateway</html>"
+    with pytest.raises(CbtError, match=r"none of a Batch API.*Nothing is lost"):
+        batch.submit(posts(5), JOB, server, tmp_path)
+    server.page = ""
+    (started,) = batch.submit(posts(5), JOB, server, tmp_path)
+    server.page = "<html>gateway</html>"
+    for work in (lambda: batch.status(server, tmp_path), lambda: batch.collect(posts(5), JOB, server, tmp_path)):
+        with pytest.raises(CbtError, match=r"none of a Batch API.*Nothing is lost"):
+            work()
+    server.page = ""
+    server.work()
+    assert batch.collect(posts(5), JOB, server, tmp_path).outcomes["ok"] == started.requests == 5
+
+
+def test_what_an_endpoint_keeps_no_longer_is_asked_again_and_taken_for_paid(server, tmp_path, price_file):
+    """Files of batches expire; what was in them may have cost as much as it could."""
+    batch.submit(posts(5), JOB, server, tmp_path, price_file=price_file)
+    server.work()
+    server.files.clear()
+    gone = batch.collect(posts(5), JOB, server, tmp_path, price_file=price_file)
+    assert gone.outcomes["failed"] == 5 and "5 requests came back without a reply" in gone.stopped
+    assert gone.spend.upper_micro > 0 and [row[1] for row in batch.status(server, tmp_path)] == ["gone"]
+    (again,) = batch.submit(posts(5), JOB, server, tmp_path, price_file=price_file)
+    server.work()
+    assert batch.collect(posts(5), JOB, server, tmp_path, price_file=price_file).outcomes["ok"] == again.requests == 5
+
+
 def test_a_batch_stays_below_a_budget_and_a_larger_one_goes_on(server, tmp_path, price_file):
     small = batch.submit(posts(100), JOB, server, tmp_path, budget=0.02, price_file=price_file)
     assert 0 < small[0].requests < 100

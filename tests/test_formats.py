@@ -157,6 +157,17 @@ def test_a_column_of_0_and_1_says_whether_there_is_a_distortion(tmp_path):
     assert [sample.labels for sample in formats.load(path)] == list(said.values())
 
 
+def test_how_programs_and_people_say_yes_no_and_nothing_makes_no_type(tmp_path):
+    said = {"True": {formats.DISTORTED}, "no": set(), "False": set(), "是": {formats.DISTORTED}, "否": set()}
+    said |= {"unknown": None, "Labelling": {"Labelling"}, "LABELLING ": {"Labelling"}}
+    path = put(tmp_path / "a.csv", "text,label\n" + "".join(f"雨,{cell}\n" for cell in said))
+    assert [sample.labels for sample in formats.load(path)] == list(said.values())
+    for cell in ("[]", "['labelling']", "#N/A", "ERROR: HTTP 429 too many requests", '{"a": 1}'):
+        path = put(tmp_path / "b.tsv", f"text\tlabel\n雨\ta\n雪\t{cell}\n")
+        samples, problems = formats.read(path)
+        assert len(samples) == 1 and [(x.line, x.field) for x in problems] == [(3, "label")], cell
+
+
 NAMES = st.text("灾难化读心术", min_size=2, max_size=4)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from cbtlib import ROOT, CbtError, corpus, endpoint, forms, judge
+from cbtlib import ROOT, CbtError, cache, corpus, endpoint, forms, judge, questions
 from cbtlib.cli import app
 
 POSTS = {f"q{i}": f"来信{i}" for i in range(20)}
@@ -216,7 +216,8 @@ def test_the_command_judges_resumes_and_sets_the_judge_against_people(tmp_path, 
     back.to_csv(tmp_path / "back.csv", index=False)
     asked = []
     monkeypatch.setattr(judge, "endpoint_ask", lambda *_, **__: lambda m, s: asked.append(1) or fair(m, s))
-    monkeypatch.setattr(endpoint, "connect", lambda model: contextlib.nullcontext(SimpleNamespace(model=model)))
+    where = SimpleNamespace(model="gpt-9", fingerprint="f")
+    monkeypatch.setattr(endpoint, "connect", lambda model: contextlib.nullcontext(where))
     words = ["ratings", "judge", f"base={tmp_path}/base.jsonl", f"tuned={tmp_path}/tuned.jsonl", "--model", "gpt-9"]
     words += ["--posts", str(ROOT / "data/corpus/test.jsonl"), "--out", f"{tmp_path}/judged"]
     words += ["--contestant", "base=gemma", "--against", f"{tmp_path}/back.csv", "--key", f"{tmp_path}/sheet/key.json"]
@@ -232,6 +233,15 @@ def test_the_command_judges_resumes_and_sets_the_judge_against_people(tmp_path, 
     assert found["outcomes"] == {"ok": 16} and found["self_consistency"] is None
     assert set(found["against"]) == {"helpfulness"} and found["against"]["helpfulness"]["usable"]
     assert "against people, helpfulness: kappa 1.00" in done.output
+    assert (found["judge"], found["setting"], found["language"]) == ("gpt-9", "temperature 0 at f", "zh")
+    with cache.alone(tmp_path / "judged/run.lock", ""):
+        busy = CliRunner().invoke(app, [*words, "--contestant", "tuned=gemma-lora"])
+    assert isinstance(busy.exception, CbtError) and "another process is judging" in str(busy.exception)
+    rows = [{"id": r.id, "outcome": "ok", "text": f"差{r.id}", "post": questions.digest(r.post)} for r in records]
+    rows[3]["post"] = questions.digest("another post")
+    (tmp_path / "base.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    other = CliRunner().invoke(app, [*words, "--contestant", "tuned=gemma-lora"])
+    assert f"base.jsonl answers another post under the id {records[3].id}" in str(other.exception) and len(asked) == 16
 
 
 def test_a_judge_may_not_be_a_contestant():
@@ -334,9 +344,21 @@ def test_another_judge_and_another_repeat_are_asked_anew(tmp_path):
         asked.append(1)
         return fair(messages, schema)
 
-    for number, options in enumerate(({}, {"judge": "gpt-10"}, {"repeats": 2}), 1):
+    for number, options in enumerate(({}, {"judge": "gpt-10"}, {"repeats": 2}, {"setting": "temperature 1"}), 1):
         run(ask, journal=tmp_path / "v.jsonl", **options)
         assert len(asked) == number * 120
+
+
+def test_a_damaged_verdict_is_none_and_a_journal_that_cannot_be_written_costs_no_call(tmp_path):
+    journal = tmp_path / "v.jsonl"
+    run(fair, journal=journal)
+    journal.write_text(journal.read_text("utf-8").replace('"first"', '"fir"', 1).replace('"ok"', '"odd"', 1), "utf-8")
+    asked = []
+    assert {v.outcome for v in run(lambda m, s: asked.append(1) or fair(m, s), journal=journal)} == {"ok"}
+    assert 1 <= len(asked) <= 2
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(CbtError, match=r"cannot write .*folder"):
+        run(lambda *_: pytest.fail("nothing is paid for"), journal=tmp_path / "folder")
 
 
 def test_an_agreement_that_may_be_too_low_does_not_free_the_judge():

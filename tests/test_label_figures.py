@@ -157,7 +157,24 @@ def test_labels_of_posts_in_a_crisis_are_counted_beside_and_missing_ones_refused
         label_figures.read(path)
     rows[1].pop("characters")
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    with pytest.raises(CbtError, match="line 2, field characters: is no whole number; label the posts anew"):
+    with pytest.raises(CbtError, match="line 2, field characters: is no number of characters; label the posts anew"):
+        label_figures.read(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"labels": x} for x in ("", False, 0, {}, {"a": False}, [["a"]], "a")]
+    + [{"characters": x} for x in (True, -1, 10**30, "9")]
+    + [{"id": None}],
+)
+def test_what_only_looks_like_labels_is_none_and_not_no_distortion(tmp_path, change):
+    rows = [{"id": str(k), "labels": ["a"], "characters": 9, "scores": {"a": 0.5, "any": 0.5}} for k in range(3)]
+    rows[1] |= change
+    if change == {"id": None}:
+        del rows[1]["id"]
+    path = tmp_path / "labels.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    with pytest.raises(CbtError, match=f"line 2, field {next(iter(change))}: is .*label the posts anew"):
         label_figures.read(path)
 
 
