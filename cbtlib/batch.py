@@ -168,10 +168,10 @@ def _start(journal: Journal, client: "OpenAI", endpoint: Endpoint, name: str, re
 
 
 def _named(made: Any, what: str, endpoint: Endpoint) -> str:
-    """The id of what an endpoint says it made; any JSON with status 200 looks like that to the client."""
-    if not isinstance(made.id, str) or not made.id:
+    """The id of what an endpoint says it made; the client takes anything with status 200 for that."""
+    if not (name := getattr(made, "id", None)) or not isinstance(name, str):
         raise CbtError(f"{endpoint.base_url} made no {what}: its answer has no id; has it a Batch API?")
-    return made.id
+    return name
 
 
 # ---------------------------------------------------------------- what comes back

@@ -126,10 +126,10 @@ def verdicts(
 ) -> list[Verdict]:
     """Judge all pairs of systems on the posts that all of them answered; `contestants[system]` names its model.
 
-    `repeats` asks everything that often (give the judge a temperature then). `setting` says how `ask` asks,
-    where that changes verdicts. `journal` is a file that keeps them: those that are in it for the same judge, setting,
-    rubric and texts are not asked for again. Raises CbtError when the judge is
-    a contestant, a system has no model name, or no post was answered by all.
+    `repeats` asks everything that often (give the judge a temperature then). `setting` says how `ask` asks, where that
+    changes verdicts. `journal` is a file that keeps them: those that are in it for the same judge, setting, rubric and
+    texts are not asked for again. Raises CbtError when the judge is a contestant, a system has no model name, no post
+    was answered by all, or the journal cannot be written.
     """
     if language not in RUBRICS:
         raise CbtError(f"there is no rubric in {language!r}; the languages are {', '.join(RUBRICS)}")
