@@ -13,16 +13,18 @@ Notable choices
 - Foreign text goes through `markup.escape`; the script moves text, never HTML.
 """
 
+import base64
 import html
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from IPython.display import HTML
 
-from cbtlib import CbtError, markup, structure
+from cbtlib import CbtError, figures, markup, structure
 from cbtlib import prevalence as shares
 from cbtlib.corpus import PARTS
 
@@ -125,8 +127,9 @@ def from_rates(
 def rating_form(path: Path) -> HTML:
     """The form that `forms.make` wrote, in a frame that may run its script and sees nothing of the page.
 
-    Of its replies the first five are taken, so that the page stays light; the file itself is not changed. CbtError for
-    a file that is no form.
+    Of its replies the first five are taken, so that the page stays light; the file itself is not changed. The frame
+    brings the Chinese glyphs that it shows: it may fetch none, and not every reader has them. CbtError for a file that
+    is no form.
     """
     form = path.read_text("utf-8")
     found = re.search(r'<script id="sheet" type="application/json">(.*?)</script>', form, re.DOTALL)
@@ -135,7 +138,12 @@ def rating_form(path: Path) -> HTML:
     sheet = json.loads(found[1])
     sheet["items"] = sheet["items"][:5]
     few = json.dumps(sheet, ensure_ascii=False).replace("<", "\\u003c")
-    frame = html.escape(form.replace(found[1], few))
+    form = form.replace(found[1], few)
+    with TemporaryDirectory() as folder:
+        figures.web_font(form, font := Path(folder, "form.woff"))
+        glyphs = base64.b64encode(font.read_bytes()).decode()
+    face = f'@font-face {{ font-family: "Noto Sans SC"; src: url(data:font/woff;base64,{glyphs}) format("woff"); }}'
+    frame = html.escape(form.replace("</style>", f"{face}</style>", 1))
     without = (
         "The form needs JavaScript. The CSV file beside it holds the same sheet for a spreadsheet; the questions and "
         "anchors are in the table above."

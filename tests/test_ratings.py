@@ -1,5 +1,8 @@
 """Ratings: coefficients equal to published examples, forms that stay blind, missing ratings that stay missing."""
 
+import base64
+import html
+import io
 import itertools
 import json
 import re
@@ -9,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from fontTools.ttLib import TTFont
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 from typer.testing import CliRunner
 
-from cbtlib import ROOT, CbtError, agreement, corpus, forms, ratings, resampling
+from cbtlib import ROOT, CbtError, agreement, corpus, forms, ratings, resampling, widgets
 from cbtlib.cli import app
 
 _ = np.nan
@@ -104,6 +108,14 @@ ANSWERS = {
 @pytest.fixture
 def sheet(tmp_path):
     return forms.make(POSTS, ANSWERS, ["ann", "bo"], tmp_path, seed=3), tmp_path
+
+
+def test_the_form_on_a_page_brings_the_glyphs_that_it_shows(sheet):
+    """A frame that sees nothing of the page has none of its fonts, and not every reader has Chinese ones."""
+    _, folder = sheet
+    shown = html.unescape(widgets.rating_form(folder / "form_ann.html").data)
+    font = base64.b64decode(re.search(r"data:font/woff;base64,([^)]+)", shown)[1])
+    assert {ord(sign) for sign in shown if "一" <= sign <= "鿿"} <= TTFont(io.BytesIO(font)).getBestCmap().keys()
 
 
 def filled(folder, rater, score, suffix=".csv"):
