@@ -142,7 +142,12 @@ def rating_form(path: Path) -> HTML:
     with TemporaryDirectory() as folder:
         figures.web_font(form, font := Path(folder, "form.woff"))
         glyphs = base64.b64encode(font.read_bytes()).decode()
-    face = f'@font-face {{ font-family: "Noto Sans SC"; src: url(data:font/woff;base64,{glyphs}) format("woff"); }}'
+    # named first: Chromium leaves boxes where the font before it was laid out while this one was read
+    face = (
+        f'@font-face {{ font-family: "Form Chinese"; src: url(data:font/woff;base64,{glyphs}) format("woff"); '
+        "font-display: block; unicode-range: U+2000-206F, U+3000-9FFF, U+F900-FAFF, U+FF00-FFEF; } "
+        ':root { font-family: "Form Chinese", system-ui, sans-serif; }'
+    )
     frame = html.escape(form.replace("</style>", f"{face}</style>", 1))
     without = (
         "The form needs JavaScript. The CSV file beside it holds the same sheet for a spreadsheet; the questions and "
