@@ -46,7 +46,7 @@ SIZES = (32, 64, 128)
 AT = 64  # records of the rank sweep
 SEEDS = (0, 1, 2)
 STEPS = 32  # of chapter 4
-POSTS, REPLIES, TOKENS, TEMPERATURE, LAYER = 16, 3, 448, 0.7, 4  # of chapter 5
+POSTS, REPLIES, TOKENS, TEMPERATURE = 16, 3, 448, 0.7  # of chapter 5
 SCORED = ("bleu", "chrf", "meteor_char", "bertscore", "parts")
 
 
@@ -117,7 +117,7 @@ def seeds(out: Path, quick: bool) -> dict[str, Any]:
     test = [record for record in corpus.load_split("test") if not record.crisis]
     posts = [test[place] for place in np.linspace(0, len(test) - 1, 2 if quick else POSTS).round().astype(int)]
     seen = [text for record in rows for text in (record.post, record.answer_text)]
-    metrics.METRICS["bertscore"] = bertscore.metric(bertscore.encoder(own.model, 1 if quick else LAYER))
+    metrics.METRICS["bertscore"] = bertscore.metric(bertscore.encoder(own.model))
     found = []
     for seed in SEEDS:
         config = replace(own, seed=seed, max_steps=2 if quick else STEPS)

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from cbtlib import CbtError
 from cbtlib.corpus import PARTS
-from cbtlib.questions import Question
+from cbtlib.questions import Question, digest
 from cbtlib.reading import Problem, load_json, objects, says_nothing
 from cbtlib.safety import LEVELS, Level
 from cbtlib.writing import make_folder, whole
@@ -108,11 +108,11 @@ def outcome_of(text: str | None, given: Outcome) -> Outcome:
     return "failed" if given == "ok" and says_nothing(text or "") else given
 
 
-def check(question: Question, answer: Answer, path: Path | str) -> None:
-    """CbtError when the answer of that id is to another post."""
-    if answer.post != question.digest:
+def check(id: str, post: str, answered: str, path: Path | str) -> None:
+    """CbtError when the digest of the post that a file `answered` under an id is not that of `post`."""
+    if answered != digest(post):
         raise CbtError(
-            f"{path} answers another post under the id {answer.id}: give the very file of questions that was answered"
+            f"{path} answers another post under the id {id}: give the very file of questions that was answered"
         )
 
 
@@ -214,7 +214,7 @@ def _rows(questions: Iterable[Question], found: Iterator[Answer], path: Path) ->
     for question in questions:
         if answer is None or answer.id != question.id:
             continue
-        check(question, answer, path)
+        check(answer.id, question.post, answer.post, path)
         if answer.outcome == "ok":
             parts = answer.parts or dict.fromkeys(PARTS)
             texts = {"question": question.question, "description": question.description, "answer": answer.text}

@@ -134,7 +134,7 @@ def screen_run(questions: Iterable[Question], folder: Path | str) -> pd.DataFram
     if strangers := found.keys() - posts.keys():
         raise CbtError(f"{folder} answers {min(strangers)}, which is not among the questions; give the same file")
     for id, answer in found.items():
-        answers.check(posts[id], answer, folder)
+        answers.check(id, posts[id].post, answer.post, folder)
     levels = [answer.triage for answer in found.values()]
     limits = Limits.measure(corpus.load_split("train"))
     table = screen([a.text for a in found.values()], [posts[id].post for id in found], limits, prompt.text, levels)
