@@ -44,7 +44,9 @@ def ours(model: Any, row: list[int], batch: int, new_tokens: int) -> None:
     """Generate as the book does, but to the full length."""
     choose = sampling.chooser(temperature=0.7, top_p=0.9, repetition_penalty=1.1)
     with fused.packed(model):
-        sampling.decode(model, [row] * batch, choose, [torch.Generator()] * batch, ends=set(), pad=0, limit=new_tokens)
+        sampling.decode(
+            model, [row] * batch, choose, [torch.Generator()] * batch, ends=[set()] * batch, pad=0, limit=new_tokens
+        )
 
 
 def generate(model: Any, row: list[int], batch: int, new_tokens: int) -> None:

@@ -5,7 +5,7 @@ Notable choices:
   than its rows one by one. A row that has ended leaves its batch; `generate` would carry it to the end of the longest.
 - Temperature, nucleus (Holtzman et al. 2020, arXiv 1904.09751) and a mild repetition penalty, since a small base model
   loops under greedy decoding. A text that did not end by itself says so: it is cut off, not an answer.
-- A prompt that is answered several times is read once.
+- A prompt that is answered several times is read once, and what prompts have in common at their beginning too.
 - Keys and values have room for the tokens to come (`Room`). transformers' cache copies all of them for each new token.
 - The draw looks at the 256 likeliest tokens. `generate` sorts the whole vocabulary and draws from it all: a third of a
   small model's step on a CPU.
@@ -14,6 +14,7 @@ Notable choices:
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -53,14 +54,16 @@ def sample(
     replies: int = 1,
     top_p: float = 0.9,
     repetition_penalty: float = 1.1,
-    stop: Sequence[int] = (),
+    stop: Sequence[int] | Sequence[Sequence[int]] = (),
 ) -> list[Sample]:
     """`replies` texts for each rendered prompt: the prompts in order with `seed`, then again with `seed + 1`, …
 
+    A text ends at the tokenizer's end mark or at a token of `stop`: one list for all prompts, or one for each of them.
     The same prompt and seed give the same text, whatever else is asked; what shares its batch changes no more than
     rounding does. Temperature 0 is greedy. Raises CbtError when the model's numbers overflow.
     """
-    ends = {tokenizer.eos_token_id, *stop}
+    stops: Any = stop if stop and not isinstance(stop[0], int) else [stop] * len(prompts)
+    ends = [{tokenizer.eos_token_id, *one} for _, one in zip(prompts, stops, strict=True)] * replies
     ids = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts] * replies
     order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
     choose = chooser(temperature, top_p, repetition_penalty)
@@ -71,7 +74,8 @@ def sample(
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             dice = [_dice(seed + i // len(prompts), prompts[i % len(prompts)], model.device) for i in batch]
-            found = decode(model, [ids[i] for i in batch], choose, dice, ends, tokenizer.pad_token_id, max_new_tokens)
+            given, over = [ids[i] for i in batch], [ends[i] for i in batch]
+            found = decode(model, given, choose, dice, over, tokenizer.pad_token_id, max_new_tokens)
             for i, (new, ended) in zip(batch, found, strict=True):
                 text = tokenizer.decode(new, skip_special_tokens=True)
                 samples[i] = Sample(text.strip(), truncated=not ended)
@@ -125,19 +129,22 @@ class Room(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write the new states behind those held; return all."""
         held, length = self.get_seq_length(), self.get_seq_length() + key_states.shape[-2]
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self.rooms: list[Tensor] = []
-        if not self.rooms or len(self.rooms[0]) != len(key_states) or self.rooms[0].shape[-2] < length:
-            batch, heads, _new, _size = key_states.shape  # `reorder_cache` leaves fewer rows, out of their room
-            shapes = [(batch, heads, length + self.SPARE, one.shape[-1]) for one in (key_states, value_states)]
-            self.rooms = [key_states.new_empty(shape) for shape in shapes]
-            if held:
-                self.rooms[0][..., :held, :], self.rooms[1][..., :held, :] = self.keys, self.values  # type: ignore
+        fits = self.is_initialized and len(self.rooms[0]) == len(key_states) and self.rooms[0].shape[-2] >= length
+        if not fits:  # `reorder_cache` leaves fewer rows, out of their room
+            before: Any = (self.keys, self.values) if held else ()
+            self.make(length, key_states, value_states)
+            for room, states in zip(self.rooms, before, strict=False):
+                room[..., :held, :] = states
         for room, states in zip(self.rooms, (key_states, value_states), strict=True):
             room[..., held:length, :] = states
         self.keys, self.values = (room[..., :length, :] for room in self.rooms)
         return self.keys, self.values
+
+    def make(self, length: int, *like: Tensor) -> None:
+        """Hold `length` tokens, all zeros for now, in as many rows of keys and values as those given have."""
+        self.lazy_initialization(*like)
+        self.rooms = [one.new_zeros(*one.shape[:2], length + self.SPARE, one.shape[-1]) for one in like]
+        self.keys, self.values = (room[..., :length, :] for room in self.rooms)
 
 
 @torch.inference_mode()
@@ -146,40 +153,32 @@ def decode(
     rows: list[list[int]],
     choose: Choose,
     dice: Sequence[torch.Generator],
-    ends: set[int],
+    ends: Sequence[set[int]],
     pad: int,
     limit: int,
 ) -> list[tuple[list[int], bool]]:
     """The tokens that follow each row, without the one that ended it, and whether one did within `limit` tokens.
 
-    Rows are tokens of a prompt, each with its dice; `choose` is made by `chooser`.
+    Rows are tokens of a prompt, each with its dice and the tokens that end it; `choose` is made by `chooser`.
     """
     width = max(map(len, rows))
-    prompts = list(dict.fromkeys(map(tuple, rows)))
-    owner: Any = torch.tensor([prompts.index(tuple(row)) for row in rows], device=model.device)
-    text = torch.tensor([[pad] * (width - len(one)) + [*one] for one in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts], device=model.device)
+    text = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=model.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
     padded = not mask.all()  # the model masks what is to come by itself
-    cache = DynamicCache(config=model.config)
-    roomy = (DynamicLayer, DynamicSlidingWindowLayer)
-    cache.layers = [Room() if type(layer) in roomy else layer for layer in cache.layers]
     found: list[tuple[list[int], bool]] = [([], False)] * len(rows)
     going = list(range(len(rows)))
-    read = 0  # columns of `text` that the cache holds
-    for _ in range(limit):
-        places = (mask.cumsum(-1) - 1).clamp(min=0)[:, read:]
-        logits = model(
-            input_ids=text[:, read:], attention_mask=mask if padded else None, position_ids=places,
-            past_key_values=cache, logits_to_keep=1,
-        ).logits[:, -1]  # fmt: skip
-        if not read and len(prompts) < len(rows):
-            text, mask, logits = text[owner], mask[owner], logits[owner]
-            cache.reorder_cache(owner)
-        read = text.shape[1]
+    cache, logits = prefill(model, rows, text, mask)
+    for step in range(limit):
+        if step:
+            logits = model(
+                input_ids=text[:, -1:], attention_mask=mask if padded else None,
+                position_ids=mask.sum(-1, keepdim=True) - 1, past_key_values=cache,
+            ).logits[:, -1]  # fmt: skip
         said = text.where(mask.bool(), text[:, -1:])  # padding is no text, and may be the end mark
         text = torch.cat([text, choose(said, logits, [dice[at] for at in going])[:, None]], dim=1)
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-        left = [at for at, token in enumerate(text[:, -1].tolist()) if token not in ends]
+        last = text[:, -1].tolist()
+        left = [at for at, (row, token) in enumerate(zip(going, last, strict=True)) if token not in ends[row]]
         for at in set(range(len(going))).difference(left):
             found[going[at]] = text[at, width:-1].tolist(), True
         if len(left) < len(going):
@@ -192,3 +191,39 @@ def decode(
     for at, row in enumerate(going):
         found[row] = text[at, width:].tolist(), False
     return found
+
+
+def prefill(model: Any, rows: list[list[int]], text: Tensor, mask: Tensor) -> tuple[DynamicCache, Tensor]:
+    """The cache of rows that are padded in front as in `text` and `mask`, and the logits (rows, vocabulary) after each.
+
+    A row is read alone, without its padding, from where it leaves the one before: in the order of their tokens, rows
+    that begin alike are neighbours.
+    """
+    cache, alone = _cache(model), _cache(model)
+    if not all(type(layer) is Room for layer in cache.layers):  # states that sum up a text cannot be taken apart
+        places = (mask.cumsum(-1) - 1).clamp(min=0)
+        how = {"attention_mask": mask, "position_ids": places, "past_key_values": cache, "logits_to_keep": 1}
+        return cache, model(input_ids=text, **how).logits[:, -1]
+    logits: dict[int, Tensor] = {}
+    before: list[int] = []
+    for row in sorted(map(list, set(map(tuple, rows)))):
+        same = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(before, row[:-1], strict=False))))
+        alone.crop(same - len(before))
+        ids = torch.tensor([row[same:]], device=model.device)
+        after = model(input_ids=ids, past_key_values=alone, logits_to_keep=1).logits[0, -1]
+        owned = [at for at, one in enumerate(rows) if one == row]
+        logits.update(dict.fromkeys(owned, after))
+        for layer, own in zip(cache.layers, alone.layers, strict=True):
+            if not layer.is_initialized:
+                layer.make(text.shape[1], *(states.expand(len(rows), -1, -1, -1) for states in (own.keys, own.values)))
+            layer.keys[owned, :, -len(row) :] = own.keys
+            layer.values[owned, :, -len(row) :] = own.values
+        before = row
+    return cache, torch.stack([logits[at] for at in range(len(rows))])
+
+
+def _cache(model: Any) -> Any:
+    cache = DynamicCache(config=model.config)
+    roomy = (DynamicLayer, DynamicSlidingWindowLayer)
+    cache.layers = [Room() if type(layer) in roomy else layer for layer in cache.layers]
+    return cache

@@ -211,10 +211,9 @@ asked = [templates.render(record.post, template, f"record {record.id}") for reco
 shown = [(tokenizer.bos_token or "") + example.request(r.question, r.description)["prompt"] for r in posts]
 blank_line, next_example = (templates.ids_with(mark, tokenizer) for mark in ("\n\n", "【"))
 settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-drawn = {
-    "base, zero-shot": sampling.sample(base, tokenizer, asked, **settings, stop=blank_line),
-    "base, few-shot": sampling.sample(base, tokenizer, shown, **settings, stop=next_example),
-}
+stops = [blank_line] * len(asked) + [next_example] * len(shown)
+texts = sampling.sample(base, tokenizer, asked + shown, **settings, stop=stops)
+drawn = {"base, zero-shot": texts[: len(asked)], "base, few-shot": texts[len(asked) :]}
 
 # %% [markdown]
 # The tuned model gets the same posts, the same settings and the end mark it was trained with. It answers each post

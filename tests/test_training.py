@@ -27,7 +27,7 @@ from peft import AutoPeftModelForCausalLM
 from pyarrow import parquet
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 from typer.testing import CliRunner
 
@@ -821,6 +821,57 @@ def test_greedy_texts_are_those_of_generate_and_end_where_it_ends(pad, model, to
         sampling.Sample("", False): "unparsed",
     }
     assert all(sample.outcome == outcome for sample, outcome in said.items()), "a reply without text is not a letter"
+
+
+def greedy(model, tokenizer, prompt, count):
+    """What transformers writes after a prompt."""
+    ids = torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]])
+    how = {"max_new_tokens": count, "repetition_penalty": 1.1, "do_sample": False, "eos_token_id": None}
+    return tokenizer.decode(model.generate(ids, **how)[0, ids.shape[1] :], skip_special_tokens=True).strip()
+
+
+def test_what_prompts_begin_with_is_read_once_and_each_has_its_own_text(model, tokenizer, monkeypatch):
+    example = "【帖子】考试没考好，我很难过。【回信】一次考试说明不了你是谁。" * 8
+    prompts = [example + post for post in ("【帖子】睡不好", "【帖子】我和同事吵了一架，整晚都在想", "【帖子】睡不着")]
+    prompts.append("一个别的开头")
+    ids = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    read, forward = [], model.forward
+    monkeypatch.setattr(model, "forward", lambda **how: (read.append(how["input_ids"].numel()), forward(**how))[1])
+    found = sampling.sample(model, tokenizer, prompts, max_new_tokens=1, temperature=0, replies=2)
+    beginning = len(tokenizer(example, add_special_tokens=False)["input_ids"])
+    assert sum(read) <= sum(map(len, ids)) - 2 * (beginning - 1), "two of the three had it read before them"
+    monkeypatch.undo()
+    assert found == 2 * sampling.sample(model, tokenizer, prompts, max_new_tokens=1, temperature=0)
+    for prompt, one in zip(
+        prompts, sampling.sample(model, tokenizer, prompts, max_new_tokens=9, temperature=0), strict=True
+    ):
+        assert one.text == greedy(model, tokenizer, prompt, 9)
+
+
+def test_prompts_with_ends_of_their_own_end_there(model, tokenizer):
+    prompts = ["短", "一个长一些的开头，句子还没有完", "中等的开头"]
+    whole = [greedy(model, tokenizer, prompt, 12) for prompt in prompts]
+    stops = [[tokenizer(text, add_special_tokens=False)["input_ids"][6]] for text in whole]
+    together = sampling.sample(model, tokenizer, prompts, max_new_tokens=12, temperature=0, stop=stops)
+    for prompt, text, stop, one in zip(prompts, whole, stops, together, strict=True):
+        assert [one] == sampling.sample(model, tokenizer, [prompt], max_new_tokens=12, temperature=0, stop=stop)
+        assert text.startswith(one.text) and one.text != text and not one.truncated
+    with pytest.raises(ValueError, match="shorter"):
+        sampling.sample(model, tokenizer, prompts, stop=stops[:2])
+
+
+def test_a_model_that_sums_up_what_it_has_read_writes_what_transformers_writes(tokenizer):
+    """Layers of linear attention hold one state a row, which no part of another prompt can be taken from."""
+    torch.manual_seed(0)
+    heads = dict.fromkeys(("head_dim", "linear_key_head_dim", "linear_value_head_dim"), 16)
+    config = AutoConfig.for_model(
+        "qwen3_5_text", vocab_size=len(tokenizer), layer_types=["linear_attention", "full_attention"],
+        num_key_value_heads=1, linear_num_key_heads=2, linear_num_value_heads=2, **heads, **TINY,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).eval()
+    prompts = ["短", "一个长一些的开头，句子还没有完", "短", "中等的开头"]
+    found = sampling.sample(model, tokenizer, prompts, max_new_tokens=9, temperature=0)
+    assert [one.text for one in found] == [greedy(model, tokenizer, prompt, 9) for prompt in prompts]
 
 
 @settings(max_examples=50)
