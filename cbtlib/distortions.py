@@ -1,7 +1,8 @@
 """Cognitive distortions: the taxonomy, and labels read off an answer that names them.
 
-The paper counts a distortion when the CBT answer names one. `extract` does the same with a list of names and aliases in
-Chinese and English (`data/taxonomy.csv`), and chapter 03 measures how far that can be believed.
+`extract` counts a distortion when an answer names one, by a list of names and aliases in Chinese and English
+(`data/taxonomy.csv`), and chapter 03 measures how far that can be believed. How the paper assigned its labels is not
+known here.
 
 Notable choices
 - A mention inside a negation ("这不是读心术", "not labelling") is no label, nor is the rest of a list that begins so

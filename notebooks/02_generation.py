@@ -19,7 +19,7 @@
 #
 # **You will learn**
 #
-# - why some posts must not be answered by a model at all, and how well a triage tells;
+# - why some posts must not be answered by a model at all, and how well a triage tells them apart;
 # - how every request ends in one of seven outcomes, with one worked failure of each kind;
 # - how a journal makes a run safe to kill, and what the whole set would cost at list prices;
 # - which gates stand behind generation, and how many answers each of them stops.
@@ -76,9 +76,11 @@ posts = [generate.Question(r.id, r.question, r.description) for r in records]
 # %% [markdown]
 # ## Before generation: who must not get a model's answer
 #
-# A post may be written by someone in danger. No language model should answer it, so `safety.triage` looks at
-# each post first. *crisis*: the post is not sent anywhere; in place of an answer, whoever runs this shows a fixed
-# referral. *concern*: it is answered, and the answer has to carry a referral. The referral is the same for everyone:
+# A post may be written by someone in danger. No language model should answer it, so `safety.triage` looks at each post
+# first. *crisis*: the post is not sent anywhere; in place of an answer, whoever runs this shows a fixed referral.
+# *concern*: it is answered as any other. Nothing adds a referral; a gate at the end of this chapter stops an answer
+# that names no place of help. The referral is the same for everyone. We wrote it, and no clinician has reviewed it:
+# whoever runs a study has it checked, and tries the numbers, before anyone sees it.
 
 # %%
 meaning = (
@@ -91,19 +93,22 @@ meaning = (
 figures.chinese(safety.REFERRAL, meaning, title="The fixed referral")
 
 # %% [markdown]
-# Two readers look at a post. *Rules*, a table that clinicians can read (`data/crisis_rules.csv`), know net spellings,
-# take figures of speech out first (累死了, "dead tired", is no wish to die), and lower what is denied, long past, in a
-# film, or done by somebody else, but never below *concern*. A *classifier* over the embedded model's hidden states
-# finds wordings that no rule lists; it can raise a level and never lower one.
+# Two readers look at a post. *Rules*, a table of named patterns (`data/crisis_rules.csv`), know net spellings, take
+# figures of speech out first (累死了, "dead tired", is no wish to die), and lower what is denied, long past, in a film,
+# or done by somebody else, but never below *concern*. A *classifier* over the embedded model's hidden states finds
+# wordings that no rule lists; it can raise a level and never lower one.
 #
-# How well do they tell? Below are three sets, all invented: the corpus's crisis split (half of it look-alikes) with
-# its ordinary posts; and the `heldout` posts of `data/risk_posts.jsonl`, veiled ones beside look-alikes that share
-# their words. No weight was learnt from those. But one author wrote both parts, and their score was seen twice while
-# the classifier's layer was chosen, so read it as the best that can be hoped for. No crisis post is shown on any page.
+# How well do they tell them apart? Below are three sets, all invented: the corpus's crisis split, half of it
+# look-alikes; that split together with the ordinary dev and test posts; and the `heldout` posts of
+# `data/risk_posts.jsonl`, veiled ones beside look-alikes that share their words. No weight was learnt from any of
+# these. But the author of the held-out posts wrote the posts that the classifier did learn from, and their score was
+# seen twice while its layer was chosen, so read it as the best that can be hoped for. No crisis post is shown on any
+# page.
 #
 # *Recall* is the share of the posts in danger that raise an alarm, *precision* the share of the alarms that are right;
 # both have Wilson's interval {cite:p}`wilson1927`. A *false calm* is a post in danger without an alarm, a *false alarm*
-# one about a post that is in none.
+# one about a post that is in none. The column *alarm* says what counts as one: *crisis* alone, or *concern* too. The
+# numbers in the text count *crisis* alone: a post in danger that was called a *concern* counts as missed.
 
 # %%
 classifier = risk.load() if classified else None
@@ -125,11 +130,11 @@ triage = pd.concat(tables, names=["posts of", "read by"]).droplevel(2).set_index
 page.table("triage", triage, caption="Triage, with Wilson 95% intervals. A dash: a share of nothing.")
 
 # %% [markdown]
-# Read the rows from the bottom. The rules were extended after they had missed half of the corpus's crisis split, so
-# their recall there is an upper limit; on the veiled posts, which they had no part in, it is what a list of words is
-# worth when people do not use the words. There the classifier does the finding, and it pays with false alarms. A
-# false alarm costs a person the answer, and gives a referral that they did not need. A false calm costs more, so the
-# thresholds lean that way: they were set on the training posts, to find nearly all of those (`risk.RECALL`).
+# The last rows matter most. The rules were extended after they had missed half of the corpus's crisis split, so their
+# recall on it is an upper limit; on the veiled posts, which they had no part in, it is what a list of words is worth
+# when people do not use the words. There the classifier does the finding, and it pays with false alarms. A false alarm
+# costs a person the answer, and gives a referral that they did not need. A false calm costs more, so the thresholds
+# lean that way: they were set on the training posts, to find nearly all of those (`risk.RECALL`).
 
 # %%
 kind = "rules and classifier" if classifier else "rules"
@@ -156,8 +161,9 @@ naming.table(row[["posts", "crisis_posts", "false_calm", "false_alarm"]].astype(
 #
 # ## One question by hand
 #
-# The endpoint speaks OpenAI's protocol, so the `openai` package can ask it. The cell below is the whole of what
-# many scripts do, 22,327 times over: ask, take the text, go on. The limit is set low here on purpose.
+# The endpoint speaks OpenAI's protocol, so the `openai` package can ask it. The cell below is the whole of what many
+# scripts do, 22,327 times over: ask, take the text, go on. The limit is set low, so that you see a reply that was cut
+# off.
 
 # %%
 first = next(post for post, record in zip(posts, records, strict=True) if not record.crisis)
@@ -172,7 +178,7 @@ if not replay:
 figures.chinese(by_hand, ended, title="One bare reply")
 
 # %% [markdown]
-# The text looks like an answer, and a script that stores it has stored whatever arrived: half a letter, a refusal, or
+# Whatever this is, it is text, and a script that stores it has stored whatever arrived: half a letter, a refusal, or
 # nothing. It has no place for a broken connection and none for the bill.
 #
 # ## One run
@@ -195,7 +201,7 @@ assert again.spend.attempts == summary.spend.attempts or again.outcomes["failed"
 found = list(generate.read_answers(folder / "answers.jsonl"))
 for file in ("answers.jsonl", "manifest.json"):
     shutil.copy(folder / file, page.dir / file)
-page.number("asked", len(found), what="posts that were to be answered")
+page.number("asked", len(found), what="posts that went in, those in danger among them")
 page.count("ok", summary.outcomes["ok"], len(found), what="ok answers")
 page.table(
     "outcomes", page.outcomes("generation", summary.outcomes), caption="How the requests ended. Only ok is data."
@@ -216,11 +222,12 @@ print("\n".join((data_set / "README.md").read_text(encoding="utf-8").splitlines(
 # %% [markdown]
 # ## One failure of each kind
 #
-# A run that went well shows nothing about failures. So here is a rehearsal: a loopback endpoint that
-# misbehaves as told. Its letter is invented text of this book and no model's answer. Each row is one request
-# with one attempt; in a real run the passing failures (429, 5xx, broken connections) are tried again.
+# A run that went well shows nothing about failures. So here is a rehearsal: a loopback endpoint that misbehaves as
+# told. Its letter is invented text of this book and no model's answer. Each row is one request with one attempt; in a
+# real run the failures that may pass by themselves (429, 5xx, broken connections) are tried again.
 
 # %%
+# In English: "I keep sleeping badly"; "since I changed jobs I fall asleep at three every night"
 post = [generate.Question("example", "最近总是睡不好", "换了工作以后，每天三点才睡着。")]
 rows = []
 with faults.serve(retry_after=0) as rehearsal:
@@ -241,10 +248,10 @@ assert (kinds["characters"] > 0).equals(kinds["outcome"] == "ok")
 page.table("failures", kinds, caption="A rehearsal. Characters: text that could reach a data set.")
 
 # %% [markdown]
-# Three rows are worth a second look. `no_usage` is a good answer whose cost is unknown: the ledger counts
-# nothing at its lower bound and the most it can have been at its upper bound. `english` is `ok`: an outcome
-# says that there *is* an answer, gates say whether it is a usable one. And a wrong key, a wrong URL or an
-# empty account stops the run, since it concerns every request.
+# Some rows are worth a second look. `no_usage` is a good answer whose cost is unknown: the ledger counts nothing at its
+# lower bound and the most it can have been at its upper bound. `english` is `ok`: an outcome says that there *is* an
+# answer, gates say whether it is a usable one. And a wrong key, a wrong URL or an empty account stops the run, since it
+# concerns every request.
 #
 # One of each kind, worked: what came over the wire, and what was made of it. The seventh outcome, *crisis*, never
 # reaches the wire.
@@ -410,9 +417,9 @@ page.save()
 # %% [markdown]
 # ## Summary
 #
-# - {glue:text}`asked` posts were to be answered, {glue:text}`ok` answers are `ok`, and {glue:text}`accepted` of those
-#   pass every gate. Of the corpus's letters, {glue:text}`letters_passed:.0%` pass. A base model that was never taught
-#   to answer writes texts, not letters: look before you train on anything.
+# - {glue:text}`asked` posts went in, those in danger among them; {glue:text}`ok` answers are `ok`, and
+#   {glue:text}`accepted` of those pass every gate. Of the corpus's letters, {glue:text}`letters_passed:.0%` pass. A
+#   base model that was never taught to answer writes texts, not letters: look before you train on anything.
 # - A failure has a type and no text. It is counted beside the data and never in it.
 # - The journal comes first. The run can be killed at any instant, and the bill has two bounds.
 # - {glue:text}`questions` answers of this kind take about {glue:text}`million_prompt_tokens:.1f` million
@@ -537,6 +544,9 @@ assert cost("a-model-nobody-listed", 1000, 500) is None, "an unknown price is un
 # samples hold turns of *another* client, because the list was cut into pairs without a look at the session. Write
 # `pairs(turns)`: (client, counsellor) texts where the counsellor's turn directly answers the client's in the same
 # session. What has no answer makes no pair. Show that the careless way glues.
+#
+# In English the turns are: I failed again. / My roommate ignores me. / Why do you think she does? / Perhaps she is
+# busy. / That is one way to see it; is there another? / Hello, please go on. / I cannot sleep.
 
 # %% [raw] tags=["blank"]
 # turns = [  # (session, who, text); Lin never got an answer
@@ -606,7 +616,8 @@ assert pairs([]) == [], "an empty log has no pairs"
 # ### Exercise 5 (compute): How many crisis posts make a claim?
 #
 # A triage missed none of the *n* crisis posts it was tried on. How large must *n* be before you may say, with 95%
-# confidence, that it misses fewer than 5%? Write `needed(miss_rate, confidence)`.
+# confidence, that it misses fewer than 5%? Start here: if it missed 5% of all such posts, with what chance would it
+# miss none of *n*? Write `needed(miss_rate, confidence)`.
 
 # %% [raw] tags=["blank"]
 # def needed(miss_rate: float, confidence: float) -> int:

@@ -19,8 +19,8 @@
 # **You will learn**
 #
 # - what the eleven distortions are, each with a sentence that looks like one and is none;
-# - how often they occur, which come together, where in a post they stand, all with intervals;
-# - how much of it can be read off an answer, how much a detector taught by gold spans sees, and what it takes for what;
+# - how often they occur and where in a post they stand, with intervals, and which come together;
+# - how much can be read off an answer, how much a detector taught by gold spans finds, and which types it confuses;
 # - how to correct a share for the errors of the detector that made it, and when that is impossible;
 # - what is left of a detector on posts from elsewhere.
 
@@ -187,8 +187,8 @@ figures.show(drawn.figure, page, "order", alt=drawn.alt, caption=drawn.caption, 
 # ## What the generated answers name
 #
 # How the paper assigned its labels is not known here. Below, one of chapter 2's answers counts when it names a
-# distortion. Only answers that *are* answers count; the others are listed by what became of them. The paper's own
-# headline stands beside it, with the status of its source.
+# distortion. Only answers that *are* answers count; the others are listed by what became of them. Beside it stands the
+# share that summaries of the paper give, with the status of that source.
 
 # %%
 answers = list(generate.read_answers(page.product("02_generation", "answers.jsonl")))
@@ -197,7 +197,13 @@ written = label_figures.of_answers(answers, "generated answers")
 claims = pd.read_csv(ROOT / "data/paper/claims.csv", dtype=str, keep_default_na=False).set_index("id")
 claim = claims[claims["number"].str.endswith("::generated_any")].iloc[0]
 page.count("generated_ok", len(written.labels), len(answers), what="generated answers that are answers")
-rows = [("the paper", f"{float(claim['value']):.1%}" if claim["value"] else "not transcribed", claim["status"])]
+rows = [
+    (
+        "the paper, by summaries",
+        f"{float(claim['value']):.1%}" if claim["value"] else "not transcribed",
+        claim["status"],
+    )
+]
 if len(written.labels):
     named = prevalence.shares(written.labels)
     share = named.loc["any"]
@@ -227,7 +233,7 @@ else:
 #
 # The letters of the corpus were written by an author who knew the post. Reading labels off them shows what extraction
 # can find at best in letters of this kind. They speak in plain words (“you wrote the ending yourself”), and a list of
-# names hears only the names.
+# names finds only the names.
 
 # %%
 extracted = distortions.matrix([distortions.extract(record.answer_text) for record in records])
@@ -249,9 +255,10 @@ for name, hit, of, what in (
 # ## A detector that reads the post
 #
 # The *probe* learns from the gold spans of the training posts which *sentence* shows which type, and scores a post by
-# its worst sentence. It hears runs of characters, and it reads the hidden states of a middle layer of the embedded
-# model. Calibration and thresholds come from predictions on training posts that its fold had not seen. Beside it, a
-# detector that has the characters only. The test posts are used once, here.
+# its highest-scoring sentence. It reads runs of characters, and the hidden states of a middle layer of the embedded
+# model. Calibration and thresholds come from cross-validation: the training posts are cut into five parts (*folds*),
+# and each is scored by a detector taught by the other four. Beside it stands a detector that has the characters only.
+# The test posts are used once, here.
 
 # %%
 teaching = detectors.of_records(splits["train"])
@@ -270,11 +277,11 @@ for name, one in made.items():
 called = {name: scores[name] >= one.thresholds for name, one in made.items()}
 
 # %% [markdown]
-# Scores on the test posts: of the probe, of characters alone, and of the second labelling pass as if it were a
-# detector. *Precision* is the share of its calls that are right, *recall* the share of the labels that it finds, and F1
-# their harmonic mean; *macro* averages over the types, *micro* over all labels. The second pass is the ceiling of what
-# can be asked of a machine here. It was made by a model from clear posts, so it is nearer to perfect than two people
-# would be.
+# Scores on the test posts: of the probe, of characters alone, and of the second pass, in which another language model
+# labelled the posts from the guide alone, as if it were a detector. *Precision* is the share of its calls that are
+# right, *recall* the share of the labels that it finds, and F1 their harmonic mean; *macro* averages over the types,
+# *micro* over all labels. The second pass is the ceiling of what can be asked of a machine here. It was made by a model
+# from clear posts, so it is nearer to perfect than two people would be.
 
 # %%
 second = second_pass.read(ROOT / "data/second_labels.jsonl", records)
@@ -336,7 +343,7 @@ figures.show(
 )
 
 # %% [markdown]
-# Does the model pay, beside counting characters? Two detectors on the same posts are compared pair by pair: the
+# Is the model worth having, beside counting characters? Two detectors on the same posts are compared post by post: the
 # interval of the *difference*, not two intervals laid side by side.
 
 # %%
@@ -350,9 +357,9 @@ page.table("difference", difference, caption="F1 of the probe minus F1 of charac
 
 # %% [markdown]
 # Over the types, the model adds {glue:text}`gain_macro:+.3f` to F1 ({glue:text}`gain_macro_low:+.3f` to
-# {glue:text}`gain_macro_high:+.3f`). An interval that holds zero has not shown that it pays.
+# {glue:text}`gain_macro_high:+.3f`). An interval that holds zero has not shown that it is.
 #
-# ### What it takes for what
+# ### Which types it confuses
 #
 # Each cell counts posts in which the row's type was missed and the column's type was called falsely. Look at the total
 # first: among 110 cells a handful of confusions is no pattern, and two in one cell can be chance.
@@ -377,12 +384,12 @@ figures.show(
     "confusion",
     data=mixed,
     alt=f"Grid of missed against falsely called types; {counts.sum()} confusions, the most frequent: {worst}.",
-    caption=f"What the probe takes for what on {tested.sum()} test posts. Most frequent: {worst}.",
+    caption=f"Which types the probe confuses, on {tested.sum()} test posts. Most frequent: {worst}.",
 )
 
 # %% [markdown]
-# Some of the posts it gets wrong, with the English gloss of their titles. A post that triage takes for a crisis would
-# never stand here.
+# Some of the posts it gets wrong, with the English gloss of their titles. A post that worries triage is counted and
+# never shown.
 
 # %%
 items = [labelling.Item(x.id, post, None) for x, post in
@@ -390,8 +397,11 @@ items = [labelling.Item(x.id, post, None) for x, post in
 errors = labelling.errors(items, gold[tested], called["probe"][tested][:, :-1], corpus.TYPES).set_index("id")
 gloss = {record.id: record.gloss["question"] for record in splits["test"]}
 errors.insert(0, "title", [gloss[name] for name in errors.index])
-page.number("posts_wrong", len(errors), n=int(tested.sum()), what="test posts with a missed or a false label")
-caption = f"Six of the {len(errors)} posts with a missed or a false label."
+wrong = int((gold[tested] != called["probe"][tested][:, :-1]).any(1).sum())
+page.number("posts_wrong", wrong, n=int(tested.sum()), what="test posts with a missed or a false label")
+caption = (
+    f"{min(6, len(errors))} of the {wrong} posts with a missed or a false label; {wrong - len(errors)} are not shown."
+)
 page.table("errors", errors, shown=6, caption=caption, named=["missed", "called falsely"])
 
 # %% [markdown]
@@ -417,15 +427,16 @@ page.table("domain_shift", table, caption=f"A detector ({kind}) at home and away
 # At home the mean over the types is {glue:text}`home_macro:.2f`; on posts from elsewhere it is
 # {glue:text}`away_macro:.2f`. The words of the types differ, and so do the labellers' habits: in one public set most
 # posts are labelled as *labelling*. An F1 near 0 is a detector that calls hardly anything: taught by posts of two
-# sentences, it has never seen one of ours. A detector of this book counts this book's posts. Anywhere else it needs
-# labels from there, first to be measured, then to be taught.
+# sentences, it has never seen one as long as ours. A detector of this book counts this book's posts. Anywhere else it
+# needs labels from there, first to be measured, then to be taught.
 #
 # ## From the naive share to a corrected one
 #
 # Suppose the test posts had no gold labels, and a clinician had labelled the dev posts only. Which share of the test
 # posts holds a distortion? *Naive* counts what the detector calls. *Rogan-Gladen* {cite:p}`rogan1978` corrects this
 # share $p$ with what was seen on the dev posts: the detector's sensitivity $s$ (of the posts with a distortion, the
-# share that it calls) and its specificity $t$ (of those without, the share that it leaves alone):
+# share that it calls) and its specificity $t$ (of those without, the share that it leaves alone). The corrected share
+# is $\hat{\pi}$:
 #
 # $$
 # \hat{\pi} = \frac{p + t - 1}{s + t - 1}
@@ -489,8 +500,8 @@ page.table("corrected_types", wide, caption="Shares of the types among the test 
 
 # %% [markdown]
 # At home {glue:text}`naive_held:.0f` of the eleven naive intervals hold the share of these posts: few posts make them
-# wide, and this detector errs little here. Misses and false calls need not cancel. Its own calls do not say how far
-# they do, only gold labels do, and elsewhere it need not be so.
+# wide, and this detector errs little here. Misses and false calls need not cancel. How far they do, only gold labels
+# can show; on other posts they may cancel less.
 #
 # Try it with errors of your own choice. The sliders start at what the probe did on the dev posts. Lower sensitivity and
 # specificity together: where they sum to 1 the share is undefined.
@@ -602,26 +613,27 @@ from cbtlib import CbtError, distortions
 #
 # Which of these sentences show a cognitive distortion, and which do not?
 #
-# - **a** 面试没过三次了，我想知道问题出在哪个环节。 (Three interviews failed; I want to know at which step.)
-# - **b** 这次没拿第一，这一年就等于白学了。 (I did not come first, so the whole year of study was for nothing.)
-# - **c** 这次没拿第一，有点不甘心，不过比上回进步了。 (I did not come first and it stings, though it is better than
-#   last time.)
-# - **d** 面试又没过，从来都是这样，没有一家公司肯要我。 (Another interview failed; it has always been like this, and
-#   no company ever wants me.)
+# - **a** 论文又被退回来了，我想先看看审稿人说的是哪一段。 (The paper came back again; I want to see first which passage
+#   the reviewers mean.)
+# - **b** 有一道菜咸了，这一桌就算白做了。 (One dish was too salty, so the whole dinner was for nothing.)
+# - **c** 奶奶走了以后，家里再没有人叫我的小名了。 (Since Grandma died, nobody at home calls me by my pet name.)
+# - **d** 室友没等我吃饭，每个人到头来都会把我丢下。 (My roommate ate without me; everybody leaves me in the end.)
 
 # %% [raw] tags=["blank"]
 # distorted = ...  # a set of letters
 
 # %% [raw] tags=["wrong"]
-# distorted = {"a", "b", "d"}  # three failed interviews must be overgeneralisation
+# distorted = {"a", "b", "d"}  # "again" must be overgeneralisation
 
 # %% tags=["solution"]
-distorted = {"b", "d"}  # a counts and asks, c is sorry and sees the rest: both are sad, neither is distorted
+distorted = {"b", "d"}  # a looks for the cause, c is grief: neither is distorted
 
 # %% tags=["check"]
 assert isinstance(distorted, set), "give a set of letters"
-assert {"b", "d"} <= distorted, "b makes a year worthless for one rank, d makes one failure a law"
-assert not distorted & {"a", "c"}, "a bad event, counted or regretted, is no error of thinking"
+assert {"b", "d"} <= distorted, "b makes a dinner worthless for one dish, d makes one meal a law"
+assert not distorted & {"a", "c"}, (
+    "a setback that is looked into, and a loss that is mourned, are no errors of thinking"
+)
 
 # %% [markdown]
 # ### Exercise 2 (compute): From a reported share to the share

@@ -13,11 +13,11 @@
 # %% [markdown]
 # # LoRA training: what does tuning change?
 #
-# *Can a base model that follows no instruction learn, from a few hundred letters, to answer in the shape of cognitive
-# behavioural therapy?* The paper {cite:p}`na2024cbtllm` tunes four models of seven billion parameters (7B) on answers
-# from its set of 22,327 with LoRA {cite:p}`hu2022lora`, which leaves the model as it is and trains a small correction
-# to it. This page runs the same method at a size that two processor cores can carry, and says at each step what changes
-# for a 7B run.
+# *Can a base model that follows no instruction learn, from less than one pass over a few hundred letters, to answer in
+# the shape of cognitive behavioural therapy?* The paper {cite:p}`na2024cbtllm` tunes four models of seven billion
+# parameters (7B) on answers from its set of 22,327 with LoRA {cite:p}`hu2022lora`, which leaves the model as it is and
+# trains a small correction to it. This page runs the same method at a size that two processor cores can carry, and says
+# at each step what changes for a 7B run.
 #
 # **You will learn**
 #
@@ -157,9 +157,10 @@ pd.concat({whose: pd.Series(part, dtype=object) for whose, part in settings.item
 # ## Before: the base model
 #
 # First the answers of the base model, so that there is something to compare with. Each token is drawn from the smallest
-# set of likely tokens that holds most of the probability (nucleus sampling) {cite:p}`holtzman2020`. Sampling is seeded.
-# A text that runs into the limit is marked as cut off: it never said that it was done. Below stands its beginning, as
-# it came.
+# set of likely tokens that holds 90% of the probability (nucleus sampling) {cite:p}`holtzman2020`. Tokens that stand in
+# the post or in the text so far are made somewhat less likely (a repetition penalty of 1.1), so loops and copying are
+# counted under that remedy. Sampling is seeded. A text that runs into the limit is marked as cut off: it never said
+# that it was done. Below stands its beginning, as it came.
 
 # %%
 prompts = [templates.render(row.post, adopted, f"record {row.id}") for row in dev[:questions]]
@@ -168,7 +169,8 @@ how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "stop": sto
 before = sampling.sample(base, tokenizer, prompts, **how)
 del base
 beginning = before[0].text[:160] + (" …" if len(before[0].text) > 160 else "")
-gloss = "Unedited model output. It has no gloss, because it has no reliable meaning to gloss."
+gloss = "Unedited model output. It has no gloss, because it has no reliable meaning to gloss. The post: "
+gloss += dev[0].gloss["question"]
 figures.chinese(beginning, gloss, title=dev[0].question + (" (cut off)" if before[0].truncated else ""))
 
 # %% [markdown]
@@ -204,7 +206,9 @@ print(f"{result.seconds:.0f} s, {trained / result.seconds:.0f} tokens/s, peak me
 # Loss is minus the log-probability of the right next token, in nats. Its exponential is the *perplexity*: among how
 # many equally likely tokens the model hesitates. The training loss of a step is that of its few records, so it jumps.
 # The dev loss is over the same records each time: it is the line to read. Were it to rise while the training loss
-# falls, the adapter would be learning its training letters by heart.
+# falls, the adapter would be learning its training letters by heart. On this page that cannot show: with less than one
+# pass, each letter is read once at most, so the training loss too is taken on letters not yet learned from. Only from
+# the second pass on can the two lines part.
 
 # %%
 curve = pd.DataFrame(result.history).set_index("step")
@@ -301,8 +305,8 @@ page.table("before_after", counted, caption=caption)
 #
 # A sweep trains once for each of several ranks, and once for each of several numbers of letters. It takes longer than
 # this page has: `python benchmarks/tuning.py --sweep` makes one and keeps its numbers in `data/sweeps.json`, with the
-# machine that made them. The figure stands here once they are there. Each point is one pass over its records, judged on
-# the same dev records. So more letters are more steps too; and as alpha is fixed, a higher rank has a smaller scale
+# machine that made them. The figure below was drawn from them. Each point is one pass over its records, judged on the
+# same dev records. So more letters are more steps too; and as alpha is fixed, a higher rank has a smaller scale
 # $\alpha/r$. One seed, a dozen dev records: read the large differences, and nothing into the small ones.
 
 # %%
@@ -329,10 +333,16 @@ else:
     figures.show(figure, page, "sweeps", alt=alt, caption=caption, data=swept)
 
 # %% [markdown]
+# In this file the loss falls with every doubling of the letters, and moves less between the ranks. At this size, and
+# with one seed, write more letters before you raise the rank.
+
+# %% [markdown]
 # ## How the 7B run differs
 #
-# Only the configuration. `cbt train --profile paper --plan` prints parameters, memory and minutes for three kinds of
-# GPU, each figure with its formula or source. Then:
+# In the configuration, and in the data that you bring. As they stand, the commands below tune on this book's letters; a
+# set of your own, such as your copy of PsyQA with answers, goes in with `--data FILE --dev FILE`.
+# `cbt train --profile paper --plan` prints parameters, memory and minutes for three kinds of GPU, each figure with its
+# formula or source. Then:
 #
 # ```
 # accelerate launch --config_file workflow/accelerate/one_gpu.yaml -m cbtlib train --profile paper --model FOLDER
@@ -347,8 +357,8 @@ else:
 # `--set four_bit=true` is QLoRA {cite:p}`dettmers2023qlora`; `rslora` and `dora` are switches too. The 7B weights were
 # not run for this book.
 #
-# A 7B model has the knowledge that a 270M model lacks; both learn the *form* of the answer first. What a small model
-# writes in that form can be nonsense.
+# We expect a 7B model to know more, and to learn the *form* first, too; we saw it in the small model only. What a small
+# model writes in that form can be nonsense.
 
 # %%
 page.save()
@@ -362,7 +372,8 @@ page.save()
 # - Perplexity of dev answers, on one vocabulary: {glue:text}`perplexity_base:.0f` before,
 #   {glue:text}`perplexity_tuned:.0f` after.
 # - Answers that ended by themselves: {glue:text}`ended_base:.0%` before, {glue:text}`ended_tuned:.0%` after. A few
-#   posts only; the chapter on evaluation has the parts of more letters, with intervals.
+#   posts only, and no rule ends the base model's text here. The chapter on evaluation gives it one, so its base answers
+#   are others; it has the parts of more letters, with intervals.
 #
 # *Further reading.* LoRA {cite:p}`hu2022lora`, and the same on a quantised base {cite:p}`dettmers2023qlora`; why greedy
 # decoding loops {cite:p}`holtzman2020`; the base model {cite:p}`gemma2025`.
@@ -568,12 +579,13 @@ for copies, sources, share in ((3, 10, 0.2), (7, 5, 0.3), (1, 20, 0.1), (4, 9, 0
 # by less than the seeds differ?
 
 # %% [markdown] tags=["solution"]
-# Start with three seeds of one setting: their spread is the ruler for everything else. Then vary one thing at a time
-# on a coarse grid (number of letters first: it is what the next person can change), choose on dev letters, and open
-# the test split once. By heart means that the dev loss turns up while the training loss still falls, or that answers
-# copy training letters: count shared character 8-grams, as chapter 5 does. If the best run leads by less than the
-# spread of the seeds, report the mean over seeds with an interval and call the settings alike; a table of single best
-# runs is a table of luck.
+# Start with three seeds of one setting: their spread is the ruler for everything else. Then vary one thing at a time on
+# a coarse grid (number of letters first: it is what the next person can change), choose on dev letters, and open the
+# test split once. By heart means that the dev loss turns up while the training loss still falls, or that answers copy
+# training letters: count the runs of eight characters that an answer shares with them. Chapter 5's *copied* counts such
+# runs (of four) against the post; no page here counts them against the training letters. If the best run leads by less
+# than the spread of the seeds, report the mean over seeds with an interval and call the settings alike; a table of
+# single best runs is a table of luck.
 
 # %% [markdown]
 # ## Next

@@ -82,9 +82,12 @@ worked = {
     ),
     "opposite": (
         "你说“我总是搞砸”，可是上个月的报告，主管还当众骂过你。",
-        "… yet last month your boss scolded you for it.",
+        "You say “I always mess up”, yet your boss scolded you in public for last month's report.",
     ),
-    "to anybody": ("人生总有起伏，相信自己，一切都会好起来的。", "Life has ups and downs; believe in yourself."),
+    "to anybody": (
+        "人生总有起伏，相信自己，一切都会好起来的。",
+        "Life has ups and downs; believe in yourself, and all will be fine.",
+    ),
 }
 
 # %% [markdown]
@@ -100,7 +103,7 @@ def marked(text: str, against: str) -> str:
     return "".join(f"<mark>{html.escape(c)}</mark>" if h else html.escape(c) for c, h in zip(text, hit, strict=True))
 
 
-gloss = "You say “I always mess up”, yet last month your boss praised your report in public."
+gloss = "You say “I always mess up”, yet your boss praised you in public for last month's report."
 rows = [f"<p lang='zh'><b>reference</b> {reference}</p><p class='zh-gloss'>{gloss}</p>"]
 rows += [
     f"<p lang='zh'><b>{k}</b> {marked(t, reference)}</p><p class='zh-gloss'>{g}</p>" for k, (t, g) in worked.items()
@@ -155,9 +158,10 @@ page.table(
 #
 # ## The gate before the score
 #
-# A model that has seen the test letters will write them. So before anything is scored, the test texts are looked up in
-# the training split: exact copies, and near duplicates by character 5-grams. A leak raises an error here, and the score
-# of a leaked test is never printed without saying so in its signature.
+# A model that has seen the test letters can write them down again. So before any system is scored, the test texts are
+# looked up in the training split: exact copies, and near duplicates, which share three tenths or more of their
+# character 5-grams (Jaccard). This cell counts them. If there is one, `metrics.score` below stops with an error; told
+# to allow it, it goes on and says so in the signature.
 
 # %%
 train = [text for record in corpus.load_split("train") for text in (record.post, record.answer_text)]
@@ -216,10 +220,11 @@ texts = sampling.sample(base, tokenizer, asked + shown, **settings, stop=stops)
 drawn = {"base, zero-shot": texts[: len(asked)], "base, few-shot": texts[len(asked) :]}
 
 # %% [markdown]
-# The tuned model gets the same posts, the same settings and the end mark it was trained with. It answers each post
-# {glue:text}`samples:.0f` times, with seeds of their own. These are **sampling seeds of one adapter**: they show what
-# another throw of the dice changes. What another *training run* changes stands further below, from adapters that were
-# trained with other seeds beforehand: they take minutes that this page does not have.
+# The tuned model gets the same posts, the same settings and the end mark it was trained with. (Nucleus and repetition
+# penalty are those of chapter 4, for all.) It answers each post {glue:text}`samples:.0f` times, with seeds of their
+# own. These are **sampling seeds of one adapter**: they show what another throw of the dice changes. What another
+# *training run* changes stands further below, from adapters that were trained with other seeds beforehand: they take
+# minutes that this page does not have.
 
 # %%
 base = base.to("cpu")  # a GPU holds one of the two
@@ -267,13 +272,16 @@ counts = pd.concat(
 page.table("outcomes", counts, caption="Outcomes of each system's replies; only ok is scored")
 
 # %% [markdown]
-# Two replies to the same post, as they came.
+# Two replies to the same post, unedited, the first 400 characters of each. They have no gloss, because they have no
+# reliable meaning to gloss; the English line is the post's title.
 
 # %%
 first = posts[0]
 for system in ("base, few-shot", seeds[0]):
     outcome, text = answers[system][first.id]
-    display(figures.chinese(text[:400], f"{system}: {outcome}", title=first.question))
+    display(
+        figures.chinese(text[:400], f"{system}: {outcome}. The post: {first.gloss['question']}", title=first.question)
+    )
 
 # %% [markdown]
 # ## The scores
@@ -460,7 +468,7 @@ figures.show(
 
 # %% [markdown]
 # A metric that puts a floor above the tuned model is reported as it is. These are means over the posts that each of the
-# two answered, without an interval; the paired comparison follows.
+# two answered; their intervals are in the figure. The paired comparison follows.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The code of this sentence"}
 above = [
@@ -529,7 +537,11 @@ if "LoRA-tuned" in scores:
     trained.loc["width of its interval over posts"] = dice.loc["width of the interval over posts"]
 caption = f"Three adapters, {kept['replies']} replies each to {kept['posts']} posts, and this page's"
 page.table("training_seeds", trained, caption=caption)
-Markdown(f"By {(apart > alone).sum()} of {len(apart)} measures the adapters lie further apart than that.")
+Markdown(
+    f"By {(apart > alone).sum()} of {len(apart)} measures the adapters lie further apart than that, at most "
+    f"{(apart / alone).max():.1f} times as far. Were there nothing but sampling, about half of them would, and the "
+    "measures tend to move together."
+)
 
 # %% [markdown]
 # ## Tuned against base, on the same posts
@@ -606,12 +618,13 @@ for one in gains:
     what = f"{panels[one.name]}, LoRA-tuned minus {against}, on the same posts"
     page.number(tested[one.name], one.value, low=one.low, high=one.high, n=one.n, what=what)
 each = [
-    f"{panels[one.name]} {one.value:+.3g} ({one.low:+.3g} to {one.high:+.3g}{', sure' if one.p_holm < 0.05 else ''})"
+    f"{panels[one.name]} {one.value:+.3g} ({one.low:+.3g} to {one.high:+.3g}"
+    + (", p (Holm) < 0.05)" if one.p_holm < 0.05 else ")")
     for one in gains
 ]
 verdict = "Too few posts were answered by both systems to compare them."
 if gains:
-    verdict = f"On {gains[0].n} posts, tuned minus base ({against}): {', '.join(each)}; *sure* survives the correction."
+    verdict = f"On {gains[0].n} posts, tuned minus base ({against}): {', '.join(each)}."
 Markdown(verdict)
 
 # %% [markdown]
@@ -707,8 +720,9 @@ page.save()
 # {cite:p}`koehn2004,riezler2005`; what the bootstrap can and cannot do with few items {cite:p}`hesterberg2015`.
 
 # %% [markdown]
-# Did tuning help? What this run knows of likeness to one reference and of parts, and of nothing that a reader would
-# feel. The gains have 95% intervals; the means, which a floor may lead by chance, have none.
+# Did tuning help? This run knows about likeness to one reference and about parts, and nothing of what a person would
+# feel. The gains below stand with their 95% intervals. The sentence on floors compares means and leaves their intervals
+# out, so a floor may lead by chance.
 
 # %%
 Markdown(f"{verdict} {ranks} {told}.")
@@ -844,9 +858,9 @@ assert unseen([honest], []) == [honest], "nothing was trained on, so nothing lea
 # %% [markdown]
 # ### Exercise 4 (compute): Twenty comparisons, one false joy
 #
-# Compare a system with itself often enough and one p value falls below 0.05. Write Holm's correction `holm(p)`:
-# adjusted p values in the order given. Sort, multiply the smallest by *m*, the next by *m* - 1 and so on, never let
-# an adjusted value be smaller than one before it, and stop at 1.
+# Compare two samples of one system often enough, and some p value falls below 0.05 though nothing differs. Write Holm's
+# correction `holm(p)`: adjusted p values in the order given. Sort, multiply the smallest by *m*, the next by *m* - 1
+# and so on, never let an adjusted value be smaller than one before it, and stop at 1.
 
 # %% [raw] tags=["blank"]
 # def holm(p: list[float]) -> list[float]:

@@ -307,8 +307,8 @@ page.table(
 #
 # A language model rates faster than people, and fails in its own ways {cite:p}`zheng2023judge`. `cbtlib.judge` gives it
 # the same hygiene: it sees two replies called 1 and 2, every pair in both orders; only a win in both counts; an answer
-# that is no verdict is missing, not a 1 and not a 3; a model may not judge itself. Its rubric is there in Chinese and
-# in English. For your own systems and any endpoint:
+# that is no verdict is missing, and counts for neither reply; a model may not judge itself; and its verdicts are held
+# against people's. Its rubric is there in Chinese and in English. For your own systems and any endpoint:
 #
 # ```
 # cbt ratings judge base=base/answers.jsonl tuned=tuned/answers.jsonl --posts data/corpus/test.jsonl --model JUDGE \
@@ -356,9 +356,9 @@ page.outcomes("simulated judge", judged.outcomes)
 page.table("judge", judged.wins.set_index("system"), caption="Win rates by a SIMULATED judge who likes length")
 
 # %% [markdown]
-# A ranking invites to be read as a ladder. Whether a step of it is real is another question: each system is compared
-# with the next one, on the same posts. Where the interval holds zero, the two cannot be told apart and their order is
-# chance.
+# A ranking invites reading it as a ladder. Whether a step of it is real is another question: each system is compared
+# with the next one, on the same posts. Where the interval holds zero, these posts cannot tell the two apart, and their
+# order may be chance.
 
 # %%
 page.table(
@@ -367,8 +367,8 @@ page.table(
 
 # %% [markdown]
 # Whatever stands apart here stands apart by *length*: that is all this judge looks at. Against a judge that is
-# consistently wrong no hygiene helps but the last one: agreement with people. `judge.against` measures it with an
-# interval, and says when it is too low to use.
+# consistently wrong only one thing helps: agreement with people. `judge.against` measures it as kappa with an interval,
+# and calls a judge usable only where the lower end is 0.4 or more, a limit of ours.
 
 # %%
 agreed = judge.against(verdicts, table, "helpfulness", resamples, seed)

@@ -37,9 +37,11 @@ results: str = "results"  # where products go
 # %% [markdown]
 # ## How a verdict is reached
 #
-# Each claim is one row of `data/paper/claims.csv`. A row says what the paper claims, where, and **how we know**: stated
-# in the paper, second-hand, or not transcribed. A value that we could not read for ourselves is a blank; nothing is
-# guessed. The row also names the number of this run that speaks to the claim, and the rule that compares them:
+# Each claim is one row of `data/paper/claims.csv`. A row says what is claimed, where, and **how we know**: stated in
+# the paper, second-hand, or not transcribed. The rows on tuned against base model are what one would expect of such a
+# paper; whether it makes that comparison is not known here. A value that we could not read for ourselves is a blank;
+# nothing is guessed. The row also names the number of this run that speaks to the claim, and the rule that compares
+# them:
 #
 # - *reproduced*: the paper's value lies within this run's interval (or the row's tolerance);
 # - *direction holds*: the row expects something to go up (its status says how we know), and our whole 95% interval
@@ -69,10 +71,10 @@ rest = rest[["claim", "paper", "source", "verdict", "why"]].rename(columns={"pap
 page.table("not_judged", rest, caption="Claims without a verdict")
 
 # %% [markdown]
-# A 270-million-parameter model tuned on a few hundred letters cannot confirm the scores of a 7-billion-parameter model
-# tuned on answers from a set of 22,327. What it can show is whether the *method* moves the numbers in the direction
-# that one would expect. That is why a row about a gain can end at *direction holds* and never at *reproduced*, and a
-# row about a setting or a rating that nobody has copied from the paper ends at *not comparable*.
+# A 270-million-parameter model tuned with a few hundred letters at most cannot confirm the scores of a
+# 7-billion-parameter model tuned on answers from a set of 22,327. What it can show is whether the *method* moves the
+# numbers in the direction that one would expect. That is why a row about a gain can end at *direction holds* and never
+# at *reproduced*, and a row about a setting or a rating that nobody has copied from the paper ends at *not comparable*.
 #
 # Nor is a gain over the base much to be proud of. The base was taught no end, and a rule of ours ends its replies at
 # the first empty line, so that most are short; overlap metrics punish that. [Chapter 5](05_evaluation) also holds the
@@ -113,9 +115,10 @@ page.save()
 # %% [markdown]
 # ## Summary
 #
-# - {glue:text}`claims_direction_holds` claims hold in direction, {glue:text}`claims_reproduced` are reproduced in
-#   value, {glue:text}`claims_undecided` are undecided, {glue:text}`claims_differs` differ,
-#   {glue:text}`claims_not_comparable` cannot be compared and {glue:text}`claims_not_run` were not run by this profile.
+# - {glue:text}`claims_direction_holds` rows hold in direction (those on tuned against base are expectations, not
+#   sentences read in the paper), {glue:text}`claims_reproduced` are reproduced in value, {glue:text}`claims_undecided`
+#   are undecided, {glue:text}`claims_differs` differ, {glue:text}`claims_not_comparable` cannot be compared and
+#   {glue:text}`claims_not_run` were not run by this profile.
 # - Chapters and recipes took {glue:text}`minutes:.1f` minutes and at most {glue:text}`peak_memory_gb:.1f` GB of memory.
 #
 # ## Next

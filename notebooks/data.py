@@ -193,9 +193,9 @@ figures.show(
 )
 
 # %% [markdown]
-# It is not even. Blame gathers in the family and mind reading among friends, as in life, and
-# {glue:text}`empty_cells` of the cells are empty: a detector may learn some of the topic along with the thought, and a
-# test on other posts is the only way to know.
+# It is not even. Blame gathers in the family and mind reading among friends: that is how the posts were written, and
+# says nothing about people. {glue:text}`empty_cells` of the cells are empty: a detector may learn some of the topic
+# along with the thought, and a test on other posts is the only way to know.
 #
 # By split, the rarest type decides what can be reported: with six positives a score says little, with two it says
 # nothing.
@@ -279,9 +279,8 @@ figures.show(
 #
 # ## What the gates stop
 #
-# Every public peer of this corpus has some defect that became a number somewhere: an evaluation set inside the
-# training set, an error message stored as an answer. `cbt corpus check` has a gate for each kind. First the corpus as
-# it is.
+# Public sets of this kind have had defects that became numbers: an evaluation set inside the training set, an error
+# message stored as an answer. `cbt corpus check` has a gate for each kind. First the corpus as it is.
 
 # %%
 clean = gates.check(corpus.own_files())
@@ -290,7 +289,7 @@ pd.DataFrame([clean.counts], index=["findings"])
 
 # %% [markdown]
 # A check that finds nothing proves little until it has been seen to find something. So a copy is damaged in six ways,
-# each taken from a public set, and checked again.
+# each a kind of defect met in public sets, and checked again.
 
 # %%
 train, test = splits["train"][:40], splits["test"][:5]

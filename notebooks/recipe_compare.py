@@ -71,8 +71,10 @@ seed: int = 0  # of resampling and of the order on the sheet
 # %% [markdown]
 # ## Only what both answered
 #
-# Leaving out the questions that the weaker model failed makes it look stronger; scoring its failures as 0 makes the
-# other one look stronger. So failures are counted, here, and the comparison is over the questions that both answered.
+# Leaving out the questions that one model failed makes that model look stronger; scoring its failures as 0 makes the
+# other one look stronger. The comparison below is over the questions that both answered, so the first remains. That is
+# why the failures are counted here: where a model failed often, the count is its result, and the comparison says
+# little.
 
 # %%
 page = report.Page("recipe_compare", profile, results)
@@ -142,7 +144,7 @@ axis.plot(forest["difference"], places, "o", markerfacecolor="white")
 axis.plot(forest["difference"][clear], places[clear], "o", color=figures.COLORS[0])
 axis.set(yticks=places, yticklabels=[naming.shown(part) for part in forest.index], xlim=(-1.05, 1.05))
 axis.set(xlabel="share with the part: CBT model minus baseline")
-axis.set_title(f"{clear.sum()} of {len(forest)} parts differ beyond chance")
+axis.set_title(f"{clear.sum()} of {len(forest)} parts differ, p (Holm) < 0.05")
 listed = ", ".join(f"{naming.shown(part)} {value:+.0%}" for part, value in forest["difference"].items())
 figures.show(
     figure, page, "parts", data=forest,
@@ -173,12 +175,14 @@ for name in systems:
 page.table("differences", rows.set_index("name"), caption="CBT model minus baseline, paired by question")
 
 # %% [markdown]
-# Read a pair before you believe a table. This is the question on which the two differ most in parts.
+# Read a pair before you believe a table. This is the question on which the two differ most in parts; of each answer the
+# first 400 characters. The English line is the question's.
 
 # %%
 gap = (covered["cbt"].sum(axis=1) - covered["baseline"].sum(axis=1)).abs()
 widest = int(gap.idxmax())
-gloss = table["gloss"][table["id"].eq(shared[widest])].item() if "gloss" in table else ""  # English, for this page
+gloss = table["gloss"][table["id"].eq(shared[widest])].item() if "gloss" in table else ""
+gloss = f"The question: {gloss}" if gloss else ""  # English, for this page
 for name in systems:
     display(figures.chinese(texts[name][widest][:400], gloss, title=f"{name}: {posts[widest].splitlines()[0]}"))
 

@@ -137,7 +137,8 @@ for part, row in shares.iterrows():
 rarest = shares["answers"].idxmin()
 
 # %% [markdown]
-# Each line is a 95% interval: what fifty answers can say about the next fifty thousand.
+# Each line is a 95% interval: what these answers can say about others drawn in the same way. Half of the sample file
+# was spoilt on purpose, so its intervals show the method only.
 
 # %%
 figure, axis = plt.subplots(figsize=(6.4, 3.4))
@@ -158,8 +159,8 @@ figures.show(
 )  # fmt: skip
 
 # %% [markdown]
-# Order matters as much: who is asked for evidence before being heard does not read on. Counted is the share of answers
-# whose parts come in the order of the five and do not come back.
+# Order may matter as much: somebody who is asked for evidence before being heard may not read on. Counted is the share
+# of answers whose parts come in the order of the five and do not come back.
 
 # %%
 ordered = [one.order == sorted(one.order, key=corpus.PARTS.index) for one in found if len(one.order) > 1]
@@ -181,8 +182,8 @@ page.table("one_answer", sentences, caption=f"The answer with most parts{told}, 
 # ## What the letters ask of a reader
 #
 # Length in characters, the share of text that repeats, the share that is copied from the post, and the **answer load**:
-# sentences that ask the reader something (requests) and that tell the reader what to do (suggestions). A person who is
-# worn out cannot follow twelve of them.
+# sentences that ask the reader something (requests) and that tell the reader what to do (suggestions). Twelve of them
+# may be too many for a person who is worn out.
 
 # %%
 measured = ("parts", "length", "repetition", "copied", "requests", "suggestions", "named")

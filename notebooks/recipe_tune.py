@@ -154,7 +154,8 @@ figures.chinese(
 # ## Training
 #
 # The same call as in the chapter on training; loss on your answers only. To see the minutes of a real run first:
-# `cbt train --plan --data YOUR_FILE` prints them for this machine.
+# `cbt train --plan --data YOUR_FILE` prints them for this machine. A step reads four pairs, so a thousand pairs and two
+# epochs make 500 steps.
 
 # %%
 identity = runs.identity(rows, held, config)
@@ -183,10 +184,11 @@ figures.chinese(
 # %% [markdown]
 # ## Form and tone, counted
 #
-# First the share of texts that ended by themselves. One that was cut off is no answer, so all the rest is counted on
-# those that ended. **Form**: lines, characters, and the share of your own habitual openings that a text uses (how a
-# line begins in at least half of your answers). **Tone**: sentences that address the reader as 你 or 您, that ask, and
-# the exclamation marks. Your own held-out answers show where it should go.
+# First the share of texts that ended: those of the base model at the empty line of our rule, those of the tuned model
+# at their own end mark, so the two shares are not one measure. A text that was cut off is no answer, and all the rest
+# is counted on those that ended. **Form**: lines, characters, and the share of your own habitual openings that a text
+# uses (how a line begins in at least half of your answers). **Tone**: sentences that address the reader as 你 or 您,
+# that ask, and the exclamation marks. Your own held-out answers show where it should go.
 
 # %%
 lines = [[line[:3] for line in pair.answer_text.splitlines() if line.strip()] for pair in rows]
