@@ -12,12 +12,14 @@ Notable choices:
 """
 
 import hashlib
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import DynamicCache, RepetitionPenaltyLogitsProcessor
@@ -60,7 +62,8 @@ def sample(
 
     A text ends at the tokenizer's end mark or at a token of `stop`: one list for all prompts, or one for each of them.
     The same prompt and seed give the same text, whatever else is asked; what shares its batch changes no more than
-    rounding does. Temperature 0 is greedy. Raises CbtError when the model's numbers overflow.
+    rounding does. Temperature 0 is greedy. Raises CbtError when the model's numbers overflow, and for a model that keeps
+    no keys and values.
     """
     stops: Any = stop if stop and not isinstance(stop[0], int) else [stop] * len(prompts)
     ends = [{tokenizer.eos_token_id, *one} for _, one in zip(prompts, stops, strict=True)] * replies
@@ -223,6 +226,9 @@ def prefill(model: Any, rows: list[list[int]], text: Tensor, mask: Tensor) -> tu
 
 
 def _cache(model: Any) -> Any:
+    own = model.get_base_model() if isinstance(model, PeftModel) else model
+    if "past_key_values" not in inspect.signature(type(own).forward).parameters:  # it would take no notice of the cache
+        raise CbtError(f"{type(own).__name__} keeps what it has read in a way of its own: take a model with attention")
     cache = DynamicCache(config=model.config)
     roomy = (DynamicLayer, DynamicSlidingWindowLayer)
     cache.layers = [Room() if type(layer) in roomy else layer for layer in cache.layers]

@@ -874,6 +874,12 @@ def test_a_model_that_sums_up_what_it_has_read_writes_what_transformers_writes(t
     assert [one.text for one in found] == [greedy(model, tokenizer, prompt, 9) for prompt in prompts]
 
 
+def test_a_model_that_would_forget_its_prompt_is_refused(tokenizer):
+    config = AutoConfig.for_model("mamba", vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1)
+    with pytest.raises(CbtError, match="MambaForCausalLM keeps what it has read"):
+        sampling.sample(AutoModelForCausalLM.from_config(config), tokenizer, ["短"], max_new_tokens=2)
+
+
 @settings(max_examples=50)
 @given(st.lists(st.floats(-8, 8), min_size=2, max_size=400), st.floats(0.05, 1), st.integers(0, 2**31))
 def test_the_next_token_is_drawn_from_the_smallest_likely_set(scores, top_p, seed):
