@@ -62,8 +62,8 @@ def sample(
 
     A text ends at the tokenizer's end mark or at a token of `stop`: one list for all prompts, or one for each of them.
     The same prompt and seed give the same text, whatever else is asked; what shares its batch changes no more than
-    rounding does. Temperature 0 is greedy. Raises CbtError when the model's numbers overflow, and for a model that keeps
-    no keys and values.
+    rounding does. Temperature 0 is greedy. Raises CbtError when the model's numbers overflow, and for a model that has
+    no keys and values to keep.
     """
     stops: Any = stop if stop and not isinstance(stop[0], int) else [stop] * len(prompts)
     ends = [{tokenizer.eos_token_id, *one} for _, one in zip(prompts, stops, strict=True)] * replies
