@@ -188,6 +188,8 @@ def make(posts: Mapping[str, str], answers: Answers, raters: Sequence[str], out:
         for name, text in files.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             (out / name).write_text(text, "utf-8", newline="")
+            if name == "key.json":
+                (out / name).chmod(0o600)  # raters may share this machine
     except OSError as error:
         raise CbtError(f"cannot write the forms into {out}: {error.strerror}; name a folder of your own") from error
     return key

@@ -5,6 +5,7 @@ import html
 import io
 import itertools
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -135,6 +136,7 @@ def test_a_form_tells_a_rater_nothing_about_systems_and_needs_nothing_from_outsi
         assert (path.name == "key.json") == any(system in text for system in ANSWERS), path
         assert not re.search(r"(src|href)\s*=|https?://|@import", text), path
     assert json.loads((folder / "key.json").read_text("utf-8"))["outcomes"]["Tuned-LoRA"] == {"ok": 5, "refused": 1}
+    assert os.name == "nt" or not (folder / "key.json").stat().st_mode & 0o077, "raters may share the machine"
 
 
 def test_each_rater_sees_every_ok_reply_once_in_an_own_order(sheet):
