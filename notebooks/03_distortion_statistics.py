@@ -357,7 +357,8 @@ page.table("difference", difference, caption="F1 of the probe minus F1 of charac
 
 # %% [markdown]
 # Over the types, the model adds {glue:text}`gain_macro:+.3f` to F1 ({glue:text}`gain_macro_low:+.3f` to
-# {glue:text}`gain_macro_high:+.3f`). An interval that holds zero has not shown that it is.
+# {glue:text}`gain_macro_high:+.3f`). An interval that holds zero has not shown that it is worth
+# having.
 #
 # ### Which types it confuses
 #
