@@ -775,13 +775,18 @@ def test_samples_come_in_the_order_of_the_prompts_seeded_and_say_when_cut_off(mo
     assert more[3:] == first, "a second reply is that of the next seed"
 
 
+def greedy(model, tokenizer, prompt, count):
+    """What transformers writes after a prompt."""
+    ids = torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]])
+    how = {"max_new_tokens": count, "repetition_penalty": 1.1, "do_sample": False, "eos_token_id": None}
+    return tokenizer.decode(model.generate(ids, **how)[0, ids.shape[1] :], skip_special_tokens=True).strip()
+
+
 def test_a_text_beyond_the_window_is_that_of_generate(model, tokenizer):
     prompt = "考试没考好，我很难过。" * 60  # alone in its batch: nothing is padded, no mask is given
-    ids = torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]])
-    assert ids.shape[1] > model.config.sliding_window
-    tail = model.generate(ids, max_new_tokens=8, repetition_penalty=1.1, do_sample=False, eos_token_id=None)
+    assert len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) > model.config.sliding_window
     (found,) = sampling.sample(model, tokenizer, [prompt], max_new_tokens=8, temperature=0)
-    assert found.text == tokenizer.decode(tail[0, ids.shape[1] :], skip_special_tokens=True).strip()
+    assert found.text == greedy(model, tokenizer, prompt, 8)
 
 
 def test_texts_that_grow_across_the_window_and_out_of_their_room_are_those_of_generate(model, tokenizer):
@@ -792,11 +797,9 @@ def test_texts_that_grow_across_the_window_and_out_of_their_room_are_those_of_ge
     rows = [tokenizer(sentence, add_special_tokens=False)["input_ids"][:length] for length in (window - 9, window // 2)]
     prompts = [tokenizer.decode(row) for row in rows]
     assert [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts] == rows
-    how = {"max_new_tokens": count, "repetition_penalty": 1.1, "do_sample": False, "eos_token_id": None}
     found = sampling.sample(model, tokenizer, prompts, max_new_tokens=count, temperature=0)
-    for row, one in zip(rows, found, strict=True):
-        tail = model.generate(torch.tensor([row]), **how)[0, len(row) :]
-        assert one.truncated and one.text == tokenizer.decode(tail, skip_special_tokens=True).strip()
+    for prompt, one in zip(prompts, found, strict=True):
+        assert one.truncated and one.text == greedy(model, tokenizer, prompt, count)
 
 
 @pytest.mark.parametrize("pad", ["own", "the end mark"])
@@ -821,13 +824,6 @@ def test_greedy_texts_are_those_of_generate_and_end_where_it_ends(pad, model, to
         sampling.Sample("", False): "unparsed",
     }
     assert all(sample.outcome == outcome for sample, outcome in said.items()), "a reply without text is not a letter"
-
-
-def greedy(model, tokenizer, prompt, count):
-    """What transformers writes after a prompt."""
-    ids = torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]])
-    how = {"max_new_tokens": count, "repetition_penalty": 1.1, "do_sample": False, "eos_token_id": None}
-    return tokenizer.decode(model.generate(ids, **how)[0, ids.shape[1] :], skip_special_tokens=True).strip()
 
 
 def test_what_prompts_begin_with_is_read_once_and_each_has_its_own_text(model, tokenizer, monkeypatch):
