@@ -624,13 +624,13 @@ def generate_gates(
     out: Annotated[Path, typer.Option(help="folder of the run")],
 ) -> None:
     """Look at the ok answers of a run with nine gates; those that pass become the data set OUT/accepted."""
-    from cbtlib import answers, screening
+    from cbtlib import answers, screening, writing
     from cbtlib.questions import read_questions
 
     posts = read_questions(questions)
     stopped = screening.screen_run(posts, out)
     print(screening.counts(stopped).to_string(index=False))
-    answers.write_lines(out / "gates.csv", [markup.cells(stopped.astype(int)).to_csv().rstrip()])
+    writing.write_csv(out / "gates.csv", stopped.astype(int))
     print(answers.export(posts, out, set(stopped.index[stopped.any(axis=1)])))
 
 

@@ -27,6 +27,7 @@ from matplotlib.ticker import LogFormatter, NullFormatter
 
 from cbtlib import markup
 from cbtlib.report import METADATA, Page
+from cbtlib.writing import write_csv
 
 COLORS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 
@@ -101,7 +102,7 @@ def save(figure: Figure, folder: Path, name: str, data: pd.DataFrame) -> None:
     _plain_logarithms(figure)
     for kind, undated in (("svg", {"Date": None}), ("png", {"Software": None})):
         figure.savefig(folder / f"{name}.{kind}", dpi=160, metadata=undated)
-    markup.cells(data).to_csv(folder / f"{name}.csv", encoding="utf-8", float_format="%.10g")
+    write_csv(folder / f"{name}.csv", data)
     plt.close(figure)
 
 

@@ -37,7 +37,6 @@ from cbtlib import (
     formats,
     gates,
     llm_labels,
-    markup,
     models,
     reading,
     safety,
@@ -202,7 +201,7 @@ def benchmark(
             rows.append(found.reset_index().assign(detector=one, minus=two, n=int(both.sum())))
     if rows:
         differences = pd.concat(rows)[["detector", "minus", "average", "difference", "low", "high", "n"]]
-        differences.to_csv(out / "differences.csv", index=False, float_format="%.6g")
+        writing.write_csv(out / "differences.csv", differences, index=False, digits=6)
         result = replace(result, differences=differences)
     return result
 
@@ -459,18 +458,17 @@ def _write(
     facts: dict[str, object],
 ) -> None:
     kind, ok = folder.name, calls.outcome == "ok"
-    markup.cells(result.tables[kind]).to_csv(folder / "scores.csv", encoding="utf-8", float_format="%.6g")
+    writing.write_csv(folder / "scores.csv", result.tables[kind], digits=6)
     if (clean := result.without[kind]) is not None:
-        markup.cells(clean).to_csv(folder / "without_copies.csv", encoding="utf-8", float_format="%.6g")
+        writing.write_csv(folder / "without_copies.csv", clean, digits=6)
     confused = detection.confusion(gold[ok], calls.labels[ok], types)
-    markup.cells(confused).to_csv(folder / "confusion.csv", encoding="utf-8")
-    markup.cells(errors(_rows(items, ok), gold[ok], calls.labels[ok], types)).to_csv(
-        folder / "errors.csv", encoding="utf-8", index=False
-    )
+    writing.write_csv(folder / "confusion.csv", confused)
+    wrong = errors(_rows(items, ok), gold[ok], calls.labels[ok], types)
+    writing.write_csv(folder / "errors.csv", wrong, index=False)
     told = [_names(row, types) if good else "" for row, good in zip(calls.labels, ok, strict=True)]
     columns = {"id": [item.id for item in items], "outcome": calls.outcome, "called": told}
     columns["gold"] = [_names(row, types) for row in gold]
-    markup.cells(pd.DataFrame(columns)).to_csv(folder / "predictions.csv", encoding="utf-8", index=False)
+    writing.write_csv(folder / "predictions.csv", pd.DataFrame(columns), index=False)
     table = result.tables[kind].rename(columns={"low": "f1_low", "high": "f1_high"}).assign(ece=result.ece[kind])
     figures = {key: {name: round(float(x), 6) for name, x in table[key].dropna().items()} for key in table}
     writing.write_json(folder / "metrics.json", facts | {"outcomes": result.outcomes[kind]} | figures)

@@ -31,7 +31,7 @@ from cbtlib import ROOT, CbtError, cache, markup, naming, shown
 from cbtlib.answers import OUTCOMES
 from cbtlib.prevalence import wilson
 from cbtlib.reading import read_json
-from cbtlib.writing import make_folder, write_json
+from cbtlib.writing import make_folder, write_csv, write_json
 
 METADATA = "cbt"
 """Key of the output metadata in which `figures.show` leaves a figure's caption and alt text for its cell."""
@@ -123,7 +123,7 @@ class Page:
         names of rows and columns, and those in the cells of the columns `named`, become plain ones (`naming`), which
         the CSV does not.
         """
-        markup.cells(frame).to_csv(self.dir / f"{name}.csv", encoding="utf-8", float_format="%.10g")
+        write_csv(self.dir / f"{name}.csv", frame)
         view = naming.table(frame.head(shown), named)
         levels = view.index.nlevels > 1
         view = view.reset_index() if levels else view.copy()

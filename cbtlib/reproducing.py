@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from cbtlib import ROOT, CbtError, report
+from cbtlib import ROOT, CbtError, report, writing
 from cbtlib.run import PAGES
 
 README_MARKS = ("<!-- {}: written by `cbt claims --publish` -->", "<!-- end of {} -->")
@@ -57,7 +57,7 @@ def rows(profile: str, results: str = "results") -> pd.DataFrame:
 def write(profile: str, results: str = "results") -> Path:
     """Write book/executed/reproducing.md, which the book includes, and reproducing.csv; returns the former's path."""
     table = rows(profile, results)
-    table.to_csv(ROOT / results / profile / "reproducing.csv", index=False, encoding="utf-8")
+    writing.write_csv(ROOT / results / profile / "reproducing.csv", table, index=False)
     target = ROOT / "book/executed/reproducing.md"
     target.write_text(markdown(table, profile), encoding="utf-8", newline="\n")
     return target

@@ -1,8 +1,9 @@
-"""From text to files: whole or not there, and JSON as every file of the book has it.
+"""From text to files: whole or not there, and JSON and CSV as every file of the book has it.
 
 Notable choices
 - A file is written beside its place, synced and renamed: a kill or a full disk leaves the old file or the new one.
 - NaN is refused. What is no number is null in JSON, and never 0.
+- A CSV has the same bytes on every system, and nothing in it that a spreadsheet would run.
 """
 
 import contextlib
@@ -10,9 +11,12 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from cbtlib import CbtError
+from cbtlib import CbtError, markup
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def make_folder(out: Path | str) -> Path:
@@ -53,7 +57,19 @@ def whole(path: Path) -> Iterator[TextIO]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON with sorted keys; ValueError for a NaN, CbtError where nothing can be written."""
-    text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    _write(path, json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, frame: "pd.DataFrame", *, index: bool = True, digits: int = 10, bom: bool = False) -> None:
+    """Write a table, numbers with so many significant digits; CbtError where nothing can be written.
+
+    `bom` puts the mark in front without which Excel does not read Chinese.
+    """
+    text = markup.cells(frame).to_csv(index=index, float_format=f"%.{digits}g", lineterminator="\n")
+    _write(path, "\ufeff" * bom + text)
+
+
+def _write(path: Path, text: str) -> None:
     try:
         with whole(path) as file:
             file.write(text)

@@ -58,6 +58,7 @@ from cbtlib import (
     report,
     second_pass,
     widgets,
+    writing,
 )
 
 # %% [markdown]
@@ -211,7 +212,7 @@ if len(written.labels):
     page.number("generated_any", share["share"], what="answers naming a distortion", **bounds)
     told = f"{share['share']:.1%} ({share['low']:.1%} to {share['high']:.1%})"
     rows.append((f"this run, {share['count']:.0f} of {share['n']:.0f}", told, "names in the answers, chapter 02"))
-    named.to_csv(page.dir / "generated_shares.csv")
+    writing.write_csv(page.dir / "generated_shares.csv", named)
 else:
     rows.append(("this run", "no share", f"none of {len(answers)} replies is an answer; that is not “no distortion”"))
 headline = pd.DataFrame(rows, columns=["source", "answers that name a distortion", "status"]).set_index("source")

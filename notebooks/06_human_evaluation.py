@@ -44,7 +44,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cbtlib import agreement, corpus, figures, forms, judge, ratings, report, resampling, widgets
+from cbtlib import agreement, corpus, figures, forms, judge, ratings, report, resampling, widgets, writing
 
 # %% [markdown]
 # The replies are those of the chapter on evaluation.
@@ -157,7 +157,7 @@ for name in names:
     for criterion in forms.CRITERIA:
         filled[criterion.id] = [opinion(name, code) for code in filled["code"]]
     returned.append(folder / f"simulated_{name}.csv")
-    filled.to_csv(returned[-1], index=False)
+    writing.write_csv(returned[-1], filled, index=False)
 
 # %% [markdown]
 # What came back is read like any file from outside: a score that is not 0, 1 or 2, a reply rated twice or a file of

@@ -35,7 +35,6 @@ from cbtlib import (
     CbtError,
     corpus,
     figures,
-    markup,
     metrics,
     naming,
     prevalence,
@@ -45,6 +44,7 @@ from cbtlib import (
     screening,
     structure,
     tables,
+    writing,
 )
 
 # %% [markdown]
@@ -227,7 +227,7 @@ per_answer = ("length", "repetition", "requests", "suggestions")
 for name, (statistics, _) in metrics.measure(good["answer"].tolist(), metrics=per_answer).items():
     each[name] = statistics.items
 each["stopped_by"] = [" ".join(stopped.columns[row]) for row in stopped.to_numpy()]
-markup.cells(each).to_csv(page.dir / "answers.csv", index=False, encoding="utf-8-sig")
+writing.write_csv(page.dir / "answers.csv", each, index=False, bom=True)
 page.save()
 few = naming.table(each.drop(columns=["question", "answer"]).set_index("id").head(5))
 few.style.format(precision=2, escape="html").format_index(escape="html")

@@ -112,9 +112,9 @@ def test_a_key_that_a_good_reply_quotes_is_in_no_file(tmp_path):
     "text",
     ['=HYPERLINK("http://evil.example")', "+1+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", "＝1+1", "\u200b=1", " @A1"],
 )
-def test_no_cell_of_a_csv_is_a_formula(text):
-    told = markup.cells(pd.DataFrame({text: [text]}, index=[text])).to_csv()
-    rows = told.splitlines()
+def test_no_cell_of_a_csv_is_a_formula(text, tmp_path):
+    writing.write_csv(tmp_path / "told.csv", pd.DataFrame({text: [text]}, index=[text]))
+    rows = (tmp_path / "told.csv").read_text("utf-8").splitlines()
     assert rows[0].lstrip(",").lstrip('"').startswith("'") and rows[1].lstrip('"').startswith("'")
 
 

@@ -42,6 +42,12 @@ def test_a_name_is_written_once(page):
         page.number("a", 2, what="x")
 
 
+def test_a_table_has_the_same_bytes_on_every_system(page, monkeypatch):
+    monkeypatch.setattr("os.linesep", "\r\n")  # as on Windows
+    page.table("told", pd.DataFrame({"share": [1 / 3]}, index=["得"]), caption="x")
+    assert (page.dir / "told.csv").read_bytes() == ",share\n得,0.3333333333\n".encode()
+
+
 def test_an_unknown_outcome_cannot_hide(page):
     with pytest.raises(CbtError, match="okay"):
         page.outcomes("generation", {"okay": 3})
