@@ -53,7 +53,7 @@ Ask = Callable[[Sequence[str], Sequence[str]], list[llm_labels.Labelled]]
 
 DETECTORS = ("probe", "lora", "llm", "extract", "characters")
 PARTS = 5
-BLOCK = 500
+BLOCK = 120
 """Posts that `label` writes at once."""
 CALIBRATION = 200
 """Training posts that an `llm` is asked about, drawn at random, to make probabilities of its calls."""
@@ -226,6 +226,8 @@ def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto
         raise corpus.CorpusError(path, bad)
     if not rows:
         raise CbtError(f"{path} holds no post")
+    if out.is_dir():
+        raise CbtError(f"cannot write {out}: it is a folder; name a file with --out")
     folder = own() if folder is None else folder  # a minute the first time, and only for posts that can be read
     detector = detectors.Detector.load(folder)
     sources = [repr(rows).encode(), *((folder / f"detector.{kind}").read_bytes() for kind in ("json", "npz"))]
@@ -233,15 +235,20 @@ def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto
     part = out.with_name(f"{out.name}.{hashlib.sha256(b''.join(sources)).hexdigest()[:12]}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        before = part.read_text(encoding="utf-8", errors="ignore") if part.exists() else ""
-        done = before.split("\n")[:-1]  # what follows the last line feed was cut off
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(line + "\n" for line in done)
-            for start in tqdm(range(len(done), len(rows), BLOCK), unit=f" x {BLOCK} posts", disable=None):
+        before = part.read_bytes() if part.exists() else b""
+        whole = before[: before.rfind(b"\n") + 1]  # what follows the last line feed was cut off
+        done = whole.decode("utf-8").split("\n")[:-1]
+        with (
+            part.open("ab") as file,  # what is done stays in the file while the next block is made
+            tqdm(total=len(rows), initial=len(done), unit="post", desc="labelling", disable=None) as bar,
+        ):
+            file.truncate(len(whole))
+            for start in range(len(done), len(rows), BLOCK):
                 fresh = _lines(detector, rows[start : start + BLOCK])
-                file.writelines(line + "\n" for line in fresh)
+                file.write("".join(line + "\n" for line in fresh).encode("utf-8"))
                 file.flush()
                 done += fresh
+                bar.update(len(fresh))
         os.replace(part, out)
     except OSError as error:
         raise CbtError(f"cannot write {out}: {error.strerror}; give another --out") from None

@@ -124,8 +124,10 @@ def own(data: Sequence[dict[str, list[int]]], shape: Any, settings: Any, config:
         with training.memory(config):
             rate, peak = probe(data, config, "cuda" if on_gpu else "cpu")
         held = f"; {peak:.1f} GB were really held in the three steps below" + ("" if on_gpu else ", Python among them")
+        minutes = tokens * epochs / rate / 60
+        length = f"{minutes:.1f} minutes" if minutes < 120 else f"{minutes / 60:.0f} hours"
         time = (
-            f"about {tokens * epochs / rate / 60:.1f} minutes here: {rate:.0f} tokens/s, measured just now on three "
+            f"about {length} here: {rate:.0f} tokens/s, measured just now on three "
             f"steps in {kind}; without dev losses and sampling"
         )
     lines = [

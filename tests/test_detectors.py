@@ -638,10 +638,11 @@ def test_labelling_goes_on_where_it_stopped_and_leaves_nothing_half_written(tmp_
     fitted.save(tmp_path / "d")
     file, out = tmp_path / "a.jsonl", tmp_path / "l.jsonl"
     file.write_text("".join(json.dumps({"id": k, "text": p.text}) + "\n" for k, p in enumerate(posts(5))))
-    plain, asked = labelling._lines, []
+    plain, asked, kept = labelling._lines, [], []
 
     def stops(detector, pairs):
         asked.append(len(pairs))
+        kept.extend(part.read_bytes().count(b"\n") for part in tmp_path.glob("*.part"))
         if len(asked) == 2:
             raise KeyboardInterrupt
         return plain(detector, pairs)
@@ -653,6 +654,7 @@ def test_labelling_goes_on_where_it_stopped_and_leaves_nothing_half_written(tmp_
     with next(tmp_path.glob("*.part")).open("a") as part:
         part.write('{"id": "2", "lab')
     assert labelling.label(file, out, tmp_path / "d").total() == 5 and asked == [2, 2, 2, 1]
+    assert kept == [0, 2, 2, 4], "kill -9 while a block is made costs that block alone"
     assert [json.loads(line)["id"] for line in out.read_text(encoding="utf-8").splitlines()] == list("01234")
     assert not list(tmp_path.glob("*.part"))
     for bad in (file / "x.jsonl", tmp_path):
