@@ -151,7 +151,7 @@ def _digest(*paths: Path) -> str:
     for path in paths:
         if not path.is_file():
             raise CbtError(
-                f"{path.parent} holds no adapter of `cbt train` (no {path.name}): name the folder `adapter` within that of "
-                "a training run, or train one"
+                f"{path.parent} holds no adapter of `cbt train` (no {path.name}): name `adapter` in the folder of a "
+                "training run, or train one"
             )
     return hashlib.sha256(" ".join(cache.sha256(path) for path in paths).encode()).hexdigest()

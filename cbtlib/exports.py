@@ -17,7 +17,7 @@ from typing import Any
 
 from cbtlib import CbtError
 from cbtlib.corpus import SPLITS, Record, to_dict
-from cbtlib.writing import json_lines, json_text, make_folder
+from cbtlib.writing import json_lines, json_text, make_folder, write_text
 
 TARGETS = ("parquet", "alpaca", "sharegpt", "openai-batch")
 
@@ -34,7 +34,7 @@ def export(records: Sequence[Record], to: str, out: Path, prompt: str = "five_pa
     try:
         return _export(records, to, make_folder(out), prompt, model)
     except OSError as error:
-        where = error.filename or out
+        where = error.filename2 or error.filename or out  # the file that is renamed, and its place
         raise CbtError(f"cannot write {where}: {error.strerror}; move what is there, or give another --out") from None
 
 
@@ -49,22 +49,23 @@ def _export(records: Sequence[Record], to: str, out: Path, prompt: str, model: s
 
             path = out / f"{split}.parquet"
             items = [{**to_dict(x), "gloss": x.gloss or None, "second_answer": x.second_answer} for x in rows]
-            Dataset.from_list(items).to_parquet(str(path))
+            part = path.with_name(f"{path.name}.part")
+            Dataset.from_list(items).to_parquet(str(part))
+            part.replace(path)
         elif to == "openai-batch":
             path = out / f"{split}.batch.jsonl"
-            lines = json_lines(_request(record, prompt, model) for record in rows)
-            path.write_text(lines, encoding="utf-8", newline="\n")
+            write_text(path, json_lines(_request(record, prompt, model) for record in rows))
         else:
             path = out / f"cbt_{split}.json"
             pairs = [_alpaca(record) if to == "alpaca" else _sharegpt(record) for record in rows]
-            path.write_text(json_text(pairs), encoding="utf-8", newline="\n")
+            write_text(path, json_text(pairs))
         written.append(path)
     if not written:
         raise CbtError("there is nothing to export: every record is a crisis record")
     if to in ("alpaca", "sharegpt"):
         info = {path.stem: {"file_name": path.name, **_INFO[to]} for path in written}
         written.append(out / "dataset_info.json")
-        written[-1].write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8", newline="\n")
+        write_text(written[-1], json.dumps(info, indent=2) + "\n")
     return written
 
 

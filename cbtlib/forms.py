@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from cbtlib import CbtError, markup, reading
-from cbtlib.writing import json_text
+from cbtlib.writing import json_text, whole
 
 SCORES = (0, 1, 2)
 
@@ -156,10 +156,16 @@ def make(posts: Mapping[str, str], answers: Answers, raters: Sequence[str], out:
         for c, (system, item) in codes.items()
     ]
     sheet = hashlib.sha256(json.dumps([items, seed], ensure_ascii=False).encode()).hexdigest()[:10]
-    key = {
+    before: dict[str, Any] = {"sheet": sheet, "raters": []}
+    if (out / "key.json").is_file() and (before := read_key(out / "key.json"))["sheet"] != sheet:
+        raise CbtError(
+            f"{out} holds the key of sheet {before['sheet']}, without which its ratings say nothing: name another "
+            "folder, or delete that one if no rater has its forms"
+        )
+    key: dict[str, Any] = {
         "sheet": sheet,
         "seed": seed,
-        "raters": list(raters),
+        "raters": list(dict.fromkeys([*before["raters"], *raters])),  # whose forms are out is not forgotten
         "codes": {code: {"system": system, "item": item} for code, (system, item) in codes.items()},
         "outcomes": {s: dict(Counter(outcome for outcome, _ in answers[s].values())) for s in answers},
     }
@@ -178,18 +184,16 @@ def make(posts: Mapping[str, str], answers: Answers, raters: Sequence[str], out:
         files[f"form_{rater}.csv"] = "\ufeff" + _csv(rows)
     files["label_studio.json"] = json_text([{"data": {"sheet": sheet, **item}} for item in items])
     files["label_studio.xml"] = _label_studio()
-    files |= {f"argilla/{name}": json_text(content) for name, content in _argilla(sheet, items, len(raters)).items()}
+    files |= {
+        f"argilla/{name}": json_text(content) for name, content in _argilla(sheet, items, len(key["raters"])).items()
+    }
     try:
-        if (out / "key.json").is_file() and (other := read_key(out / "key.json")["sheet"]) != sheet:
-            raise CbtError(
-                f"{out} holds the key of sheet {other}, without which its ratings say nothing: name another folder, or "
-                "delete that one if no rater has its forms"
-            )
         for name, text in files.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
-            (out / name).write_text(text, "utf-8", newline="")
-            if name == "key.json":
-                (out / name).chmod(0o600)  # raters may share this machine
+            with whole(out / name) as file:
+                if name == "key.json":
+                    Path(file.name).chmod(0o600)  # raters may share this machine
+                file.write(text)
     except OSError as error:
         raise CbtError(f"cannot write the forms into {out}: {error.strerror}; name a folder of your own") from error
     return key

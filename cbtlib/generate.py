@@ -241,13 +241,18 @@ class Job:
         return {"model": self.model, "prompt": prompt, "sampling": sampling}
 
     def claim(self, journal: Journal, endpoint: Endpoint) -> None:
-        """Write into a journal what it is of; one journal holds one model, or its spend could not be priced.
+        """Write into a journal what it is of: one model, or its spend could not be priced, at one endpoint.
 
-        CbtError for another model than the journal's.
+        CbtError for another model or endpoint than the journal's.
         """
-        found = journal.meta().get("model", self.model)
-        if found != self.model:
+        meta = journal.meta()
+        if (found := meta.get("model", self.model)) != self.model:
             raise CbtError(f"{journal.path} holds answers of {found}; give {self.model} another --out")
+        if meta.get("fingerprint", endpoint.fingerprint) != endpoint.fingerprint:
+            raise CbtError(
+                f"{journal.path} holds answers of {meta['endpoint']}, which would go by the name of {endpoint.name}; "
+                "give that another --out"
+            )
         journal.set_meta(**self.describe(), endpoint=endpoint.name, fingerprint=endpoint.fingerprint)
 
 
@@ -470,6 +475,7 @@ def finish(
     if folder is None:
         deque(lines(), maxlen=0)
         return Summary(dict(counts), journal.spend(price), stopped, dict(failures.most_common(3)))
+    (folder / "manifest.json").unlink(missing_ok=True)  # after a kill, it may not stand beside answers of another run
     write_lines(folder / "answers.jsonl", lines())
     spend = journal.spend(price)
     manifest = {

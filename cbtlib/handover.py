@@ -18,7 +18,7 @@ import yaml
 from cbtlib import CbtError, backbones, embedded, models, templates, training
 from cbtlib.templates import Row
 from cbtlib.training import TrainingConfig
-from cbtlib.writing import json_lines, json_text, make_folder
+from cbtlib.writing import json_lines, json_text, make_folder, write_text
 
 TRAINERS = ("llama-factory", "axolotl")
 
@@ -102,7 +102,7 @@ def _axolotl(parts: dict[str, Sequence[Row]], config: TrainingConfig, out: Path)
             for row in rows
         ]  # fmt: skip
         written.append(out / f"cbt_{name}.jsonl")
-        written[-1].write_text(json_lines(lines), encoding="utf-8", newline="\n")
+        write_text(written[-1], json_lines(lines))
     data = {name: [{"path": f"cbt_{name}.jsonl", "ds_type": "json", "type": "input_output"}] for name in parts}
     trainer = _trainer(config, len(parts["train"]))
     settings = {
@@ -175,11 +175,11 @@ def _trainer(config: TrainingConfig, records: int) -> dict[str, Any]:
 
 
 def _json(path: Path, content: Any) -> Path:
-    path.write_text(json_text(content), encoding="utf-8", newline="\n")
+    write_text(path, json_text(content))
     return path
 
 
 def _yaml(path: Path, settings: dict[str, Any], command: str) -> Path:
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-    path.write_text(f"# In this folder:  {command}\n{text}", encoding="utf-8", newline="\n")
+    write_text(path, f"# In this folder:  {command}\n{text}")
     return path

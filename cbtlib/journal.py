@@ -133,11 +133,12 @@ class Journal:
         self._read_only = read_only
         mode = "ro" if read_only else "rwc"
         try:
-            where = self.path.resolve().as_uri()
+            place = self.path.resolve()  # SQLite's other files lie beside the journal itself, not beside a link
+            where = place.as_uri()
             if not where.startswith("file:///"):  # a share of Windows: SQLite takes no host
                 where = where.replace("file://", "file:////", 1)
             uri = f"{where}?mode={mode}"
-            if read_only and not self.path.with_name(f"{self.path.name}-wal").exists():
+            if read_only and not place.with_name(f"{place.name}-wal").exists():
                 uri += "&immutable=1"  # nobody writes to it, so it may lie where no lock can be made
             self._db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=2)
             if not read_only:

@@ -173,9 +173,12 @@ def benchmark(
     learnt = _learnable([item.post for item in learn], types)
     unlearnt = tuple(name for k, name in enumerate(types) if k not in learnt)
     result = Benchmark({}, {}, {}, {}, pd.DataFrame(), int(copied.sum()), unlearnt)
+    writing.make_folder(out)
+    (out / "differences.csv").unlink(missing_ok=True)  # of an earlier call; not every call has one
     for kind in dict.fromkeys(kinds):
         folder = out / kind
         writing.make_folder(folder)
+        (folder / "without_copies.csv").unlink(missing_ok=True)
         with detectors.reading_once():
             if test is None:
                 calls = _by_parts(items, part, types, kind, average, ask, seed)
@@ -235,21 +238,23 @@ def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto
     part = out.with_name(f"{out.name}.{hashlib.sha256(b''.join(sources)).hexdigest()[:12]}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        before = part.read_bytes() if part.exists() else b""
-        whole = before[: before.rfind(b"\n") + 1]  # what follows the last line feed was cut off
-        done = whole.decode("utf-8").split("\n")[:-1]
-        with (
-            part.open("ab") as file,  # what is done stays in the file while the next block is made
-            tqdm(total=len(rows), initial=len(done), unit="post", desc="labelling", disable=None) as bar,
-        ):
-            file.truncate(len(whole))
-            for start in range(len(done), len(rows), BLOCK):
-                fresh = _lines(detector, rows[start : start + BLOCK])
-                file.write("".join(line + "\n" for line in fresh).encode("utf-8"))
-                file.flush()
-                done += fresh
-                bar.update(len(fresh))
-        os.replace(part, out)
+        busy = f"another process is labelling into {out}: wait for it, or give another --out"
+        with cache.alone(out.with_name(f"{out.name}.lock"), busy):
+            before = part.read_bytes() if part.exists() else b""
+            whole = before[: before.rfind(b"\n") + 1]  # what follows the last line feed was cut off
+            done = whole.decode("utf-8").split("\n")[:-1]
+            with (
+                part.open("ab") as file,  # what is done stays in the file while the next block is made
+                tqdm(total=len(rows), initial=len(done), unit="post", desc="labelling", disable=None) as bar,
+            ):
+                file.truncate(len(whole))
+                for start in range(len(done), len(rows), BLOCK):
+                    fresh = _lines(detector, rows[start : start + BLOCK])
+                    file.write("".join(line + "\n" for line in fresh).encode("utf-8"))
+                    file.flush()
+                    done += fresh
+                    bar.update(len(fresh))
+            os.replace(part, out)
     except OSError as error:
         raise CbtError(f"cannot write {out}: {error.strerror}; give another --out") from None
     return Counter(json.loads(line)["triage"] for line in done)

@@ -96,6 +96,8 @@ def run(notebook: Path, profile: str, parameters: dict[str, Any] | None = None, 
             raise CbtError(f"{shown(notebook)}: {name} has to be of type {kind}, and {value!r} is not")
     folder = writing.make_folder(ROOT / results / profile / page)
     failed = folder / "failed.ipynb"
+    for product in ("run.json", "metrics.json"):  # after a kill, neither may stand beside the other's half
+        (folder / product).unlink(missing_ok=True)
     os.environ.update({"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "PYTHONHASHSEED": "0"})
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # large pages: weights are read a tenth faster
     # A cbtlib of another folder would run the page and leave its products there.

@@ -39,7 +39,7 @@ from cbtlib import CbtError, cache, fused, models
 from cbtlib.embedded import NAMES, NOTICE
 from cbtlib.reading import read_json
 from cbtlib.templates import Row
-from cbtlib.writing import make_folder, whole
+from cbtlib.writing import make_folder, write_text
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def claim(out: Path, run: dict[str, Any]) -> Iterator[None]:
 
 def sign(out: Path, run: dict[str, Any]) -> None:
     """Make `out` this run's own, once it is about to train: what failed before may come back with other settings."""
-    _write(out / "training.json", json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / "training.json", json.dumps(run, indent=1, ensure_ascii=False) + "\n")
 
 
 def last_checkpoint(out: Path, run_hash: str) -> tuple[str | None, Cost]:
@@ -132,18 +132,26 @@ def last_checkpoint(out: Path, run_hash: str) -> tuple[str | None, Cost]:
             print(f"cbt: {folder} was being written when its run ended; going on from the one before", file=sys.stderr)
             shutil.rmtree(folder, ignore_errors=True)
             continue
-        seal = _read(folder / "seal.json", "hash", "files")
-        if seal["hash"] != run_hash:
-            raise CbtError(f"{folder} belongs to another run: remove it, or take another folder")
-        damaged = [
-            name
-            for name, digest in seal["files"].items()
-            if not (folder / name).exists() or cache.sha256(folder / name) != digest
-        ]
-        if damaged:
-            raise CbtError(f"{folder} is damaged ({', '.join(damaged)}): remove it to go on from the one before")
+        _check(folder, run_hash, "remove it to go on from the one before")
+        if best := _read(folder / "trainer_state.json", "best_model_checkpoint")["best_model_checkpoint"]:
+            # the path is of where the run's folder was then
+            _check(folder.with_name(Path(best).name), run_hash, f"it is the best of the run so far; remove {out}")
         return str(folder), Cost.read(folder / "seal.json")
     return None, Cost()
+
+
+def _check(folder: Path, run_hash: str, cure: str) -> None:
+    """CbtError, with what to do, for a checkpoint of another run or one that is not as it was sealed."""
+    seal = read_json(folder / "seal.json", ["hash", "files"], cure)
+    if seal["hash"] != run_hash:
+        raise CbtError(f"{folder} belongs to another run: remove it, or take another folder")
+    damaged = [
+        name
+        for name, digest in seal["files"].items()
+        if not (folder / name).exists() or cache.sha256(folder / name) != digest
+    ]
+    if damaged:
+        raise CbtError(f"{folder} is damaged ({', '.join(damaged)}): {cure}")
 
 
 class Journal(TrainerCallback):
@@ -163,6 +171,8 @@ class Journal(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.began = time.perf_counter()
+        if best := state.best_model_checkpoint:  # a path of where the run's folder was when it stopped
+            state.best_model_checkpoint = str(Path(args.output_dir) / Path(best).name)
         # A run that was killed after its last checkpoint has no step left to take.
         control.should_training_stop = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
         quiet = None if first_process() else True  # None: only where a terminal shows it
@@ -187,7 +197,7 @@ class Journal(TrainerCallback):
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             files = {path.name: cache.sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
             seal = {"hash": self.hash, "files": files} | asdict(self.cost)
-            _write(folder / "seal.json", json.dumps(seal, indent=1))
+            write_text(folder / "seal.json", json.dumps(seal, indent=1))
             rotate_checkpoints(args.output_dir, self.keep, state.best_model_checkpoint)
 
     def on_train_end(self, args, state, control, **kwargs):
@@ -207,7 +217,7 @@ def curve(history: list[dict[str, float]]) -> list[dict[str, float]]:
 
 def write_curve(out: Path, history: list[dict[str, float]]) -> None:
     """Write the `curve` of the Trainer's log to log.jsonl."""
-    _write(out / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in curve(history)))
+    write_text(out / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in curve(history)))
 
 
 def peak_gb() -> float:
@@ -255,8 +265,8 @@ def finish(
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     # A run that took no step since it was killed has logged nothing; its curve may be cut.
     write_curve(out, state.log_history)
-    _write(out / "timing.json", json.dumps(asdict(cost)))
-    _write(out / "result.json", json.dumps({"trainable": trainable, "tokens": int(state.num_input_tokens_seen)}))
+    write_text(out / "timing.json", json.dumps(asdict(cost)))
+    write_text(out / "result.json", json.dumps({"trainable": trainable, "tokens": int(state.num_input_tokens_seen)}))
 
 
 def load_adapter(folder: Path | str, model: str | None = None, device: str = "cpu") -> tuple[PeftModel, Any]:
@@ -339,8 +349,3 @@ Loss on answer tokens only; the schedule is a cosine.
 
 def _read(path: Path, *fields: str) -> dict[str, Any]:
     return read_json(path, fields, f"put the file back, or remove {path.parent}")
-
-
-def _write(path: Path, text: str) -> None:
-    with whole(path) as file:
-        file.write(text)

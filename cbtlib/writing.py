@@ -69,10 +69,15 @@ def write_csv(path: Path, frame: "pd.DataFrame", *, index: bool = True, digits: 
     _write(path, "\ufeff" * bom + text)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text as it is; OSError where the disk refuses it."""
+    with whole(path) as file:
+        file.write(text)
+
+
 def _write(path: Path, text: str) -> None:
     try:
-        with whole(path) as file:
-            file.write(text)
+        write_text(path, text)
     except OSError as error:
         raise CbtError(f"cannot write {path}: {error.strerror}; name a file in a folder that is there") from None
 

@@ -16,6 +16,7 @@ from statsmodels.stats.proportion import proportion_confint
 from cbtlib import (
     ROOT,
     CbtError,
+    cache,
     commands,
     corpus,
     detection,
@@ -664,6 +665,14 @@ def test_labelling_goes_on_where_it_stopped_and_leaves_nothing_half_written(tmp_
         run(table_file(tmp_path / "a.csv", posts(40)), None, file)
 
 
+def test_two_that_label_into_one_file_are_refused(tmp_path, fitted):
+    fitted.save(tmp_path / "d")
+    file, out = table_file(tmp_path / "a.csv", posts(5)), tmp_path / "l.jsonl"
+    with cache.alone(tmp_path / "l.jsonl.lock", ""), pytest.raises(CbtError, match="another process is labelling"):
+        labelling.label(file, out, tmp_path / "d")
+    assert not out.exists()
+
+
 def test_labelling_begins_anew_when_the_crisis_rules_have_changed(tmp_path, fitted, monkeypatch):
     monkeypatch.setattr(labelling, "BLOCK", 2)
     fitted.save(tmp_path / "d")
@@ -718,6 +727,8 @@ def test_two_detectors_are_compared_on_the_same_posts(tmp_path):
     assert (row["detector"], row["minus"], row["n"]) == ("characters", "llm", 96)
     assert row["low"] <= row["difference"] <= row["high"]
     assert (tmp_path / "out" / "differences.csv").exists()
+    run(tmp_path / "a.csv", None, tmp_path / "out", "characters")
+    assert not (tmp_path / "out" / "differences.csv").exists(), "what no longer is of this call is gone"
 
 
 def test_sets_with_other_labels_are_compared_only_when_asked(tmp_path):

@@ -1,6 +1,8 @@
 """Exports read by the tools they are for: datasets, TRL, the openai client; LLaMA-Factory's rules are spelt out."""
 
+import errno
 import json
+import os
 from dataclasses import replace
 
 import httpx
@@ -82,6 +84,19 @@ def test_parquet_reads_back_as_records(tmp_path):
     for path, record in ((train, GOOD), (test, TEST)):
         (row,) = load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
         assert corpus.parse(dict(row))[0] == record
+
+
+def test_a_disk_that_is_full_leaves_the_export_of_before(tmp_path, monkeypatch):
+    exports.export(RECORDS, "openai-batch", tmp_path, model="m")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CbtError, match="No space left"):
+        exports.export(RECORDS, "openai-batch", tmp_path, model="another")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize(("to", "name"), [("alpaca", "cbt_test.json"), ("parquet", "test.parquet")])

@@ -485,6 +485,30 @@ def test_a_journal_of_another_model_is_refused(tmp_path):
             generate.run(posts(1), PROMPT, server, tmp_path)
 
 
+def test_a_journal_of_another_endpoint_is_refused_or_its_answers_would_go_by_the_new_name(tmp_path):
+    with faults.serve() as server:
+        generate.run(posts(1), PROMPT, server, tmp_path)
+        server.fingerprint = "other weights"
+        with pytest.raises(CbtError, match=r"holds answers of loopback rehearsal, .* another --out"):
+            generate.run(posts(1), PROMPT, server, tmp_path)
+
+
+def test_a_kill_between_answers_and_manifest_leaves_no_manifest_of_the_run_before(tmp_path, monkeypatch):
+    with faults.serve() as server:
+        generate.run(posts(1), PROMPT, server, tmp_path)
+        plain = generate.write_lines
+
+        def killed(path, lines):
+            if path.name == "manifest.json":
+                raise KeyboardInterrupt
+            plain(path, lines)
+
+        monkeypatch.setattr(generate, "write_lines", killed)
+        with pytest.raises(KeyboardInterrupt):
+            generate.run(posts(1), PROMPT, server, tmp_path, sampling=generate.Sampling(temperature=0.1))
+    assert (tmp_path / "answers.jsonl").exists() and not (tmp_path / "manifest.json").exists()
+
+
 def test_a_clock_that_ticks_seldom_mixes_up_no_attempts(tmp_path, monkeypatch):
     """Windows' ticks 64 times a second, and a request that was turned away is sent again within less."""
     monkeypatch.setattr(journal, "time", SimpleNamespace(time=lambda: 1e9))
@@ -525,6 +549,21 @@ def test_a_recorded_journal_is_replayed_without_a_file_beside_it_and_one_in_use_
         journal.set_meta(note="another run")
         generate.run(posts(6), PROMPT, server, tmp_path / "b", replay=path)
     assert generate.run(posts(6), PROMPT, server, tmp_path / "b", replay=path) == recorded
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a link needs a privilege there")
+def test_a_journal_behind_a_link_is_read_with_what_a_killed_run_left_beside_it(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link/journal.sqlite").symlink_to(tmp_path / "real/journal.sqlite")
+    script = (
+        "import os, sys; from cbtlib.journal import Journal; journal = Journal(sys.argv[1]); "
+        "journal.set_meta(note='kept'); os._exit(9)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "real/journal.sqlite")], check=False)
+    assert done.returncode == 9 and (tmp_path / "real/journal.sqlite-wal").stat().st_size
+    with Journal(tmp_path / "link/journal.sqlite", read_only=True) as journal:
+        assert journal.meta()["note"] == "kept"
 
 
 def _full(journal: Journal) -> None:

@@ -1,6 +1,7 @@
 """Ratings: coefficients equal to published examples, forms that stay blind, missing ratings that stay missing."""
 
 import base64
+import errno
 import html
 import io
 import itertools
@@ -402,6 +403,25 @@ def test_a_folder_that_holds_another_sheet_keeps_its_key(sheet):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     forms.make(POSTS, ANSWERS, ["ann", "bo"], folder, seed=3)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_sheet_for_more_raters_does_not_forget_those_who_have_it(sheet):
+    _, folder = sheet
+    assert forms.make(POSTS, ANSWERS, ["carl"], folder, seed=3)["raters"] == ["ann", "bo", "carl"]
+    assert forms.read_key(folder / "key.json")["raters"] == ["ann", "bo", "carl"]
+
+
+def test_a_disk_that_is_full_leaves_the_key_of_the_forms_that_are_out(sheet, monkeypatch):
+    _, folder = sheet
+    before = (folder / "key.json").read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CbtError, match="No space left"):
+        forms.make(POSTS, ANSWERS, ["carl"], folder, seed=3)
+    assert (folder / "key.json").read_bytes() == before
 
 
 def test_no_form_is_written_without_its_key(tmp_path):

@@ -89,6 +89,16 @@ def test_a_failure_keeps_the_notebook_and_writes_no_page(notebook, tmp_path):
     assert not (folder / "claims.ipynb").exists() and not (folder / "run.json").exists()
 
 
+def test_a_page_that_fails_leaves_no_number_under_the_facts_of_the_run_before(notebook, tmp_path):
+    save = "from cbtlib import report\npage = report.Page('claims', 'smoke', results)\npage.number('n', 1, what='x')"
+    run.run(notebook(f"{save}\npage.save()"), "smoke", results=str(tmp_path))
+    folder = tmp_path / "smoke/claims"
+    assert (folder / "run.json").exists() and (folder / "metrics.json").exists()
+    with pytest.raises(CbtError, match="ZeroDivisionError"):
+        run.run(notebook(f"1 / 0\n{save}"), "smoke", results=str(tmp_path))
+    assert not (folder / "run.json").exists() and not (folder / "metrics.json").exists()
+
+
 def test_pages_that_run_at_the_same_time_do_not_meet(notebook, tmp_path):
     page = notebook("import time; time.sleep(2); print(results)")  # each starts while the others run
     with ThreadPoolExecutor(3) as pool:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pyarrow
@@ -31,7 +32,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 from typer.testing import CliRunner
 
-from cbtlib import ROOT, CbtError, cli, embedded, fused, models, planning, runs, sampling, templates, training
+from cbtlib import ROOT, CbtError, cache, cli, embedded, fused, models, planning, runs, sampling, templates, training
 from cbtlib.templates import IGNORED
 
 PROMPTABLE = ("gemma", "llama-chinese", "alpaca-chinese", "chat")
@@ -562,6 +563,34 @@ def test_a_damaged_or_foreign_checkpoint_is_named_and_refused(finished, tmp_path
             (folder / "seal.json").write_text('{"hash": "other", "files": {}, "seconds": 0}')
         with pytest.raises(CbtError, match=r"checkpoint-2.*(adapter_model.safetensors|another run)"):
             training.train(ROWS, DEV, CONFIG, place)
+
+
+def sealed(place, **state):
+    """A checkpoint with nothing in it but its trainer's state and its seal."""
+    place.mkdir(parents=True)
+    (place / "trainer_state.json").write_text(json.dumps(state), "utf-8")
+    files = {"trainer_state.json": cache.sha256(place / "trainer_state.json")}
+    (place / "seal.json").write_text(json.dumps({"hash": "h", "files": files, "seconds": 1, "peak_gb": 1}), "utf-8")
+
+
+def test_the_best_checkpoint_is_looked_at_and_found_where_the_run_is_now(tmp_path):
+    best, newest = (tmp_path / "moved/checkpoints" / f"checkpoint-{step}" for step in (5, 8))
+    sealed(best, best_model_checkpoint=None)
+    sealed(newest, best_model_checkpoint="old/checkpoints/checkpoint-5")
+    assert runs.last_checkpoint(tmp_path / "moved", "h")[0] == str(newest)
+    state = SimpleNamespace(
+        best_model_checkpoint="old/checkpoints/checkpoint-5", max_steps=8, global_step=8,
+        stateful_callbacks={"TrainerControl": {"args": {"should_training_stop": True}}},
+    )  # fmt: skip
+    journal = runs.Journal(tmp_path / "moved", "h", 1, runs.Cost())
+    journal.on_train_begin(SimpleNamespace(output_dir=str(best.parent)), state, SimpleNamespace())
+    assert state.best_model_checkpoint == str(best)
+    (best / "trainer_state.json").write_text("{}", "utf-8")
+    with pytest.raises(CbtError, match=r"checkpoint-5 is damaged .*the best of the run so far"):
+        runs.last_checkpoint(tmp_path / "moved", "h")
+    shutil.rmtree(best)
+    with pytest.raises(CbtError, match=r"checkpoint-5.*the best of the run so far"):
+        runs.last_checkpoint(tmp_path / "moved", "h")
 
 
 # ------------------------------------------------------------------------------------------- mistakes
