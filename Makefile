@@ -55,8 +55,8 @@ clean: ## remove results, the built book and .venv (the model's cache stays)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11, 5) else \
-	  "Python 3.11.5 or newer is needed, this is " + sys.version.split()[0] + "; try: make $(MAKECMDGOALS) PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11, 5) <= sys.version_info < (3, 15) else \
+	  "a Python of 3.11.5 to 3.14 is needed, this is " + sys.version.split()[0] + "; try: make $(MAKECMDGOALS) PYTHON=python3.11")'
 	@echo "setting up .venv: some gigabytes, a few minutes, once"
 	$(PYTHON) -m venv .venv && date +%s > .venv/began
 	$(PIP) install -q "$$(grep '^torch==' requirements.lock)"

@@ -331,13 +331,13 @@ def score(
         counts = ", ".join(f"{count} {outcome}" for outcome, count in found["outcomes"][system].items())
         print(f"\n{system}: {counts}")
         shown = pd.DataFrame(rows).drop(columns="signature").fillna(float("nan"))
-        print(shown.round(4).to_string(index=False, na_rep="-"))
+        print(shown.to_string(index=False, na_rep="-", float_format="{:.4g}".format))
     for name, why in found["not_run"].items():
         print(f"{name:>12} {why}")
     if found["differences"]:
         print(f"\n{hyp} minus each base, on the items that both answered (p_holm over all of these rows)")
         shown = pd.DataFrame(found["differences"]).drop(columns=["system", "signature"]).fillna(float("nan"))
-        print(shown.round(4).to_string(index=False, na_rep="-"))
+        print(shown.to_string(index=False, na_rep="-", float_format="{:.4g}".format))
     print("" if train else "\nno --train was given: whether the model has seen these items was not looked at\n")
     for row in found["scores"][str(hyp)]:
         print(row["signature"])
@@ -361,6 +361,8 @@ def train(
     from cbtlib import corpus, handover, planning, runs, training
 
     config = training.configure(profile, model, setting or [])
+    if export:
+        handover.check(config, export)
     rows = training.read(data) if data else corpus.load_split("train")
     dev_rows = training.read(dev) if dev else corpus.load_split("dev")
     if plan:

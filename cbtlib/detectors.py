@@ -36,6 +36,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
+from tqdm import tqdm
 
 from cbtlib import CbtError
 from cbtlib.corpus import TYPES, Record
@@ -302,7 +303,7 @@ class _Linear:
         """Learn from all units; returns what heads that had not seen a unit's fold say of it."""
         matrix = self.features(detector, task.texts, task.units)
         unseen = np.zeros(task.target.shape)
-        for k in range(FOLDS):
+        for k in tqdm(range(FOLDS), desc=f"{self.name}, folds", leave=False, disable=None):
             inside = task.unit_fold == k
             weights, bias = _regressions(matrix[~inside], task.target[~inside], self.settings)
             unseen[inside] = np.asarray(matrix[inside] @ weights.T) + bias
@@ -450,8 +451,10 @@ def _chosen(task: _Task, rows: NDArray[np.int64]) -> tuple[list[str], list[Seque
 def _regressions(matrix: Any, target: Bools, settings: dict[str, Any]) -> tuple[Floats, Floats]:
     """One logistic regression a column: weights (columns, d) and bias (columns,)."""
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
-    made = [LogisticRegression(max_iter=500, random_state=0, **settings).fit(matrix, column) for column in target.T]
+    with threadpool_limits(1, "blas"):  # for vectors this short, threads that wait for each other cost many times more
+        made = [LogisticRegression(max_iter=500, random_state=0, **settings).fit(matrix, column) for column in target.T]
     return np.vstack([one.coef_ for one in made]), np.concatenate([one.intercept_ for one in made])
 
 

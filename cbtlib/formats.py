@@ -420,7 +420,10 @@ def _table(path: Path) -> Iterator[Item]:
             continue
         missing = kinds is None or (kinds and not named)  # an empty list is none: it says that there is no distortion
         chosen = None if missing else frozenset(kind for kind in named if kind.lower() not in _NONE)
-        name = next((row[key] for key in reading.ID_FIELDS if key in row), number)
+        name = next((row[key] for key in reading.ID_FIELDS if row.get(key) not in (None, "")), number)
+        if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip():
+            yield Problem(number, "id", f"{name!r:.40} names nothing: give a text or a whole number")
+            continue
         given = answer if "answer" in row else None
         yield _with_outcome(row, Sample(str(name), number, post, given, chosen, topic=topic))
 

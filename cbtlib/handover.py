@@ -33,19 +33,24 @@ def export(rows: Sequence[Row], dev_rows: Sequence[Row], config: TrainingConfig,
     LLaMA-Factory would cut a long one. Its export does without a tokenizer where the model is no folder here, and then
     knows no lengths.
     """
-    if to not in TRAINERS:
-        raise CbtError(f"cannot hand over to {to!r}: choose one of {', '.join(TRAINERS)}")
+    check(config, to)
     make_folder(out)
     write = _llama_factory if to == "llama-factory" else _axolotl
     return write({"train": rows, "dev": dev_rows}, config, out)
 
 
-def _llama_factory(parts: dict[str, Sequence[Row]], config: TrainingConfig, out: Path) -> list[Path]:
-    if config.template not in LLAMA_FACTORY:
+def check(config: TrainingConfig, to: str) -> None:
+    """CbtError for another trainer, or a template that it cannot render: known before any row is read."""
+    if to not in TRAINERS:
+        raise CbtError(f"cannot hand over to {to!r}: choose one of {', '.join(TRAINERS)}")
+    if to == "llama-factory" and config.template not in LLAMA_FACTORY:
         raise CbtError(
             f"LLaMA-Factory has no template like {config.template!r}: take one of {', '.join(LLAMA_FACTORY)} "
             "(--set template=...), or hand over to axolotl"
         )
+
+
+def _llama_factory(parts: dict[str, Sequence[Row]], config: TrainingConfig, out: Path) -> list[Path]:
     if Path(config.model).is_dir() and not backbones.layout(Path(config.model)):
         _checked(parts, config)
     written = []

@@ -148,8 +148,10 @@ class Journal:
                 self._db.execute("PRAGMA fullfsync = ON")  # macOS: to the disk, not to its cache
                 self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
             self._check_version(read_only)
-        except sqlite3.Error as error:
-            raise CbtError(_explain(error, self.path)) from None
+        except (sqlite3.Error, CbtError) as error:
+            if hasattr(self, "_db"):
+                self._db.close()  # on Windows nobody could remove a file that is open
+            raise error if isinstance(error, CbtError) else CbtError(_explain(error, self.path)) from None
         self._sent = 0.0
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None

@@ -26,6 +26,7 @@ from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
+from tqdm import tqdm
 
 from cbtlib import CbtError, formats, gates, surface
 from cbtlib.resampling import Statistics, bootstrap, check, difference, holm, intervals, paired_shares, randomisation
@@ -185,7 +186,7 @@ def measure(
     numbers = {sum(text is not None for text in item) for item in zip(*texts.references, strict=True)}
     nrefs = f"nrefs:{numbers.pop() if len(numbers) == 1 else 'var'}|"
     measured = {}
-    for name in metrics:
+    for name in tqdm(metrics, desc="scoring", unit="metric", leave=False, disable=None):
         if name not in METRICS:
             raise CbtError(f"there is no metric {name!r}; the metrics are {', '.join(METRICS)}")
         metric = METRICS[name]

@@ -122,7 +122,7 @@ def score(
     bare = [item for item in golds[0].texts if all(gold.texts[item][0] != "ok" for gold in golds)]
     if bare:
         raise CbtError(
-            f"{len(bare)} items of {golds[0].path} have no reference with outcome ok (the first is {bare[0]!r}); leave "
+            f"{len(bare)} items have no reference with outcome ok, first {golds[0].place(bare[0], 'reference')}; leave "
             "them out of every file, or give another --ref that has them"
         )
     for gold in golds:

@@ -145,6 +145,12 @@ def read(path: Path | str) -> list[Row]:
             table = pd.read_parquet(path, columns=["id", "question", "description", "answer"])
         except (OSError, ValueError) as error:
             raise CbtError(f"{path} is no data set of `cbt generate`: {error}") from None
+        for name in table:  # an answer may be missing, a description too
+            cells = table[name] if name in ("id", "question") else table[name].dropna()
+            if strange := [row for row, cell in enumerate(cells, 1) if not isinstance(cell, str)]:
+                raise CbtError(f"{path}: column {name} has {len(strange)} cells without a text, first row {strange[0]}")
+        if (twice := table["id"].duplicated()).any():
+            raise CbtError(f"{path}: the id {table['id'][twice].iloc[0]!r} stands in several rows")
         if silent := list(table["id"][table["answer"].fillna("").map(reading.says_nothing)]):
             raise CbtError(f"{path}: {len(silent)} rows have no answer, {str(silent[0])!r} first; take them out")
         texts = zip(table["id"], tables.posts(table), table["answer"], strict=True)

@@ -45,7 +45,7 @@ from sacrebleu.metrics import BLEU
 
 from cbtlib import (
     ROOT, bertscore, bleurt, corpus, figures, metrics, models, naming, prompts, report, resampling, runs, sampling,
-    structure, templates,
+    structure, templates, writing,
 )  # fmt: skip
 
 # %% [markdown]
@@ -252,7 +252,7 @@ lines = [
     for item, (outcome, text) in given.items()
 ]
 product = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-_ = (page.dir / "answers.jsonl").write_text(product, "utf-8")
+writing.write_text(page.dir / "answers.jsonl", product)
 
 # %% [markdown]
 # ### What became of the answers

@@ -129,6 +129,15 @@ def test_a_tuning_set_may_say_that_an_answer_failed(tmp_path):
     assert [x.outcome for x in samples] == ["ok", "failed"] and not problems
 
 
+@pytest.mark.parametrize("name", [True, ["a"], {"a": 1}, 1.5, " "])
+def test_an_id_that_names_nothing_is_a_problem_and_an_absent_one_is_the_line(tmp_path, name):
+    rows = [{"id": None, "text": "雨"}, {"id": "", "text": "风"}, {"id": name, "text": "雪"}]
+    path = put(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    samples, problems = formats.read(path)
+    assert [x.id for x in samples] == ["1", "2"]
+    assert [(problem.line, problem.field) for problem in problems] == [(3, "id")]
+
+
 def test_what_programs_write_for_a_missing_label_is_no_label(tmp_path):
     given = [["A", ""], [], [""], "nan", "N/A", None, "A|", ["none"]]
     path = put(tmp_path / "a.json", [{"text": "雨", "label": label} for label in given])

@@ -381,6 +381,18 @@ def test_rows_are_read_from_what_the_other_commands_leave(tmp_path):
         parquet.write_table(pyarrow.Table.from_pylist([*pairs, pairs[0] | {"id": "b", "answer": nothing}]), path)
         with pytest.raises(CbtError, match=r"parquet: 1 rows have no answer, 'b' first"):
             training.read(path)
+    for field, bad, said in (
+        ("answer", 7, "column answer has 2 cells without a text, first row 1"),
+        ("question", None, "column question has 1 cells without a text, first row 2"),
+        ("id", None, "column id has 1 cells without a text, first row 2"),
+        ("id", "a", "the id 'a' stands in several rows"),
+    ):
+        rows = [pairs[0], pairs[0] | {"id": "b"} | {field: bad}]
+        if bad == 7:
+            rows = [row | {"answer": 7} for row in rows]
+        parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "d.parquet")
+        with pytest.raises(CbtError, match=said):
+            training.read(tmp_path / "d.parquet")
 
 
 KILLED = """
