@@ -18,7 +18,7 @@ from cbtlib import faults
 class BatchServer:
     """Where to ask, and what was asked: `files` by id, `batches` by id, tokens billed, how often a key was answered."""
 
-    api_key, model, name, fingerprint = "sk-batch-0123456789abcdef", "rehearsal", "loopback batches", "batch"
+    api_key, model, name, fingerprint = "sk-batch-0123456789abcdef", "rehearsal", "loopback batches", "faults"
 
     def __init__(self) -> None:
         self.base_url = ""
