@@ -44,22 +44,9 @@ import seaborn
 from IPython.display import Markdown
 
 from cbtlib import (
-    ROOT,
-    corpus,
-    detection,
-    detectors,
-    distortions,
-    figures,
-    generate,
-    label_figures,
-    labelling,
-    naming,
-    prevalence,
-    report,
-    second_pass,
-    widgets,
-    writing,
-)
+    ROOT, corpus, detection, detectors, distortions, figures, generate, label_figures, labelling, naming, prevalence,
+    report, second_pass, widgets, writing,
+)  # fmt: skip
 
 # %% [markdown]
 # The defaults below are the embedded profile: Gemma 3 270M is read for its hidden states and generates nothing.

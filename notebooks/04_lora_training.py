@@ -331,6 +331,9 @@ alt = f"Two line charts of dev loss from {base:.2f} down to {best.dev_loss:.2f}:
 caption = f"Dev loss after one pass, one seed, lowest {told}. Left: at {common} records. Dotted: the base model."
 figures.show(figure, page, "sweeps", alt=alt, caption=caption, data=swept)
 
+# %% [markdown]
+# More letters, or a higher rank? What moved the dev loss further says which to try first.
+
 # %%
 first = "write more letters before you raise the rank" if moved["records"] > moved["rank"] else "try the ranks first"
 Markdown(

@@ -73,7 +73,12 @@ def test_every_table_of_profiles_names_the_profiles_that_exist():
 
 def test_results_reach_the_prose_through_glue_only():
     """A decimal or a percentage typed into a prose page is a result from somewhere else; these few are none."""
-    said = {"paper": {"54.4%"}, "reading": {"95%", "3.11", "0.5"}, "safety": {"10%", "67%"}, "reproducing": set()}
+    said = {
+        "paper": {"54.4%"},
+        "reading": {"95%", "3.11", "3.14", "0.5"},
+        "safety": {"10%", "67%"},
+        "reproducing": set(),
+    }
     for path in PROSE:
         text = re.sub(r"\{[\w:]+\}`[^`]*`|```.*?```|`[^`]*`|\]\([^)]*\)", "", path.read_text("utf-8"), flags=re.S)
         typed = set(re.findall(r"\b\d+(?:\.\d+)?%|\b\d+\.\d+\b", text))
