@@ -47,7 +47,8 @@ lock: ## resolve pyproject.toml anew into requirements.lock (maintainers)
 	.venv-lock/bin/pip install "$$(grep -o 'torch==[0-9.]*' pyproject.toml)"
 	.venv-lock/bin/pip install setuptools .
 	{ echo '# Written by `make lock` from pyproject.toml; every package, exactly.'; \
-	  .venv-lock/bin/pip freeze --all | grep -vE '^pip==|cbtlib' | sed 's/+cpu$$//'; } > requirements.lock
+	  .venv-lock/bin/pip freeze --all | grep -vE '^pip==|cbtlib' | sed 's/+cpu$$//'; \
+	  sed -n 's/^ *"\(.*; .*\)",$$/\1/p' pyproject.toml; } > requirements.lock
 	rm -rf .venv-lock
 
 clean: ## remove results, the built book and .venv (the model's cache stays)

@@ -25,9 +25,13 @@ def python() -> str:
 
 
 def pins() -> str:
-    """What is installed is what requirements.lock says."""
+    """What is installed is what requirements.lock says for this system."""
+    from packaging.requirements import Requirement
+
     wrong = []
-    locked = re.findall(r"^([\w.-]+)==([^\s#]+)", (ROOT / "requirements.lock").read_text("utf-8"), flags=re.M)
+    lines = re.findall(r"^\w.*", (ROOT / "requirements.lock").read_text("utf-8"), flags=re.M)
+    pins = [one for one in map(Requirement, lines) if one.marker is None or one.marker.evaluate()]
+    locked = [(one.name, next(iter(one.specifier)).version) for one in pins]
     for name, version in locked:
         try:
             found = metadata.version(name).split("+")[0]  # a build tag such as +cpu is not another version

@@ -18,26 +18,44 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def lock() -> dict[str, str]:
+def lock() -> list[Requirement]:
     lines = (ROOT / "requirements.lock").read_text("utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in pins), "every line of the lock is an exact pin"
-    return {normal(line.split("==")[0]): line.split("==")[1] for line in pins}
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+(; .+)?", line) for line in pins), "every line of the lock is an exact pin"
+    return [Requirement(line) for line in pins]
+
+
+def version(pin: Requirement) -> str:
+    return next(iter(pin.specifier)).version
 
 
 def test_every_direct_dependency_is_locked_at_the_same_version():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    locked = lock()
+    locked = {normal(pin.name): (version(pin), pin.marker) for pin in lock()}
     for text in project["dependencies"]:
         requirement = Requirement(text)
-        pins = [pin for pin in requirement.specifier if pin.operator == "=="]
-        assert len(pins) == 1, f"{text} is not an exact pin"
-        assert locked.get(normal(requirement.name)) == pins[0].version, text
+        assert [pin.operator for pin in requirement.specifier] == ["=="], f"{text} is not an exact pin"
+        assert locked.get(normal(requirement.name)) == (version(requirement), requirement.marker), text
+
+
+@pytest.mark.parametrize("system", ["Darwin", "Linux", "Windows"])
+def test_what_the_locked_packages_ask_for_on_each_system_is_locked_too(system):
+    names = {"Darwin": ("darwin", "posix"), "Linux": ("linux", "posix"), "Windows": ("win32", "nt")}[system]
+    there = {"platform_system": system, "sys_platform": names[0], "os_name": names[1], "extra": ""}
+    here = [pin for pin in lock() if pin.marker is None or pin.marker.evaluate(there)]
+    locked = {normal(pin.name): version(pin) for pin in here}
+    for pin in (pin for pin in here if pin.marker is None):
+        for text in metadata.requires(pin.name) or []:
+            asked = Requirement(text)
+            if asked.marker is None or asked.marker.evaluate(there):
+                found = locked.get(normal(asked.name))
+                assert found and asked.specifier.contains(found, prereleases=True), f"{pin.name} asks for {text}"
 
 
 def test_the_lock_holds_what_is_imported_for_a_known_good_set():
-    wrong = {name: (version, metadata.version(name)) for name, version in lock().items()
-             if metadata.version(name).split("+")[0] != version}  # fmt: skip
+    installed = {pin.name: (version(pin), metadata.version(pin.name).split("+")[0])
+                 for pin in lock() if pin.marker is None or pin.marker.evaluate()}  # fmt: skip
+    wrong = {name: pair for name, pair in installed.items() if pair[0] != pair[1]}
     assert not wrong
 
 
@@ -45,11 +63,10 @@ def test_every_python_that_the_project_takes_is_one_that_the_lock_takes():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     ours = Requirement(f"x{project['requires-python']}").specifier
     pythons = [f"3.{minor}.{patch}" for minor in range(11, 15) for patch in range(20)]
-    for line in (ROOT / "requirements.lock").read_text("utf-8").splitlines():
-        name = line.partition("==")[0]
-        if "==" in line and (wanted := metadata.metadata(name).get("Requires-Python")):
+    for pin in lock():
+        if pin.marker is None and (wanted := metadata.metadata(pin.name).get("Requires-Python")):
             theirs = Requirement(f"x{wanted}").specifier
-            assert not [one for one in pythons if ours.contains(one) and not theirs.contains(one)], line
+            assert not [one for one in pythons if ours.contains(one) and not theirs.contains(one)], pin
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
