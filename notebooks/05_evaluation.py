@@ -468,7 +468,8 @@ figures.show(
 
 # %% [markdown]
 # A metric that puts a floor above the tuned model is reported as it is. These are means over the posts that each of the
-# two answered; their intervals are in the figure. The paired comparison follows.
+# two answered; their intervals are in the figure. Where the two are close, another run may rank them the other way: the
+# paired comparison that follows says which differences are more than that.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The code of this sentence"}
 above = [
@@ -477,7 +478,6 @@ above = [
     if "LoRA-tuned" in scores
     and (better := [f for f in floors if scores[f][metric].value > scores["LoRA-tuned"][metric].value])
 ]
-page.number("floors_above", len(above), n=len(panels), what="measures that rank some floor above the tuned model")
 ranks = "The tuned model has no ok reply to hold against a floor."
 if "LoRA-tuned" in scores:
     ranks = f"In the means, some floor stands above the tuned model by {len(above)} of {len(panels)} measures"
