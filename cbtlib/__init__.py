@@ -99,6 +99,14 @@ def shown(path: Path) -> str:
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 
+def duration(seconds: float) -> str:
+    """A time as a reader says it: `38 seconds`, `6.4 minutes`, `44.1 hours`."""
+    for size, unit in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return "1 second" if round(seconds) == 1 else f"{seconds:.0f} seconds"
+
+
 class CbtError(Exception):
     """A mistake the reader can mend: its message says what was wrong, where, and what to do.
 

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from cbtlib import ROOT, CbtError, cache, report, reproducing
+from cbtlib import ROOT, CbtError, cache, duration, report, reproducing
 from cbtlib.run import PAGES, by_hand, profile_parameters
 
 HTML = ROOT / "_build/html"
@@ -42,8 +42,8 @@ def make_book(profile: str, results: str = "results") -> Path:
         done = subprocess.run(command, cwd=ROOT, check=False)
     if done.returncode:
         raise CbtError("the book is not finished (see above); mend it and give the same command: done pages are kept")
-    minutes = (time.monotonic() - started) / 60
-    print(f"\nThe book is at {HTML / 'index.html'} ({minutes:.1f} minutes). Open it, or serve it: make serve")
+    took = duration(time.monotonic() - started)
+    print(f"\nThe book is at {HTML / 'index.html'} ({took}). Open it, or serve it: make serve")
     return HTML / "index.html"
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cbtlib import CbtError, markup
+from cbtlib import CbtError, duration, markup
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="CBT-LLM, reproduced."
@@ -116,7 +116,8 @@ def claims(
     run.profile_parameters(profile, "claims")  # a wrong profile name is no run to compare
     if publish:
         print(report.publish(profile))
-        print(reproducing.renew_readme())
+        if profile == "embedded":  # the one that README shows
+            print(reproducing.renew_readme())
         return
     table = report.reproduce(profile) if reproduce else report.claims(profile)
     print(table.to_string(max_colwidth=60))
@@ -376,7 +377,7 @@ def train(
     if not runs.first_process():
         return
     first, last = result.dev_losses[0], result.dev_losses[-1]
-    print(f"{result.adapter}: dev loss {first:.3f} -> {last:.3f} in {result.seconds / 60:.1f} minutes")
+    print(f"{result.adapter}: dev loss {first:.3f} -> {last:.3f} in {duration(result.seconds)}")
     if merge and not (out / "merged").exists():  # it is there whole or not at all
         runs.merge(result.adapter, out / "merged")
     if merge:

@@ -21,7 +21,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
-from cbtlib import CbtError, embedded, fused, models, runs, templates, training
+from cbtlib import CbtError, duration, embedded, fused, models, runs, templates, training
 from cbtlib.templates import IGNORED, Row
 
 SHARE = 0.4
@@ -124,10 +124,8 @@ def own(data: Sequence[dict[str, list[int]]], shape: Any, settings: Any, config:
         with training.memory(config):
             rate, peak = probe(data, config, "cuda" if on_gpu else "cpu")
         held = f"; {peak:.1f} GB were really held in the three steps below" + ("" if on_gpu else ", Python among them")
-        minutes = tokens * epochs / rate / 60
-        length = f"{minutes:.1f} minutes" if minutes < 120 else f"{minutes / 60:.0f} hours"
         time = (
-            f"about {length} here: {rate:.0f} tokens/s, measured just now on three "
+            f"about {duration(tokens * epochs / rate)} here: {rate:.0f} tokens/s, measured just now on three "
             f"steps in {kind}; without dev losses and sampling"
         )
     lines = [

@@ -12,12 +12,13 @@ Notable choices
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cbtlib import ROOT, CbtError, report, writing
+from cbtlib import ROOT, CbtError, duration, report, writing
 from cbtlib.run import PAGES
 
 README_MARKS = ("<!-- {}: written by `cbt claims --publish` -->", "<!-- end of {} -->")
@@ -40,7 +41,7 @@ def rows(profile: str, results: str = "results") -> pd.DataFrame:
             "chapter": title(notebook),
             "page": page,
             "command": f"cbt run notebooks/{page}.py --profile {profile}",
-            "minutes": round(run[page]["seconds"] / 60, 1),
+            "minutes": round(run[page]["seconds"] / 60, 2),
             "memory (GB)": run[page]["peak_memory_gb"],
         }
         for name, caption in figures(notebook, folder):
@@ -81,7 +82,7 @@ def markdown(table: pd.DataFrame, profile: str) -> str:
         first = part.iloc[0]
         lines += [
             f"\n## {_plain(first['chapter'])}\n",
-            f"[Page](executed/{page}.ipynb) · `{first['command']}` · {first['minutes']:.1f} minutes · "
+            f"[Page](executed/{page}.ipynb) · `{first['command']}` · {duration(60 * first['minutes'])} · "
             f"{first['memory (GB)']:.1f} GB\n",
             "| claim | product | expected ± tolerance | this run |",
             "|---|---|---|---|",
@@ -161,6 +162,7 @@ def _compare(
 
 def _shown(value: float, digits: int = 4) -> str:
     """A number as people write it: 22,327 and 0.3142, never 2.233e+04."""
+    value = 0.0 if abs(value) < 1e-9 else value  # what rounding has left of a sum that is zero
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
@@ -203,7 +205,7 @@ def caption(profile: str = "embedded") -> str:
 
 
 def renew_readme() -> Path:
-    """Put `caption` and `measured` between their marks in README.md; CbtError when the marks are gone."""
+    """Put the run's picture, `caption` and `measured` into README.md; CbtError when their marks are gone."""
     path = ROOT / "README.md"
     text = path.read_text("utf-8")
     for said in (caption, measured):
@@ -213,5 +215,6 @@ def renew_readme() -> Path:
         if not mark or not end:
             raise CbtError(f"README.md has no place for {said.__name__}: it needs the lines {start} and {stop}")
         text = f"{before}{mark}\n{said()}\n{end}{after}"
+    shutil.copyfile(ROOT / "results/embedded/05_evaluation/forest.png", ROOT / "book/_static/readme.png")
     path.write_text(text, encoding="utf-8", newline="\n")
     return path

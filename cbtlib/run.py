@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from cbtlib import ROOT, CbtError, shown
+from cbtlib import ROOT, CbtError, duration, shown
 
 FOLDED = {
     "imports": "The imports of this page",
@@ -211,7 +211,7 @@ def banner(facts: dict[str, Any]) -> str:
     code = "" if head in ("", "unknown") else f", by commit `{head[:7]}`" + (" with changes" if changed else "")
     given = "".join(f" -p {name}={value}" for name, value in by_hand(facts).items())
     text = (
-        f"This page was computed by the **{facts['profile']}** profile in {facts['seconds'] / 60:.1f} minutes, "
+        f"This page was computed by the **{facts['profile']}** profile in {duration(facts['seconds'])}, "
         f"peak memory {facts['peak_memory_gb']:.1f} GB, on {where}{code}. "
         f"Rerun it: `cbt run notebooks/{facts['page']}.py --profile {facts['profile']}{given}`."
     )

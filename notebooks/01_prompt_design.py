@@ -266,7 +266,7 @@ axes.tick_params("x", rotation=25)
 axes.tick_params("y", labelsize=11)
 axes.set_ylabel("")
 of_prompts, of_letters = (coverage["parts an answer"][coverage.index.isin(letters) == yes] for yes in (False, True))
-span = " to ".join(f"{value:.1f}" for value in (of_prompts.min(), of_prompts.max()))  # of few answers: no ranking
+span = " to ".join(f"{value:.2f}" for value in (of_prompts.min(), of_prompts.max()))  # of few answers: no ranking
 told = f"The prompts get {span} of 5 parts" if len(of_prompts) else "No prompt got an ok answer"
 told += f"; the corpus's letters have {of_letters.iloc[0]:.1f}"
 figures.headline(figure, told)

@@ -162,7 +162,7 @@ naming.table(row[["posts", "crisis_posts", "false_calm", "false_alarm"]].astype(
 # ## One question by hand
 #
 # The endpoint speaks OpenAI's protocol, so the `openai` package can ask it. The cell below is the whole of what many
-# scripts do, 22,327 times over: ask, take the text, go on. The limit is set low, so that you see a reply that was cut
+# scripts do, 22,327 times over: ask, take the text, go on. The limit is set so low that the reply is most likely cut
 # off.
 
 # %%
@@ -358,7 +358,7 @@ letters = screening.screen([r.answer_text for r in unseen], [r.post for r in uns
 accepted = [answer for answer, bad in zip(good, stopped.any(axis=1), strict=True) if not bad]
 lines = [json.dumps({"id": a.id, "text": a.text}, ensure_ascii=False) for a in accepted]
 answers.write_lines(page.dir / "accepted.jsonl", lines)
-page.number("accepted", len(accepted), what="ok answers that pass every gate", n=len(good))
+page.count("accepted", len(accepted), len(found), what="ok answers that pass every gate")
 passed = float((~letters.any(axis=1)).mean())
 page.number("letters_passed", passed, what="corpus letters of the test split that pass every gate", n=len(letters))
 page.table(

@@ -389,7 +389,8 @@ errors.insert(0, "title", [gloss[name] for name in errors.index])
 wrong = int((gold[tested] != called["probe"][tested][:, :-1]).any(1).sum())
 page.number("posts_wrong", wrong, n=int(tested.sum()), what="test posts with a missed or a false label")
 caption = (
-    f"{min(6, len(errors))} of the {wrong} posts with a missed or a false label; {wrong - len(errors)} are not shown."
+    f"{min(6, len(errors))} of the {wrong} posts with a missed or a false label; "
+    f"{wrong - len(errors)} more worry triage and are never shown."
 )
 page.table("errors", errors, shown=6, caption=caption, named=["missed", "called falsely"])
 
@@ -400,7 +401,8 @@ page.table("errors", errors, shown=6, caption=caption, named=["missed", "called 
 # posts and tested on two public sets of short posts from social media, SocialCD-3K {cite:p}`qi2025` and the posts of
 # Lin et al. {cite:p}`lin2024`, and the other way round. The caption says of which kind the detector is, and *copies*
 # counts test posts that repeat a training post. The sets are their owners'; only the figures are here
-# (`benchmarks/domain_shift.py` makes them from files that you supply).
+# (`benchmarks/domain_shift.py` made them beforehand, on another machine, from files that you supply; so the row at home
+# can differ a little from the table above).
 
 # %%
 shift = json.loads((ROOT / "data/domain_shift.json").read_text("utf-8"))

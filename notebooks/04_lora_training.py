@@ -13,8 +13,8 @@
 # %% [markdown]
 # # LoRA training: what does tuning change?
 #
-# *Can a base model that follows no instruction learn, from less than one pass over a few hundred letters, to answer in
-# the shape of cognitive behavioural therapy?* The paper {cite:p}`na2024cbtllm` tunes four models of seven billion
+# *Can a base model that follows no instruction learn, from a pass or less over a few hundred letters, to answer in the
+# shape of cognitive behavioural therapy?* The paper {cite:p}`na2024cbtllm` tunes four models of seven billion
 # parameters (7B) on answers from its set of 22,327 with LoRA {cite:p}`hu2022lora`, which leaves the model as it is and
 # trains a small correction to it. This page runs the same method at a size that two processor cores can carry, and says
 # at each step what changes for a 7B run.
@@ -177,8 +177,8 @@ figures.chinese(beginning, gloss, title=dev[0].question + (" (cut off)" if befor
 # ## Training
 #
 # On the embedded profile the reader's minutes decided the length of the run: less than one pass over the corpus. Two
-# cores that compute in 16 bits are done with it in minutes, others take two to three times as long. The learning rate
-# is high for the same reason: few steps have to go far. `cbt train --plan` measures three steps and says how long a run
+# cores that compute in 16 bits are done with it in minutes, others take several times as long. The learning rate is
+# high for the same reason: few steps have to go far. `cbt train --plan` measures three steps and says how long a run
 # takes on your machine; `max_steps` is a parameter of this page. `cbt train` itself makes two passes, and
 # `results/reference/benchmarks/README.md` says how much better its letters are.
 #
@@ -206,9 +206,9 @@ print(f"{result.seconds:.0f} s, {trained / result.seconds:.0f} tokens/s, peak me
 # Loss is minus the log-probability of the right next token, in nats. Its exponential is the *perplexity*: among how
 # many equally likely tokens the model hesitates. The training loss of a step is that of its few records, so it jumps.
 # The dev loss is over the same records each time: it is the line to read. Were it to rise while the training loss
-# falls, the adapter would be learning its training letters by heart. On this page that cannot show: with less than one
-# pass, each letter is read once at most, so the training loss too is taken on letters not yet learned from. Only from
-# the second pass on can the two lines part.
+# falls, the adapter would be learning its training letters by heart. With less than one pass, as on the embedded
+# profile, that cannot show: each letter is read once at most, so the training loss too is taken on letters not yet
+# learned from. Only from the second pass on can the two lines part.
 
 # %%
 curve = pd.DataFrame(result.history).set_index("step")

@@ -429,8 +429,7 @@ data = pd.DataFrame(
 shown = [system for system in kinds.values() if system in replies]
 floors = [system for system in shown if system.startswith("floor")]
 chrf = {system: scores[system]["chrf"].value for system in shown if system in scores}
-against = max(("base, few-shot", "base, zero-shot"), key=lambda rival: len(replies[rival]))  # ended more letters
-beside = {"tuned": "LoRA-tuned", "best floor": max(floors, key=chrf.__getitem__), "base": against}
+beside = {"tuned": "LoRA-tuned", "best floor": max(floors, key=chrf.__getitem__), "base": kinds["zero_shot"]}
 beside["ceiling"] = kinds["ceiling"]
 told = "" if "LoRA-tuned" in chrf else "No ok reply of the tuned model. "
 told += "By chrF: " + ", ".join(f"{name} {chrf[system]:.1f}" for name, system in beside.items() if system in chrf)
@@ -536,7 +535,7 @@ if "LoRA-tuned" in scores:
     trained.loc["this page's adapter"] = {metric: scores["LoRA-tuned"][metric].value for metric in trained}
     trained.loc["width of its interval over posts"] = dice.loc["width of the interval over posts"]
 caption = f"Three adapters, {kept['replies']} replies each to {kept['posts']} posts, and this page's"
-page.table("training_seeds", trained, caption=caption)
+display(page.table("training_seeds", trained, caption=caption))
 Markdown(
     f"By {(apart > alone).sum()} of {len(apart)} measures the adapters lie further apart than that, at most "
     f"{(apart / alone).max():.1f} times as far. Were there nothing but sampling, about half of them would, and the "
@@ -609,10 +608,11 @@ figures.show(
 page.table("differences", table, caption="LoRA-tuned minus each rival on the posts that both answered")
 
 # %% [markdown]
-# The claims page reads the gains over the base that ended more of its letters, since a comparison on few posts says
-# little. Fewer than five have no interval: then there is no gain to report, and the claims page says *not run*.
+# The claims page reads the gains over the base that is asked just as the tuned model is, without an example. Fewer than
+# five posts have no interval: then there is no gain to report, and the claims page says *not run*.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The code of this sentence"}
+against = kinds["zero_shot"]
 gains = [one for one in differences if one.base == against and np.isfinite(one.low)]
 for one in gains:
     what = f"{panels[one.name]}, LoRA-tuned minus {against}, on the same posts"
@@ -700,9 +700,9 @@ figures.show(
 
 # %% [markdown]
 # Four times the posts give about half the width. At 80 posts the chrF of *this floor* is known to ±
-# {glue:text}`half_width_80:.2f`; that of a tuned model varies more from post to post. A difference of two systems is
-# known less finely, unless both find the same posts hard: read the paired interval above, which says whether a gain is
-# more than chance.
+# {glue:text}`half_width_80:.2f`; another system's scores may vary more or less from post to post. A difference of two
+# systems is known less finely, unless both find the same posts hard: read the paired interval above, which says whether
+# a gain is more than chance.
 
 # %%
 page.save()

@@ -85,7 +85,8 @@ page.table("anchors", anchors.set_index("criterion"), caption="What a rater read
 # `forms.make` takes posts and answers and writes one form for each rater, as a web page that works offline and on a
 # phone, as CSV, and as import files for Label Studio and Argilla. Replies carry codes. Which system wrote which reply
 # stands in `key.json`, and that file stays with you. Each rater gets an order of their own. Only replies with outcome
-# *ok* are shown: a reply that was cut off is not a bad letter. Of the tuned model's seeds, people rate the first.
+# *ok* are shown: a reply that was cut off is not a bad letter. Of the tuned model's seeds, people rate the first. The
+# floor that sends the post back is not rated.
 
 # %%
 source = page.product("05_evaluation", "answers.jsonl")
@@ -257,7 +258,8 @@ page.table("paradox", pd.DataFrame(paradox).T, caption="The same 91 agreements, 
 #
 # A rater's bias is the own score minus the mean of the others on the same replies. A bias does no harm to a
 # comparison of systems, as long as every rater rates all of them; it does when each system has raters of its own. The
-# last column is what we put in, measured in the same way; rounding to 0, 1 and 2 leaves a little less of it.
+# last column is what we put in, measured in the same way. Rounding to 0, 1 and 2, and chance, move what comes out: look
+# whether the interval holds it.
 
 # %%
 bias = analysis.raters[analysis.raters["criterion"] == criterion].set_index("rater").drop(columns="criterion")
@@ -318,7 +320,7 @@ page.table(
 #
 # To see what the hygiene catches, here is a *simulated* judge without taste: it takes the longer reply, but one time in
 # three simply the first, and one time in twenty it rambles. Everything is asked twice. It compares the systems that
-# answered every post: one that was cut off somewhere is left out here, since a missing reply cannot lose.
+# answered every post: one with a reply that is not *ok* is left out here, since a missing reply cannot lose.
 
 # %%
 whole = {s: given for s, given in answers.items() if all(outcome == "ok" for outcome, _ in given.values())}
@@ -350,7 +352,7 @@ page.outcomes("simulated judge", judged.outcomes)
 # The reply shown first wins {glue:text}`judge_first_wins:.2f` of the verdicts, between
 # {glue:text}`judge_first_wins_low:.2f` and {glue:text}`judge_first_wins_high:.2f`; a half would be no bias. Asked the
 # same again, the judge repeats itself in {glue:text}`judge_self_consistency:.2f` of the cases; with the replies
-# swapped, only {glue:text}`judge_consistency:.2f` of the pairs get the same verdict. A ranking rests on the latter.
+# swapped, {glue:text}`judge_consistency:.2f` of the pairs get the same verdict. A ranking rests on the latter.
 
 # %%
 page.table("judge", judged.wins.set_index("system"), caption="Win rates by a SIMULATED judge who likes length")

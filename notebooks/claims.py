@@ -77,14 +77,14 @@ page.table("not_judged", rest, caption="Claims without a verdict")
 # at *reproduced*, and a row about a setting or a rating that nobody has copied from the paper ends at *not comparable*.
 #
 # Nor is a gain over the base much to be proud of. The base was taught no end, and a rule of ours ends its replies at
-# the first empty line, so that most are short; overlap metrics punish that. [Chapter 5](05_evaluation) also holds the
+# the first empty line, so that many are short; overlap metrics punish that. [Chapter 5](05_evaluation) also holds the
 # tuned model against a letter of full length that was written to somebody else.
 
 # %%
 verdicts = claims["verdict"].value_counts().reindex(list(report.VERDICTS), fill_value=0)
 for verdict, count in verdicts.items():
     name = f"claims_{verdict.replace(' ', '_')}"
-    page.number(name, int(count), what=f"claims whose verdict is: {verdict}", n=len(claims))
+    page.count(name, int(count), len(claims), what=f"claims whose verdict is: {verdict}")
 verdicts.rename("claims").to_frame()
 
 # %% [markdown]

@@ -214,7 +214,8 @@ pd.Series(sorted(path.name for path in (page.dir / "forms").iterdir()), name="fi
 # - The CBT model has {glue:text}`parts_difference:+.2f` parts more than the baseline
 #   ({glue:text}`parts_difference_low:+.2f` to {glue:text}`parts_difference_high:+.2f`), and its letters differ from the
 #   baseline's by {glue:text}`length_difference:+.0f` characters.
-# - More parts is not more help. {glue:text}`to_rate:.0f` replies wait on each rating form for somebody who can tell.
+# - More parts is not more help. {glue:text}`to_rate:.0f` replies, to questions
+#   drawn at random, wait on each rating form for somebody who can tell.
 #
 # ## Next
 #

@@ -160,7 +160,11 @@ def test_the_readme_takes_its_numbers_from_the_published_run(run):
                "peak_memory_gb": 3.14, "disk_gb": 4.2, "numbers": numbers}  # fmt: skip
     (run / "results/reference").mkdir()
     writing.write_json(run / "results/reference/embedded.json", content)
+    for place in ("results/embedded/05_evaluation", "book/_static"):
+        (run / place).mkdir(parents=True, exist_ok=True)
+    (run / "results/embedded/05_evaluation/forest.png").write_bytes(b"a picture of this run")
     text = reproducing.renew_readme().read_text("utf-8")
+    assert (run / "book/_static/readme.png").read_bytes() == b"a picture of this run"
     assert "A chip, 2 cores" in text and "11.2 minutes" in text and "3.1 GB" in text and "old" not in text
     assert "2.1 for the base" in text and "over 12 posts" in text
     assert text.startswith("before") and text.endswith("after\n")

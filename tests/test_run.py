@@ -183,6 +183,15 @@ def test_a_port_in_use_is_one_sentence(tmp_path, monkeypatch):
             book.serve(port)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(1.2, "in 1 second,"), (2.7, "in 3 seconds,"), (119, "in 119 seconds,"), (147.2, "in 2.5 minutes,"),
+     (2641.7 * 60, "in 44.0 hours,")],
+)  # fmt: skip
+def test_the_banner_says_a_time_as_a_reader_would(seconds, said):
+    assert said in run.banner({**facts(), "seconds": seconds})
+
+
 def test_the_banner_says_what_was_changed_by_hand():
     page = {**facts(), "page": "claims", "parameters": {"profile": "smoke", "model": "/mine", "items": 3}}
     assert "`cbt run notebooks/claims.py --profile smoke -p model=/mine -p items=3`" in run.banner(page)
