@@ -23,6 +23,7 @@ Asking a model
     questions           the questions of a run, checked before anything is paid
     generate            many questions to answers, with typed outcomes
     answers             what became of each question, and the data set of the ok ones
+    replies             an error message or a refusal where an answer should be
     batch               the Batch API behind the same keys
     sending             many requests at once, paced and within a budget
     journal             every attempt on disk before it is sent

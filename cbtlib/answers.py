@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from cbtlib import CbtError
+from cbtlib import CbtError, replies
 from cbtlib.corpus import PARTS
 from cbtlib.questions import Question, digest
 from cbtlib.reading import Problem, load_json, objects, says_nothing
@@ -104,8 +104,13 @@ def ending(finish: str | None) -> Outcome:
 
 
 def outcome_of(text: str | None, given: Outcome) -> Outcome:
-    """What became of an answer: what its row says, and failed where an ok one has no text, or nan or N/A for one."""
-    return "failed" if given == "ok" and says_nothing(text or "") else given
+    """What became of an answer: what its row says, or what the text of an ok one is.
+
+    Such a text may be none, or nan or N/A for one (failed), an error message (failed) or a refusal (refused).
+    """
+    if given != "ok":
+        return given
+    return "failed" if says_nothing(text or "") else replies.kind(text or "")
 
 
 def check(id: str, post: str, answered: str, path: Path | str) -> None:

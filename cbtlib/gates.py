@@ -10,6 +10,7 @@ Notable choices
   rate at which it keeps about 16 n-grams, or more if the shortest 5% need it; two texts are compared at the higher of
   their rates. Each candidate is then measured exactly, so no pair reported is a false one; a pair at the threshold
   is overlooked with a chance of about exp(-shared n-grams / rate), under 1%.
+- Across parts (training and test) more is asked: does a text stand inside another? See `repeated`.
 - An n-gram in more than 64 texts links only neighbours: a flood of copies is found as a chain, in linear time. Texts
   put together from common phrases have no rarer ones, so candidates come from n-grams of 20 too: those that cross from
   one phrase to the next are rare, and a copy with a character changed has most of them.
@@ -18,9 +19,10 @@ Notable choices
 import functools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,7 @@ from cbtlib import CbtError, formats
 from cbtlib.corpus import TYPES
 from cbtlib.formats import Sample
 from cbtlib.reading import says_nothing
+from cbtlib.replies import DEFECTS
 
 ORDER = 5
 """Characters in an n-gram."""
@@ -36,6 +39,10 @@ LONG = 20
 """Characters in one by which copies among formulaic texts are found."""
 NEAR = 0.3
 """Jaccard similarity of character n-grams from which two texts count as near duplicates."""
+INSIDE, LEAST = 0.8, 8
+"""Share of a text's n-grams in another from which it counts as standing inside it, and how many there have to be."""
+PROBES, HOLDERS, LOOKED_AT = 48, 64, 8
+"""How `repeated` looks: n-grams of a text, holders of each in a part, and of those the texts that are measured."""
 MIXED = 30
 """Characters that a dialogue may share with another in whole turns: thanks and greetings recur by nature."""
 SUPPORT = 6
@@ -123,7 +130,8 @@ def check(
     report.findings += _ids(own)
     for kind in ("text", "answer"):
         report.findings += _duplicates(placed, kind)
-    for gate in (_two_labels, _answers, _spans, _dialogues, _crisis, _personal):
+    report.findings += _dialogues(placed)
+    for gate in (_two_labels, _answers, _spans, _crisis, _personal):
         report.findings += gate(own)
     report.findings += _support(own, support)
     return report
@@ -173,7 +181,12 @@ def _duplicates(items: list[_Placed], kind: str) -> Iterator[Finding]:
         elif not (item.train and other.train):
             gate = "leak" if item.group != other.group else "duplicate"
             yield Finding(gate, item.where, f"the same {kind} as another: {_shown(text)}", other.where)
-    for i, j, similarity in near_duplicates([text for _, text in unique]):
+    texts = [text for _, text in unique]
+    groups = np.unique([item.group for item, _ in unique], return_inverse=True)[1]
+    near = {(i, j): similarity for i, j, similarity in near_duplicates(texts)}
+    for i, j, similarity in repeated(texts, groups, np.ones(len(texts), bool)):
+        near.setdefault((min(i, j), max(i, j)), similarity)
+    for (i, j), similarity in sorted(near.items()):
         (other, _), (item, text) = unique[i], unique[j]
         if not (item.train and other.train):
             gate = "leak" if item.group != other.group else "near duplicate"
@@ -201,6 +214,82 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int, float]]:
         if similarity >= NEAR:
             found.append((i, j, similarity))
     return found
+
+
+def repeated(texts: Sequence[str], part: NDArray[Any], asked: NDArray[np.bool_]) -> list[tuple[int, int, float]]:
+    """What each text of those `asked` about repeats of texts of another part: (i, j, similarity), sorted.
+
+    Text j is one that i nearly is (Jaccard of NEAR or more), or in which at least INSIDE of the n-grams of i stand,
+    LEAST of them or more: a post behind a long instruction, a sentence of a post, one of many posts in a row. The
+    similarity is that share, or the Jaccard. Where texts of one template are many, a few of them are named.
+    """
+    pairs = np.unique(np.concatenate([_holding(texts, part, asked, order) for order in (ORDER, LONG)]))
+    sets: dict[int, set[int]] = {}
+    found = []
+    for i, j in zip((pairs // len(texts)).tolist(), (pairs % len(texts)).tolist(), strict=True):
+        for k in (i, j):
+            if k not in sets:
+                sets[k] = set(_ngrams([texts[k]], ORDER)[0].tolist())
+        common = len(sets[i] & sets[j])
+        share, similarity = common / max(1, len(sets[i])), common / max(1, len(sets[i] | sets[j]))
+        if share >= INSIDE and len(sets[i]) >= LEAST:
+            similarity = share
+        if similarity >= NEAR:
+            found.append((i, j, similarity))
+    return found
+
+
+def _holding(texts: Sequence[str], part: NDArray[Any], asked: NDArray[np.bool_], order: int) -> NDArray[np.int64]:
+    """For each text asked about, those of another part that hold most of a sample of its n-grams: i * len(texts) + j.
+
+    The sample are the smallest hashes. Of the holders of an n-gram the first of each part are looked at, the same ones
+    for all n-grams: in a flood of texts from one template those are taken for the others.
+    """
+    n = len(texts)
+    probe, mine = _sampled(texts, np.flatnonzero(asked), order, lambda grams, rank: rank < PROBES)
+    sizes, known = np.bincount(mine, minlength=n), np.unique(probe)
+    hash_, holder = _sampled(texts, np.arange(n), order, lambda grams, rank: np.isin(grams, known))
+    sorting = np.lexsort((holder, part[holder], hash_))
+    hash_, holder = hash_[sorting], holder[sorting]
+    few = _rank(hash_, part[holder]) < HOLDERS
+    hash_, holder = hash_[few], holder[few]
+    found = [np.zeros(0, np.int64)]
+    for chunk in np.split(np.arange(len(probe)), np.searchsorted(mine, np.arange(1024, n, 1024))):
+        low, high = (np.searchsorted(hash_, probe[chunk], side) for side in ("left", "right"))
+        one = np.repeat(mine[chunk], high - low)
+        other = holder[np.arange(len(one)) + np.repeat(high - np.cumsum(high - low), high - low)]
+        apart = part[one] != part[other]
+        pairs, shared = np.unique(one[apart] * n + other[apart], return_counts=True)
+        best = np.lexsort((-shared, pairs // n))
+        pairs, shared = pairs[best], shared[best]
+        found.append(pairs[(_rank(pairs // n) < LOOKED_AT) & (shared >= 0.1 * sizes[pairs // n])])
+    return np.concatenate(found)
+
+
+def _sampled(
+    texts: Sequence[str], which: NDArray[np.int64], order: int, keep: Callable[[Any, Any], NDArray[np.bool_]]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """N-grams of some texts, each once in a text, with the text: those that `keep` takes by hash and rank of it."""
+    hashes, owners = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+    for some in np.split(which, range(4096, len(which), 4096)):
+        grams, owner = _ngrams([texts[i] for i in some], order)
+        sorting = np.lexsort((grams, owner))
+        grams, owner = grams[sorting], owner[sorting]
+        once = _rank(grams, owner) == 0
+        grams, owner = grams[once], owner[once]
+        taken = keep(grams, _rank(owner))
+        hashes.append(grams[taken])
+        owners.append(some[owner[taken]])
+    return np.concatenate(hashes), np.concatenate(owners)
+
+
+def _rank(*columns: NDArray[Any]) -> NDArray[np.int64]:
+    """Of sorted rows: how many rows before it are equal to a row."""
+    differs = np.zeros(max(0, len(columns[0]) - 1), bool)
+    for column in columns:
+        differs |= column[1:] != column[:-1]
+    place = np.arange(len(columns[0]))
+    return place - np.maximum.accumulate(np.where(np.r_[True, differs][: len(place)], place, 0))
 
 
 def _likely(texts: Sequence[str], order: int) -> NDArray[np.int64]:
@@ -295,36 +384,6 @@ def _names(labels: Iterable[str]) -> str:
     return ", ".join(sorted(labels)) or "none"
 
 
-DEFECTS: dict[str, tuple[tuple[str, ...], re.Pattern[str]]] = {
-    "a refusal": (
-        ("ai", "人工智能", "语言模型", "大模型", "抱歉", "对不起", "无法", "sorry", "can't", "cannot", "can not"),
-        re.compile(
-            r"作为一?[个名]?\s*(?:ai|人工智能|语言模型|大模型)|我(?:只)?是一?个?(?:ai|人工智能|语言模型)"
-            r"|(?:抱歉|对不起)[，,]?\s*我(?:不能|无法)|无法(?:提供|回答|满足)(?:您|你)?的?(?:请求|问题|要求)"
-            r"|as an? (?:ai|language model)|i(?:'|’)?m sorry,? but i|i can(?:no|')t (?:help|assist)"
-        ),
-    ),
-    "an error message": (
-        ("error", "错误", "traceback", "http", "rate", "disconnected", "请求", "服务器"),
-        re.compile(
-            r"^\s*(?:error\b|错误[:：])|error code: \d|traceback \(most|\bhttp(?: error)? [45]\d\d\b|rate.?limit"
-            r"|(?:connection|timeout|api)\s?error|remotedisconnected|请求(?:超时|失败)|服务器(?:错误|繁忙)"
-        ),
-    ),
-    "HTML": (
-        ("<", "&"),
-        re.compile(r"</?(?:html|body|div|span|br|p|a|table|script)\b[^>]*>|&(?:nbsp|lt|gt|amp|quot);"),
-    ),
-    "JSON debris": (
-        ('"', "`", "\\"),
-        re.compile(r'[{\[]\s*"\w+"\s*:|"(?:choices|message|content|finish_reason)"\s*:|```|\\u[0-9a-f]{4}|\\n'),
-    ),
-}
-"""What an answer must not hold: words of which one must be there for the pattern to be worth a try, and the pattern.
-
-Both see the answer in lower case. Most answers hold none of the words, which makes the gate ten times as fast."""
-
-
 def _answers(items: list[_Placed]) -> Iterator[Finding]:
     for item in items:
         answer = item.sample.answer
@@ -352,12 +411,13 @@ def _spans(items: list[_Placed]) -> Iterator[Finding]:
 
 
 def _dialogues(items: list[_Placed]) -> Iterator[Finding]:
+    """Dialogues without a counsellor, and those that hold turns of another, be it one that is trained on."""
     home: dict[str, _Placed] = {}
     for item in items:
         turns = item.sample.turns
         if turns is None:
             continue
-        if not any(role == "counsellor" and text.strip() for role, text in turns):
+        if not item.train and not any(role == "counsellor" and text.strip() for role, text in turns):
             yield Finding("no counsellor", item.where, f"a dialogue of {len(turns)} turns, none of them a counsellor's")
         mixed: dict[str, list[int]] = defaultdict(list)
         for _, text in turns:
@@ -365,7 +425,7 @@ def _dialogues(items: list[_Placed]) -> Iterator[Finding]:
             if len(key) >= 12 and home.setdefault(key, item) is not item:
                 mixed[home[key].where].append(len(key))
         for where, lengths in mixed.items():
-            if sum(lengths) >= MIXED:
+            if sum(lengths) >= MIXED and not item.train:
                 what = f"{len(lengths)} of its {len(turns)} turns stand in another"
                 yield Finding("mixed dialogue", item.where, what, where)
 

@@ -28,7 +28,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbtlib import CbtError, gates, prices, prompts, safety
+from cbtlib import CbtError, prices, prompts, replies, safety
 from cbtlib.answers import OUTCOMES, Answer, Outcome, ending, read_answers, to_line, write_lines
 from cbtlib.journal import Journal, Spend
 from cbtlib.prices import Price
@@ -42,7 +42,7 @@ from cbtlib.writing import make_folder
 if TYPE_CHECKING:
     from cbtlib.risk import Classifier
 
-_BLOCK = 500  # posts that triage looks at together: with the classifier, half a minute on two cores
+_BLOCK = 500  # posts that triage looks at together: with the classifier, a minute or two on two cores
 LONGEST_POST = 8000
 """Characters of a post that are sent. A longer one is `failed` with that reason: cut, it would be another question."""
 NO_COUNT = 10**9
@@ -352,33 +352,6 @@ def _unsendable(question: Question) -> str:
 
 # ---------------------------------------------------------------- replies
 
-# A warm letter says sorry too, and that its reader cannot sleep. A refusal is what the writer cannot do (我), or help
-# that cannot be given. Far from the apology it has to be a verb of helping: 我无法想象 (I cannot imagine) is sympathy.
-_SORRY = r"我?(?:很|非常|十分)?(?:抱歉|对不起|不好意思|遗憾)"
-_WE = r"我(?:们|(?:作为|是)[^。你您]{1,12})?"
-_CANNOT = r"(?:实在|真的|确实|恐怕|可能|暂时|目前|现在|也|还|都)*(?:无法|不能|没有?办法|没法|不便|没有?学会)"
-_HELP = (
-    r"(?:直接|继续|再)?(?:(?:就|对|为|给|向|与|和)[^，。]{1,8})?(?:提供|给出|给予|回答|回应|回复|解答|协助|帮助|帮忙|帮到"
-    r"|满足|处理|讨论|谈论|评论|评价|判断|诊断|发表|参与|生成|写|完成|继续)"
-)
-_WHAT = (
-    r"(?:(?:这|此|该|[你您]的)[个类种些]?(?:问题|请求|要求|内容|话题)"
-    r"|(?:根据|按照|由于|出于|这?超出)[^。你您他她]{0,6}(?:政策|规定|规则|准则|安全|限制|原因|范围)[，,]?)?"
-)
-_HELLO = r"(?:[你您]好\W*)?(?:(?:这|此|该|[你您]的)[个类种些]?(?:问题|请求|要求|内容|话题)\W?)?"
-_MODEL = r"(?:AI|人工智能|大?语言模型)(?: ?(?:大?语言)?(?:模型|助手|系统))?"
-_I_AM = r"I(?:['’]?m| am)"
-_I_CANNOT = r"\bI(?: can(?:no|['’])t| am (?:unable|not able)|['’]m (?:unable|not able))\b(?! imagine| know)"
-_REFUSAL = re.compile(
-    rf"^\W*(?:{_SORRY}\W?(?:但是?|不过)?我{_CANNOT}(?!想象|体会|感|陪在|抱)|{_SORRY}[^。]{{0,30}}{_WE}{_CANNOT}{_HELP}"
-    rf"|{_SORRY}\W?{_WHAT}{_CANNOT}{_HELP}"
-    rf"|{_HELLO}我(?:暂时|目前|现在)?(?:无法|不能)(?:为你|为您|就此|就这个|提供|回答|协助|继续|满足)"
-    rf"|(?:{_SORRY}\W?)?作为(?:一[个名款])? ?{_MODEL}(?:[，,。…]|我|无法|不能|$)"
-    rf"|(?:[你您]好\W*)?我(?:只)?是一?[个名款]? ?{_MODEL}\W?我?{_CANNOT}"
-    rf"|(?:{_I_AM} (?:so |very |really )?)?sorry\b.{{0,80}}{_I_CANNOT}|{_I_AM} sorry\b(?! to hear| that you| you)"
-    rf"|{_I_CANNOT}|As an AI)",
-    re.IGNORECASE | re.DOTALL,
-)
 _FILTER_CODES = ("content_filter", "content_policy", "data_inspection", "sensitive", "content management policy")
 
 
@@ -388,10 +361,11 @@ _THOUGHT = re.compile(r"^\s*<think>.*?(?:</think>\s*|$)", re.DOTALL)
 
 def read_text(text: str, truncated: bool = False) -> tuple[Outcome, str]:
     """ok for a text that is an answer; else refused, failed (an error message), truncated or unparsed, and why."""
-    if len(text) < 200 and _REFUSAL.search(text):
-        return "refused", text
-    if len(text) < 200 and gates.DEFECTS["an error message"][1].search(text.lower()):
-        return "failed", f"an error message in place of an answer: {text}"
+    kind = replies.kind(text)
+    if kind == "refused":
+        return kind, text
+    if kind == "failed":  # a whole page may be one
+        return kind, f"an error message in place of an answer: {text[:300]}"
     if truncated:
         return "truncated", "the answer stopped at the token limit"
     if not text:

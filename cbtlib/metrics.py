@@ -233,7 +233,7 @@ def score(
 
 
 def leaks(training: Sequence[str], test: Sequence[str]) -> list[Leak]:
-    """Pairs of a test text and a training text that are the same or near duplicates (`gates`).
+    """Pairs of a test text and a training text that it repeats: the same, a near duplicate, or inside it (`gates`).
 
     White space, full-width letters and traditional characters make no text another, nor does the punctuation of a text
     of a few letters.
@@ -250,10 +250,10 @@ def _leaks(training: Sequence[str], test: Sequence[str]) -> tuple[Leak, ...]:
     training, test = [formats.plain(text) for text in training], [formats.plain(text) for text in test]
     places = {gates.content(text): index for index, text in reversed(list(enumerate(training)))}
     same = {index: places[key] for index, text in enumerate(test) if (key := gates.content(text)) in places}
-    rest = [index for index in range(len(test)) if index not in same]
-    near = gates.near_duplicates([*training, *(test[index] for index in rest)])
+    both, part = [*training, *test], np.arange(len(training) + len(test)) >= len(training)
+    asked = part & [index not in same for index in range(-len(training), len(test))]
     found = [Leak(index, other, 1.0) for index, other in same.items()]
-    found += [Leak(rest[j - len(training)], i, value) for i, j, value in near if i < len(training) <= j]
+    found += [Leak(i - len(training), j, value) for i, j, value in gates.repeated(both, part, asked)]
     return tuple(sorted(found, key=lambda leak: (leak.test, leak.training)))
 
 

@@ -7,7 +7,8 @@ Takes JSON Lines, a JSON list, CSV, TSV and the semicolon CSV of some spreadshee
 byte-order mark) or GBK. Notable choices
 - Nothing is guessed. A column that is not there is an error with the two nearest names, and the reader says which.
 - Every row that cannot be used is named; a table with silently fewer rows is another table.
-- An empty answer is no text and no error: it is an answer that failed, and is counted as one.
+- An empty answer is no text and no error: it is an answer that failed, and is counted as one. So is an error message
+  that stands where an answer should, whatever its outcome says; a refusal is refused.
 """
 
 import difflib
@@ -83,9 +84,10 @@ def posts(table: pd.DataFrame) -> pd.Series:
 
 
 def outcomes(table: pd.DataFrame, column: str, given: str = "outcome") -> list[str]:
-    """The outcome of each row: what column `given` says, where the table has it; else ok, and failed for no text.
+    """The outcome of each row: what column `given` says, where the table has it; else ok.
 
-    CbtError for a word that is no outcome.
+    Of ok, failed or refused where the text is no answer (see `answers.outcome_of`). CbtError for a word that is no
+    outcome.
     """
     found: list[str] = []
     for line, row in table.iterrows():

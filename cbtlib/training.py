@@ -41,7 +41,21 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from cbtlib import CbtError, backbones, cache, corpus, formats, fused, metrics, models, reading, runs, tables, templates
+from cbtlib import (
+    CbtError,
+    answers,
+    backbones,
+    cache,
+    corpus,
+    formats,
+    fused,
+    metrics,
+    models,
+    reading,
+    runs,
+    tables,
+    templates,
+)
 from cbtlib.embedded import NAMES
 from cbtlib.runs import TrainingResult
 from cbtlib.templates import IGNORED, Row
@@ -138,7 +152,7 @@ class Pair(NamedTuple):
 def read(path: Path | str) -> list[Row]:
     """Rows of a file in any form of `formats`, those that are ok, or of the Parquet file of `cbt generate gates`.
 
-    Raises CorpusError with every line that is no row: one post and one answer.
+    Raises CorpusError with every line that is no row: one post and one answer, which is no error message or refusal.
     """
     if Path(path).suffix == ".parquet":
         try:
@@ -151,14 +165,18 @@ def read(path: Path | str) -> list[Row]:
                 raise CbtError(f"{path}: column {name} has {len(strange)} cells without a text, first row {strange[0]}")
         if (twice := table["id"].duplicated()).any():
             raise CbtError(f"{path}: the id {table['id'][twice].iloc[0]!r} stands in several rows")
-        if silent := list(table["id"][table["answer"].fillna("").map(reading.says_nothing)]):
+        made = table["answer"].fillna("").map(lambda text: answers.outcome_of(text, "ok"))
+        if silent := list(table["id"][made.ne("ok")]):
             raise CbtError(f"{path}: {len(silent)} rows have no answer, {str(silent[0])!r} first; take them out")
         texts = zip(table["id"], tables.posts(table), table["answer"], strict=True)
         return [Pair(name, post, answer, "train", False) for name, post, answer in texts]
     found = [one for one in formats.load(path) if one.outcome == "ok"]
-    if empty := [one.line for one in found if not (one.answer or "").strip()]:
-        what = "has no text: give the record an answer, or take it out"
-        raise corpus.CorpusError(Path(path), [reading.Problem(line, "answer", what) for line in empty])
+    outcomes = [(one.line, answers.outcome_of(one.answer, "ok")) for one in found]
+    if none := [(line, outcome) for line, outcome in outcomes if outcome != "ok"]:
+        why = {"failed": "has no text, or an error message for one", "refused": "is a refusal"}
+        cure = "give the record an answer, or take it out"
+        problems = [reading.Problem(line, "answer", f"{why[outcome]}: {cure}") for line, outcome in none]
+        raise corpus.CorpusError(Path(path), problems)
     dialogues = [(one.line, one.turns) for one in found if one.turns]
     if long := [
         (line, len(turns)) for line, turns in dialogues if [role for role, _ in turns] != ["client", "counsellor"]
@@ -448,16 +466,24 @@ def check(rows: Sequence[Row], dev_rows: Sequence[Row], config: TrainingConfig) 
     held_out = [row.id for row in rows if getattr(row, "split", "train") != "train"]
     if held_out:
         raise CbtError(f"{len(held_out)} training records are not of the split 'train', {held_out[0]} first: leave out")
+    tested = [row.id for row in dev_rows if getattr(row, "split", "dev") in ("test", "crisis")]
+    if tested:  # the dev loss says when to stop
+        raise CbtError(f"{len(tested)} dev records are of the test split, {tested[0]} first: give --dev another file")
     # A referral is no letter to learn, nor to watch: whoever is in danger is answered by rule.
     crisis = [row.id for row in (*rows, *dev_rows) if getattr(row, "crisis", False)]
     if crisis:
         raise CbtError(f"{len(crisis)} records are crisis records, {crisis[0]} first: leave out")
-    leaks = metrics.leaks([row.post for row in rows], [row.post for row in dev_rows])
+    learnt, watched = ([text for row in side for text in (row.post, row.answer_text)] for side in (rows, dev_rows))
+    leaks = metrics.leaks(learnt, watched)
     if leaks:
         worst = max(leaks, key=lambda leak: leak.similarity)
+        one, other = (
+            f"the {('post', 'answer')[place % 2]} of {side[place // 2].id}"
+            for side, place in ((dev_rows, worst.test), (rows, worst.training))
+        )
         raise CbtError(
-            f"{len({leak.test for leak in leaks})} dev posts are, or nearly are, training posts (dev record "
-            f"{dev_rows[worst.test].id} is {worst.similarity:.2f} like {rows[worst.training].id}): leave out"
+            f"{len({leak.test // 2 for leak in leaks})} dev records repeat training records, or nearly ({one} is "
+            f"{worst.similarity:.2f} like {other}): leave out"
         )
     local = Path(config.model)
     if config.model not in NAMES and local.is_dir() and not backbones.weight_files(local):

@@ -159,9 +159,9 @@ page.table(
 # ## The gate before the score
 #
 # A model that has seen the test letters can write them down again. So before any system is scored, the test texts are
-# looked up in the training split: exact copies, and near duplicates, which share three tenths or more of their
-# character 5-grams (Jaccard). This cell counts them. If there is one, `metrics.score` below stops with an error; told
-# to allow it, it goes on and says so in the signature.
+# looked up in the training split: exact copies, near duplicates, which share three tenths or more of their character
+# 5-grams (Jaccard), and texts that stand inside a longer one. This cell counts them. If there is one, `metrics.score`
+# below stops with an error; told to allow it, it goes on and says so in the signature.
 
 # %%
 train = [text for record in corpus.load_split("train") for text in (record.post, record.answer_text)]
@@ -467,8 +467,8 @@ figures.show(
 
 # %% [markdown]
 # A metric that puts a floor above the tuned model is reported as it is. These are means over the posts that each of the
-# two answered; their intervals are in the figure. Where the two are close, another run may rank them the other way: the
-# paired comparison that follows says which differences are more than that.
+# two answered; their intervals are in the figure. Where they are close, another run may swap them: see the paired
+# comparison.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The code of this sentence"}
 above = [

@@ -99,8 +99,9 @@ answers["outcome"] = tables.outcomes(answers, "answer")
 # %% [markdown]
 # ## What is an answer, and what is not
 #
-# A row whose text is empty has failed; a row that was cut off is no letter. Posts that speak of danger to life are set
-# aside too, whatever the model made of them: **a person should have answered those.** Only `ok` is read on.
+# A row whose text is empty has failed, and so has one that holds an error message instead; one that was cut off is no
+# letter. Posts that speak of danger to life are set aside too, whatever the model made of them: **a person should have
+# answered those.** Only `ok` is read on.
 #
 # What sets them aside is a list of wordings. [Chapter 2](02_generation.ipynb) measures it: of posts that veil what they
 # mean it misses nearly all. So a count of 0 is no all-clear; somebody has to read the posts of a real file.

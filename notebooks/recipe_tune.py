@@ -117,10 +117,11 @@ page.table("outcomes", counts, caption=f"Pairs; {len(pairs)} are used")
 # %%
 order = np.random.default_rng(seed).permutation(len(pairs))
 held, rows = [pairs[i] for i in order[:held_out]], [pairs[i] for i in order[held_out:]]
-leaks = {leak.test for leak in metrics.leaks([pair.post for pair in rows], [pair.post for pair in held])}
+texts = [[text for pair in side for text in (pair.post, pair.answer_text)] for side in (rows, held)]
+leaks = {leak.test // 2 for leak in metrics.leaks(*texts)}
 held = [pair for number, pair in enumerate(held) if number not in leaks]
 if not held:
-    raise CbtError(f"{data}: every held-out question is (nearly) one that is trained on; take out what stands twice")
+    raise CbtError(f"{data}: every held-out pair repeats one that is trained on, or nearly; take out what stands twice")
 page.number("train_pairs", len(rows), what="pairs trained on")
 page.number("held_out", len(held), what="pairs held out")
 page.number("leaks", len(leaks), what="held-out pairs dropped, since they nearly repeat a training pair")

@@ -59,10 +59,12 @@ def test_every_question_has_one_line_and_only_an_answer_has_a_text(adapter, ques
     ok, cut = sampling.Sample("你愿意说出来，很不容易。", False), sampling.Sample("你愿意", True)
     script |= {"第0天": ok, "第1天": cut, "第2天": sampling.Sample("", False)}
     script["第3天"] = sampling.Sample("抱歉，我无法回答这个问题。", False)
+    script["第4天"] = sampling.Sample("Error code: 429 - {'error': {'message': 'Rate limit'}} " * 5, False)
     counts = answering.answer(adapter, questions, tmp_path / "out", SHORT)
     lines = {line["id"]: line for line in read(tmp_path / "out")}
     assert list(lines) == [json.loads(line)["id"] for line in questions.read_text("utf-8").splitlines()]
     expected = {"q0": "ok", "q1": "truncated", "q2": "unparsed", "q3": "refused", "danger": "crisis", "mark": "failed"}
+    expected["q4"] = "failed"
     assert {name: lines[name]["outcome"] for name in expected} == expected and lines["long"]["outcome"] == "failed"
     assert "<eos>" in lines["mark"]["detail"] and "tokens" in lines["long"]["detail"]
     assert lines["q0"]["text"] == ok.text and not any(
@@ -70,7 +72,7 @@ def test_every_question_has_one_line_and_only_an_answer_has_a_text(adapter, ques
     )
     assert all(line["detail"] for line in lines.values() if line["outcome"] != "ok")
     assert not [prompt for prompt in asked if IN_DANGER.question in prompt], "a crisis is shown to no model"
-    assert sum(counts.values()) == len(lines) == 10 and counts["failed"] == 2
+    assert sum(counts.values()) == len(lines) == 10 and counts["failed"] == 3
     assert pairing.read(tmp_path / "out/answers.jsonl").texts["q3"] == ("refused", ""), "cbt score reads it"
 
 

@@ -1,17 +1,19 @@
 """Each gate against a defect of a kind that was found in public sets, and against what must pass."""
 
+import itertools
 import json
 import os
 import random
 import zipfile
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from cbtlib import CbtError, cli, corpus, gates
+from cbtlib import CbtError, cli, corpus, gates, labelling, metrics, prompts
 
 POSTS = [
     "地铁上忘了带伞，走到公司裤脚全湿，开会时一直觉得大家在看我的鞋。",
@@ -159,6 +161,8 @@ def test_a_dialogue_without_a_counsellor_and_turns_of_another_client_are_found(t
     assert found(gates.check([two])) == ["no counsellor"]
     (finding,) = gates.check([one, mix]).findings
     assert finding.gate == "mixed dialogue" and finding.other.endswith("1.json:1")
+    (finding,) = gates.check([mix], against=[one]).findings
+    assert finding.gate == "mixed dialogue" and finding.where.endswith("3.json:1"), "with a dialogue that is trained on"
 
 
 def test_thanks_and_greetings_that_recur_are_no_mixed_dialogue(tmp_path):
@@ -254,6 +258,58 @@ def jaccard(a: str, b: str) -> float:
 def test_near_duplicates_are_those_of_the_definition(texts):
     truth = {(i, j) for j in range(len(texts)) for i in range(j) if jaccard(texts[i], texts[j]) >= 0.3}
     assert {(i, j) for i, j, _ in gates.near_duplicates(texts)} == truth
+
+
+def inside(a: str, b: str) -> float:
+    one, two = ({t[i : i + 5] for i in range(len(t) - 4)} for t in (a, b))
+    return len(one & two) / len(one) if len(one) >= 8 else 0.0
+
+
+@settings(max_examples=60)
+@given(st.lists(st.text("天地人你我他", min_size=5, max_size=40), max_size=9), st.integers(0, 9))
+def test_what_repeats_another_part_is_as_defined(texts, training):
+    part = np.arange(len(texts)) >= training
+    truth = {
+        (i, j)
+        for i, j in itertools.product(range(len(texts)), repeat=2)
+        if part[i] and not part[j] and (jaccard(texts[i], texts[j]) >= 0.3 or inside(texts[i], texts[j]) >= 0.8)
+    }
+    assert {(i, j) for i, j, _ in gates.repeated(texts, part, part)} == truth
+
+
+def test_a_text_inside_a_longer_one_is_found_wherever_it_stands():
+    rng = random.Random(0)
+    letters = [chr(0x4E00 + k) for k in range(3000)]
+    texts = ["".join(rng.choices(letters, k=60)) for _ in range(200)]
+    frames = "".join(rng.choices(letters, k=500))  # the same instruction around every post, as training files have it
+    training = [frames + text + frames[:k] for k, text in enumerate(texts)]
+    packed = ["".join(texts[k : k + 5]) for k in range(0, 200, 5)]
+    for held in (training, packed):
+        both = [*held, *texts]
+        part = np.arange(len(both)) >= len(held)
+        found = gates.repeated(both, part, part)
+        assert {i for i, _, share in found if share == 1} == set(range(len(held), len(both)))
+        assert all(texts[i - len(held)] in held[j] for i, j, _ in found)
+
+
+def test_in_a_flood_from_one_template_every_text_of_the_other_part_is_found():
+    texts = [f"我叫小{chr(0x4E00 + k)}，今年{k}岁，{POSTS[0]}{POSTS[1]}住在{k * k}路" for k in range(300)]
+    part = np.arange(300) >= 250
+    assert {i for i, *_ in gates.repeated(texts, part, part)} == set(range(250, 300))
+
+
+def test_a_training_post_behind_an_instruction_and_a_sentence_of_one_are_leaks(tmp_path):
+    corpus.dump([record(0, description="".join(POSTS))], tmp_path / "test.jsonl")
+    held = corpus.load(tmp_path / "test.jsonl")[0].post
+    instruction = prompts.get("five_parts").text
+    line = {"instruction": f"{instruction}\n{held}", "input": "", "output": "好"}
+    (tmp_path / "train.json").write_text(json.dumps([line]), "utf-8")
+    report = gates.check([tmp_path / "test.jsonl"], [tmp_path / "train.json"])
+    assert "leak" in {finding.gate for finding in report.findings}
+    with pytest.raises(metrics.LeakError):
+        metrics.leak_gate([f"{instruction}\n{held}"], [held])
+    sentence = max(POSTS, key=len)
+    assert labelling.copies([held, sentence], np.array([0, 1])).tolist() == [False, True]
 
 
 def test_near_duplicates_of_long_texts_are_found_from_a_sample_of_their_ngrams():

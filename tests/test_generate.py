@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import csv
 import hashlib
 import json
 import os
@@ -19,7 +20,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cbtlib import CbtError, faults, generate, journal, prices, prompts, questions, safety, tables
+from cbtlib import (
+    ROOT,
+    CbtError,
+    corpus,
+    faults,
+    generate,
+    journal,
+    prices,
+    prompts,
+    questions,
+    replies,
+    safety,
+    tables,
+)
 from cbtlib.generate import Question, Sampling
 from cbtlib.journal import Journal, Reply
 from cbtlib.sending import Traffic, _retry_after, judged
@@ -947,6 +961,102 @@ def test_what_the_writer_cannot_do_is_a_refusal_and_what_the_reader_cannot_is_no
 def test_what_a_model_says_to_itself_or_in_place_of_a_letter_is_no_part_of_one(content, outcome, text):
     body = json.dumps({"choices": [{"message": {"content": content}, "finish_reason": "stop"}]})
     assert generate.classify(200, body, prompts.get("five_parts"))[:2] == (outcome, text)
+
+
+# What endpoints and proxies have sent in place of a letter, word for word.
+E429 = (
+    "Error code: 429 - {'error': {'message': 'Rate limit reached for gpt-4 in organization org-abc on tokens per min "
+    "(TPM): Limit 10000, Used 9500, Requested 1200.', 'type': 'tokens', 'code': 'rate_limit_exceeded'}}"
+)
+BROKEN = [
+    E429,
+    E429.replace("1200.", "1200. Please try again in 4.2s. Visit https://platform.openai.com/account/rate-limits."),
+    'Traceback (most recent call last):\n  File "/app/server.py", line 88, in chat\n    out = model.generate(**inputs)'
+    '\n  File "/usr/lib/python3/site-packages/vllm/llm.py", line 41, in generate\n    raise RuntimeError(\'CUDA out of '
+    "memory')\nRuntimeError: CUDA out of memory",
+    "<html><head><title>502 Bad Gateway</title></head><body><center><h1>502 Bad Gateway</h1></center></body></html>",
+    "<!DOCTYPE html>\n<html lang=en>" + "<p>Checking your browser before you go on.</p>" * 9 + "</html>",
+    "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+    '{"detail":"Internal Server Error"}',
+    '{"code": 500, "msg": "busy"}',
+    '{"id": "chatcmpl-1", "object": "chat.completion", "choices": []}',
+    "服务繁忙，请稍后重试",
+    "系统异常",
+    "抱歉，当前使用人数过多，服务器繁忙，请您稍后再试，感谢您的理解与支持。",
+    "您的请求过于频繁，请稍后再试。",
+    "模型推理出错：CUDA out of memory",
+    "You exceeded your current quota, please check your plan and billing details.",
+    "The server is overloaded or not ready yet.",
+    "The server had an error while processing your request. Sorry about that! You can retry your request, or contact "
+    "us through our help center if the error persists. Please include the request ID in your message, so we find it.",
+    "This model's maximum context length is 4097 tokens. However, you requested 5000 tokens (4000 in the messages, "
+    "1000 in the completion). Please reduce the length of the messages or completion, or take a model that has more.",
+    "litellm.RateLimitError: OpenAIException - You are sending too much.",
+    "Error 500",
+]
+DECLINED = [
+    "I'm really sorry that you're feeling this way, but I'm unable to provide the help that you need. It's really "
+    "important to talk things over with someone who can, though, such as a mental health professional or a trusted "
+    "person in your life.",
+    "抱歉，我无法就这个话题继续提供回答。作为一个人工智能语言模型，我没有能力对您的心理状况作出判断，也不能代替专业的心理咨询师或医生。"
+    + "如果您正在经历情绪上的困扰，建议您尽快联系当地的专业心理咨询机构、医院心理科，或者向您信任的家人和朋友寻求支持。"
+    * 3,
+]
+REST = "Let us look at that thought together, and at what else it may mean on a morning like this one. " * 6
+LETTERS = [
+    "You saw the API error at three and your first thought was that they would dismiss you. " + REST,
+    "You woke to an internal server error and a phone full of messages. " + REST,
+    "I'm so sorry that this happened. I can't promise that it gets easy. " + REST,
+    "I can't help but notice how hard you try. " + REST,
+    "I am sorry this week was so hard on you.",
+    "I can't tell you how glad I am that you wrote.",
+    "Your nervous system is overloaded, and that makes sense.",
+    "You get too many requests from your family at once.",
+    "As an AI engineer you are afraid to be replaced.",
+    "Error-free work is a high bar.",
+    "服务器出错那一晚，你一个人守到天亮，没有人问过你累不累。",
+    "服务器出错。你守到凌晨三点，没有人谢你，这份委屈是真的，换谁都会难过，先睡一觉再说。",
+    "那天系统异常，你被叫去开会，回来以后就睡不着。",
+    "你说“系统繁忙，请稍后再试”成了你的口头禅，听着像是累坏了。",
+    "我无法入睡的时候也会这样数羊，你不是一个人。",
+    "连接失败不是你的错。",
+    "".join(faults.LETTER) + "你写“系统繁忙，请稍后再试”，又写“我无法回答这个问题”，像在替一台机器说话。",
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [(text, "failed") for text in BROKEN] + [(text, "refused") for text in DECLINED] + [(x, "ok") for x in LETTERS],
+)
+def test_an_error_or_a_refusal_of_any_length_is_no_letter_and_a_letter_that_tells_of_one_is(text, outcome):
+    assert generate.read_text(text)[0] == outcome
+    ended = json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]})
+    assert generate.classify(200, ended, prompts.get("five_parts"))[0] == outcome
+    for asked in ("five_parts", "five_parts_json") if outcome != "ok" else ():
+        found, left, parts, _, why = generate.classify(200, ended, prompts.get(asked))
+        assert (found, left, parts) == (outcome, "", None) and len(why) < 400
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_the_gate_finds_the_error_messages_that_a_run_does(text):
+    found = [name for name, (words, pattern) in replies.DEFECTS.items() if pattern.search(text.lower())]
+    assert set(found) & {"an error message", "HTML", "JSON debris"}
+    assert all(any(word in text.lower() for word in replies.DEFECTS[name][0]) for name in found), "words of the gate"
+
+
+def test_every_letter_of_the_corpus_of_the_prompts_and_of_the_samples_is_one():
+    records = corpus.load_all(corpus.own_files())
+    letters = [text for one in records for text in (one.answer_text, one.second_answer_text) if text]
+    letters += [text for one in records for text in one.answer.values()]
+    for path in (ROOT / "cbtlib/prompts").glob("*.md"):
+        letters += [path.read_text("utf-8"), *path.read_text("utf-8").split("\n\n")]
+    for line in (ROOT / "data/samples/two_systems.jsonl").read_text("utf-8").splitlines():
+        letters += [json.loads(line)[name] for name in ("baseline", "cbt")]
+    rows = map(json.loads, (ROOT / "data/samples/answers.jsonl").read_text("utf-8").splitlines())
+    letters += [row["answer"] for row in rows if row["answer"]]
+    letters += [row["answer"] for row in csv.DictReader((ROOT / "data/samples/pairs.csv").open(encoding="utf-8"))]
+    assert len(letters) > 2000
+    assert [text for text in letters if replies.kind(text) != "ok"] == []
 
 
 # ------------------------------------------------------------------ question files

@@ -30,6 +30,7 @@ from cbtlib import (
     overlap,
     pairing,
     prevalence,
+    questions,
     ratings,
     resampling,
     surface,
@@ -683,6 +684,8 @@ def test_an_ok_answer_without_text_failed(files):
 def test_a_lone_carriage_return_ends_no_line(tmp_path):
     (tmp_path / "a.txt").write_bytes("甲\r乙\r\n丙\n".encode())
     assert [text for _, text in pairing.read(tmp_path / "a.txt").texts.values()] == ["甲\r乙", "丙"]
+    (tmp_path / "b.txt").write_text("甲。\n\nError code: 429 - {'error': 'slow down'}\n", "utf-8")
+    assert [outcome for outcome, _ in pairing.read(tmp_path / "b.txt").texts.values()] == ["ok", "ok", "failed"]
     (tmp_path / "a.txt").write_bytes("\ufeff甲\r乙\n".encode() + b"\xff")
     with pytest.raises(CbtError, match=r"a\.txt is neither UTF-8 nor GBK"):
         pairing.read(tmp_path / "a.txt")
@@ -724,8 +727,8 @@ def test_a_leak_is_named_by_file_and_line_on_both_sides_and_looked_for_once(file
     assert re.search(rf"{gold}:5 \(reference of .*\) is 1.00 like {trained}:4 {letter}; and 1 more\)", said)
     bases = [write_answers(folder / f"{n}.jsonl", [(r.id, "ok", "慢慢来。" * n) for r in records]) for n in (1, 2, 3)]
     looked = []
-    near = metrics.gates.near_duplicates
-    monkeypatch.setattr(metrics.gates, "near_duplicates", lambda texts: looked.append(1) or near(texts))
+    repeated = metrics.gates.repeated
+    monkeypatch.setattr(metrics.gates, "repeated", lambda *given: looked.append(1) or repeated(*given))
     metrics._leaks.cache_clear()
     pairing.score(good, [gold], bases=bases, training=[trained], allow_leak=True, names=["chrf"], resamples=20)
     assert len(looked) == 1
@@ -879,3 +882,102 @@ def test_a_third_in_common_is_a_leak():
     one = "地铁上忘了带伞走到公司裤脚全湿开会时一直觉得大家在看我的鞋晚上回家又想了很久才睡"
     two = one[:22] + "儿子转学第三周作业本老师写两个字翻来"
     assert [leak.similarity for leak in metrics.leaks([one], [two])] == [pytest.approx(1 / 3)]
+
+
+# --- what the gate of `cbt score` asks about, and where it looks ---------------------------------------------------
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def test_a_reference_under_any_name_of_a_training_file_is_a_leak(files):
+    records, gold, good, folder = files
+    other = corpus.load_split("train")[: len(records)]
+    pairs = [(one.post, record.answer_text) for one, record in zip(other, records, strict=True)]
+    with (folder / "pairs.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("question", "Reply"), *pairs])
+    both = [{"id": n, "question": post, "response": letter, "n": 7} for n, (post, letter) in enumerate(pairs)]
+    first = [{"id": n, "text": post, "response": letter, "at": None} for n, (post, letter) in enumerate(pairs)]
+    several = [{"question": post, "replies": ["好。", letter], "tags": [{"a": 1}]} for post, letter in pairs]
+    second = [corpus.to_dict(one) | {"second_answer": two.answer} for one, two in zip(other, records, strict=True)]
+    for path, field in (
+        (folder / "pairs.csv", "reply"),
+        (write_rows(folder / "both.jsonl", both), "response"),
+        (write_rows(folder / "first.jsonl", first), "response"),
+        (write_rows(folder / "several.jsonl", several), "replies"),
+        (write_rows(folder / "second.jsonl", second), "second_answer"),
+    ):
+        with pytest.raises(metrics.LeakError, match=rf"6 of 12 .* is 1.00 like {path}:\d+ \({field}\)"):
+            pairing.score(good, [gold], training=[path], names=["chrf"])
+
+
+def test_names_labels_and_a_few_letters_of_a_training_file_are_no_texts(tmp_path):
+    row = {"id": "letter-0001", "question": "孩子不肯上学怎么办", "answer": "先问问他。", "label": "fortune_telling"}
+    path = write_rows(tmp_path / "train.jsonl", [row | {"mood": "难过", "more": {"a": None}, "n": 12345}])
+    assert {text for _, text in pairing.learnt(path)} == {"孩子不肯上学怎么办", "先问问他。"}
+
+
+def test_posts_of_any_file_are_asked_about(files):
+    records, _, good, folder = files
+    other = corpus.load_split("train")[: len(records)]
+    plain = write_answers(folder / "plain.jsonl", [(r.id, "ok", r.answer_text) for r in records])
+    asked = [
+        {"id": r.id, "question": r.question, "description": r.description, "answer": "慢慢来，会好的。"}
+        for r in records
+    ]
+    beside = [{"id": r.id, "text": "慢慢来，会好的。", "question": r.post} for r in records]
+    asked, beside = write_rows(folder / "asked.jsonl", asked), write_rows(folder / "beside.jsonl", beside)
+    rows = [{"instruction": r.post, "output": o.answer_text} for r, o in zip(records, other, strict=True)]
+    (folder / "alpaca.json").write_text(json.dumps(rows, ensure_ascii=False), "utf-8")
+    for hyp, refs, bases in (
+        (good, [plain, asked], []),
+        (good, [asked, plain], []),
+        (good, [beside], []),
+        (asked, [plain], []),
+        (good, [plain], [beside]),
+    ):
+        given = {"bases": bases, "training": [folder / "alpaca.json"], "names": ["chrf"], "resamples": 20}
+        with pytest.raises(metrics.LeakError, match=r"6 of (12|18) test texts .*\(post of "):
+            pairing.score(hyp, refs, **given)
+        found = pairing.score(hyp, refs, allow_leak=True, **given)
+        signed = [row["signature"] for rows in (*found["scores"].values(), found["differences"]) for row in rows]
+        assert all("|leak:ALLOWED-6-of-" in signature for signature in signed)
+    found = pairing.score(good, [plain, asked], resamples=20)
+    assert "copied" in [row["name"] for row in found["scores"][str(good)]], "one reference file with posts is enough"
+
+
+def test_an_answer_to_another_post_than_the_references_is_named(files):
+    records, _, _, folder = files
+    posts = [{"id": n, "question": f" {r.question}", "description": ""} for n, r in enumerate(records)]
+    gold = write_rows(folder / "asked.jsonl", [row | {"answer": "慢慢来，会好的。"} for row in posts])
+    digests = [one.digest for one in questions.read_questions(write_rows(folder / "questions.jsonl", posts))]
+    rows = [{"id": str(n), "outcome": "ok", "text": "先歇一会儿。", "post": one} for n, one in enumerate(digests)]
+    hyp = write_rows(folder / "hyp.jsonl", rows)
+    assert pairing.score(hyp, [gold], names=["chrf"], resamples=20)["outcomes"][str(hyp)] == {"ok": 6}
+    rows[1]["post"], rows[2]["post"] = rows[2]["post"], rows[1]["post"]
+    turned = write_rows(folder / "turned.jsonl", rows)
+    for sides in ({"hypotheses": turned}, {"hypotheses": hyp, "bases": [turned]}):
+        with pytest.raises(CbtError, match=r"turned\.jsonl answers another post under the id 1"):
+            pairing.score(references=[gold], names=["chrf"], **sides)
+
+
+def test_a_reply_that_was_cut_is_no_answer_though_its_row_names_no_outcome(files):
+    records, gold, _, folder = files
+    ends = ["stop", "length", "content_filter", None, "", "error"]
+    told = ["ok", "truncated", "filtered", "ok", "ok", "failed"]
+    rows = [{"id": r.id, "text": r.answer_text, "finish_reason": end} for r, end in zip(records, ends, strict=True)]
+    table = [
+        {"id": row["id"], "question": "问", "answer": row["text"], "finish_reason": row["finish_reason"]}
+        for row in rows
+    ]
+    with (folder / "hyp.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(table[0]))
+        writer.writeheader(), writer.writerows(table)
+    for path in (write_rows(folder / "hyp.jsonl", rows), folder / "hyp.csv"):
+        assert [outcome for outcome, _ in pairing.read(path).texts.values()] == told
+        count = pairing.score(path, [gold], names=["chrf"], resamples=20)["outcomes"][str(path)]
+        assert count == {"ok": 3, "truncated": 1, "filtered": 1, "failed": 1}
+    rows = [row | {"outcome": "ok"} for row in rows]
+    assert {outcome for outcome, _ in pairing.read(write_rows(folder / "said.jsonl", rows)).texts.values()} == {"ok"}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cbtlib import CbtError, formats, pairing, questions, reading, report, safety, tables
+from cbtlib import CbtError, answers, corpus, formats, pairing, questions, reading, report, safety, tables
 
 PAIR = {"question": "question", "answer": "answer"}
 ROWS = [{"question": "睡不着怎么办？", "answer": "先别看钟。\n再说别的。"}, {"question": "他没回我", "answer": ""}]
@@ -214,6 +214,31 @@ def test_an_empty_answer_failed_and_an_unknown_outcome_is_refused(tmp_path):
     table.loc[table.index[0], "outcome"] = "fine"
     with pytest.raises(CbtError, match=f"line 2, column outcome: 'fine' is none of {report.OUTCOMES[0]}"):
         tables.outcomes(table, "answer")
+
+
+E429 = "Error code: 429 - {'error': {'message': 'Rate limit reached for gpt-4 in organization org-abc on tokens per min"
+E429 += " (TPM): Limit 10000, Used 9500, Requested 1200.', 'type': 'tokens', 'code': 'rate_limit_exceeded'}}"
+
+
+def test_an_error_message_or_a_refusal_is_no_answer_whatever_its_row_says():
+    assert answers.outcome_of(E429, "ok") == "failed" and answers.outcome_of("服务繁忙，请稍后重试", "ok") == "failed"
+    assert answers.outcome_of("抱歉，我无法回答这个问题。", "ok") == "refused"
+    assert answers.outcome_of(E429, "truncated") == "truncated" and answers.outcome_of(None, "ok") == "failed"
+    letters = [record.answer_text for record in corpus.load_split("test")]
+    assert {answers.outcome_of(text, "ok") for text in letters} == {"ok"}
+
+
+@pytest.mark.parametrize("outcome", ["ok", "", None])
+def test_error_messages_in_half_of_a_baseline_are_counted_as_failed(tmp_path, outcome):
+    given = {} if outcome is None else {"outcome": outcome}
+    rows = [{"id": str(i), "question": "睡不着", "answer": ("先别看钟。", E429)[i % 2]} | given for i in range(6)]
+    table = tables.read(written(tmp_path / "m.csv", rows, "csv", "utf-8"), PAIR, optional=["id", "outcome"])
+    assert tables.outcomes(table, "answer") == ["ok", "failed"] * 3
+    if outcome != "":
+        assert [found for found, _ in pairing.read(tmp_path / "m.csv").texts.values()] == ["ok", "failed"] * 3
+        lines = [{"id": row["id"], "text": row["answer"]} | given for row in rows]
+        path = written(tmp_path / "m.jsonl", lines, "jsonl", "utf-8")
+        assert [found for found, _ in pairing.read(path).texts.values()] == ["ok", "failed"] * 3
 
 
 def test_the_last_of_two_outcomes_in_a_json_list_does_not_win(tmp_path):

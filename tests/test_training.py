@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
+import pandas as pd
 import pyarrow
 import pytest
 import torch
@@ -302,7 +303,7 @@ def test_a_run_lowers_the_loss_and_leaves_an_adapter_that_loads_without_us(finis
     ours, _ = runs.load_adapter(result.adapter)
     ids = torch.tensor([tokenizer("你好")["input_ids"]])
     # In one precision: ours is in 16 bits where the machine has them, and adds the adapter in another order.
-    near = 1e-4 if ours.dtype == torch.float32 else 1e-2
+    near = 1e-4 if ours.dtype == torch.float32 else 3e-2  # three of the last digits that logits have
     torch.testing.assert_close(stranger.to(ours.dtype)(ids).logits, ours(ids).logits, rtol=near, atol=near)
 
 
@@ -664,6 +665,25 @@ def test_rows_without_an_answer_are_named_by_their_lines(tmp_path):
         training.read(place)
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_an_error_message_or_a_refusal_is_no_answer_to_learn(form, tmp_path):
+    place = tmp_path / f"rows.{form}"
+    texts = [
+        "先记下几点睡。",
+        "Error code: 429 - {'error': {'message': 'Rate limit reached'}}",
+        "抱歉，我无法回答这个问题。",
+    ]
+    table = pd.DataFrame({"id": list("abc"), "question": list("甲乙丙"), "description": "", "answer": texts})
+    if form == "parquet":
+        table.to_parquet(place)
+        said = r"2 rows have no answer, 'b' first"
+    else:
+        table.to_csv(place, index=False)
+        said = r"rows.csv: 2 problems.*\n  line 3, field answer: has no text, or an error.*\n  line 4, .*is a refusal"
+    with pytest.raises(CbtError, match=said):
+        training.read(place)
+
+
 def test_a_dialogue_of_several_turns_is_no_row(tmp_path):
     place = tmp_path / "talks.jsonl"
     turns = [{"role": role, "content": text} for role, text in zip(["user", "assistant"] * 2, "甲乙丙丁", strict=True)]
@@ -674,15 +694,36 @@ def test_a_dialogue_of_several_turns_is_no_row(tmp_path):
     assert [(row.post, row.answer_text) for row in training.read(place)] == [("甲", "乙")]
 
 
+QUARREL = "我和室友吵了一架，她搬走了，我一个人睡不着觉"
 CRISIS = Pair("c0", "我不想活了", "请联系身边的人。", crisis=True)
 
 BAD_ROWS = [
     ([], DEV, "no training records"),
     (ROWS, [], "no dev records"),
-    ([*ROWS, DEV[0]], DEV, "3 dev posts are, or nearly are, training posts (dev record d0 is 1.00 like d0)"),
-    (ROWS, [*DEV, Pair("copy", ROWS[2].post + "。", "好")], "(dev record copy is 1.00 like p2)"),
-    (ROWS, [*DEV, Pair("copy", ROWS[2].post.replace("，", "， "), "好")], "(dev record copy is 1.00 like p2)"),
-    (ROWS, [*DEV, Pair("near", ROWS[2].post + "我妈也这么说，我该怎么办呢", "好")], "(dev record near is 0."),
+    (
+        [*ROWS, DEV[0]],
+        DEV,
+        "3 dev records repeat training records, or nearly (the post of d0 is 1.00 like the post of d0)",
+    ),
+    (ROWS, [*DEV, Pair("copy", ROWS[2].post + "。", "好")], "(the post of copy is 1.00 like the post of p2)"),
+    (
+        ROWS,
+        [*DEV, Pair("copy", ROWS[2].post.replace("，", "， "), "好")],
+        "(the post of copy is 1.00 like the post of p2)",
+    ),
+    (ROWS, [*DEV, Pair("near", ROWS[2].post + "我妈也这么说，我该怎么办呢", "好")], "(the post of near is 0."),
+    (
+        ROWS,
+        [*DEV, Pair("said", "猫丢了", ROWS[2].answer_text)],
+        "1 dev records repeat training records, or nearly (the answer of",
+    ),
+    (
+        [*ROWS, Pair("long", "你是咨询师。请按五个部分回信。" * 9 + QUARREL, "好")],
+        [Pair("in", QUARREL, "行")],
+        "(the post of in is 1.00 like the post of long)",
+    ),
+    (ROWS, [*DEV, Pair("kept", "猫丢了", "去找找", split="test")], "1 dev records are of the test split, kept first"),
+    (ROWS, [*DEV, Pair("kept", "猫丢了", "去找找", split="crisis")], "1 dev records are of the test split, kept"),
     ([*ROWS, CRISIS], DEV, "1 records are crisis records, c0 first"),
     (ROWS, [*DEV, CRISIS], "1 records are crisis records, c0 first"),
     ([*ROWS, replace(DEV[0], split="test")], DEV[1:], "1 training records are not of the split 'train', d0"),
