@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from tqdm import tqdm
 
-from cbtlib import CbtError
+from cbtlib import CbtError, formats
 from cbtlib.corpus import TYPES, Record
 
 Floats = NDArray[np.float64]
@@ -224,7 +224,7 @@ def train(
     detector = Detector(
         kind, columns, by_sentence, model, tuple(layers), average, counts, thresholds=np.full(len(columns), 0.5)
     )
-    fold = _folds(gold, min(members, FOLDS) if kind == "lora" else FOLDS, seed)
+    fold = _folds(texts, gold, min(members, FOLDS) if kind == "lora" else FOLDS, seed)
     task = _Task(texts, units, target, fold, epochs, members, seed)
     unseen = np.stack([_worst(_HEADS[name].fit(detector, task), units) for name in KINDS[kind]])
     detector.checksum = _checksum(detector)
@@ -241,18 +241,29 @@ def train(
     return detector
 
 
-def _folds(gold: Bools, calibrated: int, seed: int) -> NDArray[np.int64]:
+def _folds(texts: Sequence[str], gold: Bools, calibrated: int, seed: int) -> NDArray[np.int64]:
     """A fold for each post, drawn until every part that something is fitted on has each label, and posts without it.
 
-    The heads are fitted on all folds but one, the combination on the first `calibrated`.
+    The heads are fitted on all folds but one, the combination on the first `calibrated`. Copies of a post share a fold:
+    a head that had seen the one would be calibrated on the other. CbtError where no draw gives such folds.
     """
+    places: dict[str, int] = {}
+    first = [places.setdefault(_letters(text), place) for place, text in enumerate(texts)]
     generator = np.random.default_rng(seed)
     for _ in range(1000):
-        fold = generator.permutation(np.arange(len(gold)) % FOLDS)
+        fold = generator.permutation(np.arange(len(gold)) % FOLDS)[first]
         parts = [gold[part] for part in (fold < calibrated, *(fold != k for k in range(FOLDS)))]
-        if all(part.any(0).all() and not part.all(0).any() for part in parts):
+        if len(np.unique(fold)) == FOLDS and all(part.any(0).all() and not part.all(0).any() for part in parts):
             return fold
-    raise CbtError(f"{len(gold)} posts are too few to see each label, and its absence, in {FOLDS} folds: add posts")
+    copied = f" ({len(places)} without copies)" if len(places) < len(gold) else ""
+    raise CbtError(
+        f"{len(gold)} posts{copied} are too few to see each label, and its absence, in {FOLDS} folds: add posts"
+    )
+
+
+def _letters(text: str) -> str:
+    """What copies of a text have in common: its letters and digits, whatever their case, width or script."""
+    return "".join(filter(str.isalnum, formats.plain(text).casefold())) or text
 
 
 def best_thresholds(gold: Bools, scores: Floats) -> Floats:

@@ -22,6 +22,7 @@ Notable choices
 - Nothing is dropped: each item becomes a Sample or a Problem with its line (in a JSON list, its position).
 - A row of a table or of a JSON list may say in `outcome` that it is no data. It keeps its text, so that a leak in it
   is seen, and has no labels: those of a failed call are none.
+- The name of an outcome in place of a label (unparsed, failed) says that the label is missing, and is never a type.
 - Text is text: null is an empty one, the text parts of a chat are joined, and a number or an image is a Problem.
 - Text is read as it stands. `normalise` is there for a reader who wants it and counts what it changed.
 - Traditional characters become simplified ones by OpenCC's phrases (乾隆 stays, 乾淨 becomes 干净). Both of its steps
@@ -243,11 +244,11 @@ def of_record(record: corpus.Record, line: int = 0) -> Sample:
     return Sample(record.id, line, text, answer, record.types, spans, None, split, record.crisis, topic=record.topic)
 
 
-class _NoText(Exception):
-    """A field holds what is no text."""
+class _Strange(Exception):
+    """A field holds what is no text, or no label."""
 
-    def __init__(self, field: str, value: Any):
-        self.field, self.what = field, f"is no text: {type(value).__name__}"
+    def __init__(self, field: str, what: str):
+        self.field, self.what = field, what
 
 
 def _said(value: Any, field: str) -> str:
@@ -255,7 +256,7 @@ def _said(value: Any, field: str) -> str:
     if isinstance(value, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in value):
         return "".join(_said(part.get("text"), field) for part in value)
     if not isinstance(value, str | None):
-        raise _NoText(field, value)
+        raise _Strange(field, f"is no text: {type(value).__name__}")
     return value or ""
 
 
@@ -277,11 +278,12 @@ def _psyqa(path: Path) -> Iterator[Item]:
         name = str(item.get("questionID", number))
         try:
             text, *bodies = _text(item, "question", "description"), *(_text(x, "answer_text") for x in answers)
-        except _NoText as error:
+        except _Strange as error:
             yield Problem(number, error.field, error.what)
             continue
         if not answers:
-            yield Sample(name, number, text, "")  # a question that nobody answered: the gate for answers finds it
+            # a question that nobody answered: the gate for answers finds it
+            yield _with_outcome(item, Sample(name, number, text, ""))
         for index, (answer, body) in enumerate(zip(answers, bodies, strict=True)):
             labels = answer.get("labels_sequence") if isinstance(answer, dict) else None
             try:
@@ -291,7 +293,8 @@ def _psyqa(path: Path) -> Iterator[Item]:
             except (ValueError, SyntaxError, KeyError, TypeError):
                 yield Problem(number, f"answers[{index}].labels_sequence", "is no list of start, end, type")
                 continue
-            yield _with_outcome(answer, Sample(f"{name}/{index}", number, text, body, None, spans))
+            sample = _with_outcome(item, Sample(f"{name}/{index}", number, text, body, None, spans))
+            yield _with_outcome(answer, sample)
 
 
 def _cogdis(path: Path) -> Iterator[Item]:
@@ -335,7 +338,7 @@ def _item_by_item(read: Callable[[int, Any], Item]) -> Callable[[Path], Iterator
         for number, item in reading.items(path):
             try:
                 yield item if isinstance(item, Problem) else _with_outcome(item, read(number, item))
-            except _NoText as error:
+            except _Strange as error:
                 yield Problem(number, error.field, error.what)
 
     return read_all
@@ -357,7 +360,7 @@ def _cbt_bench(number: int, item: Any) -> Item:
     names = item.get("distortions") if isinstance(item, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return Problem(number, "distortions", "is missing or no list of names")
-    labels = frozenset(name.strip().lower() for name in names)
+    labels = _labels([name.lower() for name in names], "distortions", {})
     return Sample(str(item.get("id", number)), number, _text(item, "situation", "thoughts"), None, labels)
 
 
@@ -370,17 +373,17 @@ _NONE = frozenset(
 )
 _SOME = frozenset(("1", "1.0", "yes", "true", "是"))
 _MISSING = frozenset(("", "nan", "n/a", "na", "null", "undefined", "unknown"))
+_LOST = frozenset(OUTCOMES) - {"ok", "crisis"} | {"?", "？"}
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", re.IGNORECASE)
+_ERROR = re.compile(r"[\[{#<]|error|exception|traceback|timed?[-_ ]?out\b|http", re.IGNORECASE)
 
 
 def _table(path: Path) -> Iterator[Item]:
     """CSV or TSV with a header, or JSON objects: text, or question and description.
 
     Perhaps id, topic, answer, outcome, and label. Several labels of a cell are split by |, and other marks that split
-    are a Problem: they would make a type of their own. An empty cell is a missing label, and so is nan or N/A, which
-    programs write for one; no distortion has a name (none, no, 无, -) or is 0. 1 and yes are `DISTORTED`; what another
-    number means, nobody here knows, and what looks like a list, an error of a spreadsheet or of an endpoint is no name.
-    Names that differ in their capitals alone are one, spelt as it came first.
+    are a Problem: they would make a type of their own. An empty cell is a missing label. Names that differ in their
+    capitals alone are one, spelt as it came first.
     """
     spelt: dict[str, str] = {}
     for place, (number, row) in enumerate(_rows(path)):
@@ -397,7 +400,7 @@ def _table(path: Path) -> Iterator[Item]:
         cells = (body,) if body else ("question", "description")
         try:
             post, answer, topic = _text(row, *cells), _text(row, "answer"), _text(row, "topic")
-        except _NoText as error:
+        except _Strange as error:
             yield Problem(number, error.field, error.what)
             continue
         kinds = row[label] if label else None
@@ -405,27 +408,43 @@ def _table(path: Path) -> Iterator[Item]:
             if re.search("[;,；，、｜]", kinds):
                 yield Problem(number, str(label), f"{kinds!r:.40}: split several labels by |")
                 continue
-            if re.match(r"\s*([\[{#]|error)", kinds, re.IGNORECASE):
-                yield Problem(number, str(label), f"{kinds!r:.40} is no label: leave the cell empty if there is none")
-                continue
             kinds = kinds.split("|")
         if not (kinds is None or (isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds))):
             yield Problem(number, str(label), f"is no label and no list of labels: {kinds!r}"[:80])
             continue
-        named = [kind.strip() for kind in kinds or () if kind.strip().lower() not in _MISSING]
-        named = [DISTORTED if kind.lower() in _SOME else spelt.setdefault(kind.casefold(), kind) for kind in named]
-        if strange := [kind for kind in named if _NUMBER.fullmatch(kind) and kind not in _NONE]:
-            what = f"{strange[0]!r:.40} is a number: write the names of labels, or 1 for distorted and 0 for none"
-            yield Problem(number, str(label), what)
+        try:
+            chosen = None if kinds is None else _labels(kinds, str(label), spelt)
+        except _Strange as error:
+            yield Problem(number, error.field, error.what)
             continue
-        missing = kinds is None or (kinds and not named)  # an empty list is none: it says that there is no distortion
-        chosen = None if missing else frozenset(kind for kind in named if kind.lower() not in _NONE)
         name = next((row[key] for key in reading.ID_FIELDS if row.get(key) not in (None, "")), number)
         if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip():
             yield Problem(number, "id", f"{name!r:.40} names nothing: give a text or a whole number")
             continue
         given = answer if "answer" in row else None
         yield _with_outcome(row, Sample(str(name), number, post, given, chosen, topic=topic))
+
+
+def _labels(kinds: Sequence[str], field: str, spelt: dict[str, str]) -> frozenset[str] | None:
+    """What the names in a field say: labels, spelt as in `spelt`, or None where they are missing.
+
+    An empty list says that there is no distortion, and so do 0 and its names (none, no, 无, -); 1 and yes are
+    `DISTORTED`. Missing is what programs write for nothing (nan, N/A); and where one name is an outcome (unparsed,
+    failed) or a question mark, nobody knows them all. _Strange for another number, whose meaning nobody here knows, and
+    for what looks like a list or like an error of a spreadsheet or an endpoint.
+    """
+    kinds = [kind.strip() for kind in kinds]
+    for kind in kinds:
+        if _ERROR.match(kind):
+            raise _Strange(field, f"{kind!r:.40} is no label: leave the cell empty if there is none")
+        if _NUMBER.fullmatch(kind) and kind not in _NONE | _SOME:
+            what = f"{kind!r:.40} is a number: write the names of labels, or 1 for distorted and 0 for none"
+            raise _Strange(field, what)
+    named = [kind for kind in kinds if kind.lower() not in _MISSING]
+    if (kinds and not named) or any(kind.lower() in _LOST for kind in named):
+        return None
+    named = [DISTORTED if kind.lower() in _SOME else spelt.setdefault(kind.casefold(), kind) for kind in named]
+    return frozenset(kind for kind in named if kind.lower() not in _NONE)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
@@ -471,7 +490,7 @@ def _cpsycoun(path: Path) -> Iterator[Item]:
         if isinstance(dialogue, dict):
             try:
                 turns = _tuning_turns(dialogue)
-            except _NoText as error:
+            except _Strange as error:
                 yield Problem(number, error.field, error.what)
                 continue
         elif isinstance(dialogue, list) and all(isinstance(turn, str) for turn in dialogue):
@@ -482,7 +501,8 @@ def _cpsycoun(path: Path) -> Iterator[Item]:
             what = "is no dialogue: turns that begin with 求助者： or 支持者：, or instruction, output and history"
             yield Problem(number, "", what)
         else:
-            yield _dialogue(path.stem if whole else f"{path.stem}/{number}", number, turns)
+            name = path.stem if whole else f"{path.stem}/{number}"
+            yield _with_outcome(dialogue, _dialogue(name, number, turns))
 
 
 def _tuning_turns(item: dict[str, Any]) -> list[tuple[str, str]] | None:
@@ -522,7 +542,7 @@ def _role_turns(number: int, rows: Any, role: str, content: str) -> list[tuple[s
         return [
             (ROLES[who], _said(row[content], content)) for who, row in zip(roles, rows, strict=True) if who != "system"
         ]
-    except _NoText as error:
+    except _Strange as error:
         return Problem(number, error.field, error.what)
 
 

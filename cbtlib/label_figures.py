@@ -160,7 +160,9 @@ def read(path: Path, format: str = "auto") -> Labelled:
 
 
 def _first_object(path: Path) -> dict:
-    return next((row for _, row in reading.objects(path) if isinstance(row, dict)), {})
+    """The first object that tells the form of a file: a post that was not labelled has an id and an outcome alone."""
+    rows = (row for _, row in reading.objects(path) if isinstance(row, dict))
+    return next((row for row in rows if not row.keys() <= {"id", "outcome"}), {})
 
 
 def _counts(outcomes: dict[str, int]) -> str:

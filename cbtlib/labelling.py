@@ -6,6 +6,7 @@ Notable choices
   is made twice: with them and without. Where nothing labelled is left without them there is none: a CbtError.
 - A type with too few training posts to learn is not dropped: it is never called, and the table shows what that costs.
 - A post whose label could not be had (an `llm` that failed, an answer that is missing) is scored by nobody and counted.
+- A row that says it is no data (`outcome`) is labelled by nobody: `label` hands its outcome on in place of labels.
 - Labels of another set are compared with ours only when asked to (`book_types`): a mapping is a choice to be seen.
 - Examples of errors never hold a post that triage takes for a crisis, nor one that comes near.
 """
@@ -212,23 +213,27 @@ def benchmark(
 def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto") -> Counter[str]:
     """Label every post of a file with a saved detector (None: the book's own), a JSON line each; counts triage levels.
 
-    Plain text (.txt) is one post a line. Lines that cannot be read stop the work: no post is dropped. `out` is written
-    whole or not at all; a call that was stopped leaves a .part beside it, and the same call goes on from there.
+    Plain text (.txt) is one post a line. Lines that cannot be read stop the work: no post is dropped. A row whose
+    outcome is not ok gets a line with that outcome, no labels and no triage; CbtError where there is no other. `out` is
+    written whole or not at all; a call that was stopped leaves a .part beside it, and the same call goes on from there.
     """
     if path.suffix == ".txt" and format == "auto":
         lines = [(number, line) for number, line in reading.lines(path)]
         bad = [line for _, line in lines if isinstance(line, reading.Problem)]
-        rows = [(str(number), line, "") for number, line in lines if isinstance(line, str)]
+        rows = [(str(number), line, "", "ok") for number, line in lines if isinstance(line, str)]
     else:
         samples, bad = formats.read(path, format)
-        posts: dict[tuple[int, str], tuple[str, str, str]] = {}
-        for sample in samples:  # PsyQA has one for each answer to a post
-            posts.setdefault((sample.line, sample.text), (sample.id, sample.text, sample.topic))
-        rows = list(posts.values())
+        posts: dict[tuple[int, str], formats.Sample] = {}
+        for sample in samples:  # PsyQA has one for each answer to a post, and one that failed does not undo the post
+            if posts.setdefault((sample.line, sample.text), sample).outcome != "ok":
+                posts[sample.line, sample.text] = sample
+        rows = [(post.id, post.text, post.topic, str(post.outcome)) for post in posts.values()]
     if bad:
         raise corpus.CorpusError(path, bad)
     if not rows:
         raise CbtError(f"{path} holds no post")
+    if all(outcome != "ok" for *_, outcome in rows):
+        raise CbtError(f"{path}: none of its {len(rows)} posts has the outcome ok: there is nothing to label")
     if out.is_dir():
         raise CbtError(f"cannot write {out}: it is a folder; name a file with --out")
     folder = own() if folder is None else folder  # a minute the first time, and only for posts that can be read
@@ -257,13 +262,18 @@ def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto
             os.replace(part, out)
     except OSError as error:
         raise CbtError(f"cannot write {out}: {error.strerror}; give another --out") from None
-    return Counter(json.loads(line)["triage"] for line in done)
+    return Counter(item["triage"] for item in map(json.loads, done) if "outcome" not in item)
 
 
-def _lines(detector: detectors.Detector, rows: Sequence[tuple[str, str, str]]) -> list[str]:
-    """What is written of each (id, post, topic)."""
+def _lines(detector: detectors.Detector, rows: Sequence[tuple[str, str, str, str]]) -> list[str]:
+    """What is written of each (id, post, topic, outcome)."""
     lines = []
-    for (name, text, topic), row in zip(rows, detector.scores([text for _, text, _ in rows]), strict=True):
+    scores = iter(detector.scores([text for _, text, _, outcome in rows if outcome == "ok"]))
+    for name, text, topic, outcome in rows:
+        if outcome != "ok":
+            lines.append(json.dumps({"id": name, "outcome": outcome}, ensure_ascii=False))
+            continue
+        row = next(scores)
         called = [kind for kind, s, t in zip(detector.columns, row, detector.thresholds, strict=True) if s >= t]
         item = {"id": name, "labels": [kind for kind in called if kind != "any"], "any": bool(called)}
         item |= {"triage": safety.triage(text).level, "characters": len(text)}
@@ -286,7 +296,7 @@ def own() -> Path:
 
 
 def copies(texts: Sequence[str], part: NDArray) -> Bools:
-    """Which texts are, or nearly are (5-gram Jaccard >= 0.3), a text of another part.
+    """Which texts are, or nearly are (5-gram Jaccard >= 0.3), a text of another part, or stand inside one.
 
     White space, punctuation, case, full-width letters and traditional characters make no text another.
     """
@@ -296,8 +306,8 @@ def copies(texts: Sequence[str], part: NDArray) -> Bools:
     for key, own in zip(keys, part.tolist(), strict=True):
         parts.setdefault(key, set()).add(own)
     found = np.array([len(parts[key]) > 1 for key in keys], bool)
-    for i, j, _ in gates.near_duplicates(texts):
-        found[[i, j]] |= part[i] != part[j]
+    for i, _, _ in gates.repeated(texts, np.asarray(part), ~found):
+        found[i] = True
     return found
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from cbtlib import (
     corpus,
     detection,
     detectors,
+    distortions,
     embedded,
     faults,
     label_figures,
@@ -30,6 +32,7 @@ from cbtlib import (
     models,
     safety,
 )
+from cbtlib.answers import OUTCOMES
 from cbtlib.detectors import Post
 
 PLAIN = [
@@ -41,18 +44,20 @@ PLAIN = [
     "工资晚了两天。",
     "猫又打翻了水。",
 ]
+OTHER = ["".join(chr(0x5000 + 61 * (7 * k + i) % 3000) for i in range(6)) + "。" for k in range(60)]
+"""Sentences of a test file: with those of PLAIN its posts would be near copies of training posts."""
 SHOWS = {
     "labelling": ["我就是个废物。", "他纯属骗子。", "我这种人叫窝囊废。"],
     "mind_reading": ["他们肯定嫌我。", "她心里准在笑我。", "领导一定烦我。"],
 }
 
 
-def posts(count: int, seed: int = 0) -> list[Post]:
+def posts(count: int, seed: int = 0, plain: Sequence[str] = PLAIN) -> list[Post]:
     """Posts of five plain sentences; two of five hold a sentence of one type, and the span tells which."""
     rng = np.random.default_rng(seed)
     out = []
     for index in range(count):
-        pieces = list(rng.choice(PLAIN, 5))
+        pieces = list(rng.choice(plain, 5))
         kind = [None, "labelling", "mind_reading", None, None][index % 5]
         spans = ()
         if kind:
@@ -231,7 +236,7 @@ def test_a_sentence_far_into_a_long_text_is_read_and_a_text_without_end_is_refus
 def test_every_part_that_is_fitted_on_has_each_label_however_rare(seed):
     gold = np.zeros((60, 3), bool)
     gold[:5, 0], gold[5:60, 1], gold[::2, 2] = True, True, True
-    fold = detectors._folds(gold, 2, seed)
+    fold = detectors._folds([f"第{k}天" for k in range(60)], gold, 2, seed)
     assert sorted(np.bincount(fold)) == [12] * 5
     for part in (fold < 2, *(fold != k for k in range(5))):
         assert gold[part].any(0).all() and not gold[part].all(0).any()
@@ -241,7 +246,44 @@ def test_labels_that_no_folds_can_spread_are_a_sentence():
     gold = np.zeros((60, 1), bool)
     gold[0] = True
     with pytest.raises(CbtError, match="60 posts are too few to see each label"):
-        detectors._folds(gold, 2, 0)
+        detectors._folds([f"第{k}天" for k in range(60)], gold, 2, 0)
+    gold = np.arange(60)[:, None] % 12 == 0  # five posts, and one post five times
+    with pytest.raises(CbtError, match=r"60 posts .12 without copies. are too few to see each label"):
+        detectors._folds([f"第{k % 12}天" for k in range(60)], gold, 2, 0)
+    with pytest.raises(CbtError, match=r"60 posts .4 without copies. are too few"):
+        detectors._folds([f"第{k % 4}天" for k in range(60)], np.arange(60)[:, None] % 4 < 2, 2, 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("calibrated", [2, 5])
+def test_copies_of_a_post_share_a_fold_and_without_copies_nothing_moves(calibrated, seed):
+    records = corpus.load_split("train")
+    texts, gold = [record.description for record in records], distortions.of_records(records)
+    plain = detectors._folds(texts, gold, calibrated, seed)
+    draw = np.random.default_rng(seed)  # as it was before copies were looked for
+    while True:
+        fold = draw.permutation(np.arange(len(gold)) % 5)
+        parts = [gold[part] for part in (fold < calibrated, *(fold != k for k in range(5)))]
+        if all(part.any(0).all() and not part.all(0).any() for part in parts):
+            break
+    assert np.array_equal(plain, fold)
+    for copied in (lambda text: text, lambda text: f" {text.replace('，', ' ')}！", lambda text: text.upper() + "…"):
+        twice = detectors._folds([*texts, *map(copied, texts)], np.tile(gold, (2, 1)), calibrated, seed)
+        assert np.array_equal(twice[: len(texts)], twice[len(texts) :]), "a copy is where its twin is"
+    one_copy = detectors._folds([*texts[:-1], texts[0]], np.vstack([gold[:-1], gold[:1]]), calibrated, seed)
+    assert (one_copy != plain).sum() <= 1, "and no other post moves"
+
+
+def test_heads_are_calibrated_on_posts_that_they_have_not_seen_however_often_a_post_is_copied(monkeypatch):
+    tasks = []
+    plain = detectors._Task
+    monkeypatch.setattr(detectors, "_Task", lambda *given: tasks.append(plain(*given)) or tasks[-1])
+    rows = posts(60)
+    detectors.train([*rows, *rows, *rows], "characters", TYPES)
+    folds = {text: set() for text in tasks[0].texts}
+    for text, fold in zip(tasks[0].texts, tasks[0].fold.tolist(), strict=True):
+        folds[text].add(fold)
+    assert {len(found) for found in folds.values()} == {1} and len(set.union(*folds.values())) == 5
 
 
 ONE = np.array([[True], [False]])
@@ -488,7 +530,7 @@ def run(train, test, out, *kinds, **options):
 
 
 def test_benchmark_writes_tables_and_a_detector_that_labels(tmp_path):
-    train, test = table_file(tmp_path / "a.csv", posts(120)), table_file(tmp_path / "b.csv", posts(40, seed=4))
+    train, test = table_file(tmp_path / "a.csv", posts(120)), table_file(tmp_path / "b.csv", posts(40, 4, OTHER))
     table = run(train, test, tmp_path / "out").tables["characters"]
     folder = tmp_path / "out" / "characters"
     facts = json.loads((folder / "metrics.json").read_text())
@@ -509,7 +551,7 @@ def test_benchmark_writes_tables_and_a_detector_that_labels(tmp_path):
 
 def test_a_test_file_that_overlaps_the_training_file_is_scored_twice(tmp_path):
     train = posts(120)
-    test = posts(40, seed=4)
+    test = posts(40, 4, OTHER)
     table_file(tmp_path / "a.csv", train)
     table_file(tmp_path / "b.csv", [*test, *train[:5]])
     found = run(tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "out")
@@ -634,6 +676,71 @@ def test_a_labelled_set_has_the_lengths_and_topics_that_its_statistics_draw(tmp_
     assert (tmp_path / "out/topics.csv").exists() and (tmp_path / "out/lengths.csv").exists()
 
 
+@pytest.mark.parametrize("outcome", [outcome for outcome in OUTCOMES if outcome != "ok"])
+def test_a_row_that_is_no_data_is_labelled_by_nobody_and_counted(tmp_path, fitted, outcome):
+    fitted.save(tmp_path / "d")
+    said = [outcome, "ok"] * 10  # the first line of the labels has none either
+    rows = [{"id": k, "text": p.text, "outcome": x} for k, (p, x) in enumerate(zip(posts(20), said, strict=True))]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert labelling.label(tmp_path / "a.jsonl", tmp_path / "l.jsonl", tmp_path / "d") == {"none": 10}
+    lines = [json.loads(line) for line in (tmp_path / "l.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert lines[::2] == [{"id": str(k), "outcome": outcome} for k in range(0, 20, 2)]
+    texts = [row["text"] for row in rows[1::2]]
+    called = [[name for name, yes in zip(TYPES, row, strict=False) if yes] for row in fitted.labels(texts)]
+    assert [(line["id"], line["labels"]) for line in lines[1::2]] == [
+        (str(k), names) for k, names in zip(range(1, 20, 2), called, strict=True)
+    ]
+    found = label_figures.read(tmp_path / "l.jsonl")
+    assert found.outcomes == {"ok": 10, outcome: 10} and len(found.labels) == 10 and found.types == TYPES
+    (tmp_path / "b.csv").write_text(f"text,outcome\n雨,{outcome}\n风,{outcome}\n", encoding="utf-8")
+    with pytest.raises(CbtError, match=r"b.csv: none of its 2 posts has the outcome ok: there is nothing to label"):
+        labelling.label(tmp_path / "b.csv", tmp_path / "m.jsonl", tmp_path / "d")
+    assert not (tmp_path / "m.jsonl").exists()
+
+
+def test_an_answer_that_failed_does_not_undo_its_post_and_a_question_that_failed_does(tmp_path, fitted):
+    fitted.save(tmp_path / "d")
+    answers = [{"answer_text": "x", "outcome": "failed"}, {"answer_text": "一封信。"}]
+    rows = [{"question": "雨", "questionID": 1, "answers": answers, "outcome": "failed"}]
+    rows += [{"question": "风", "questionID": 2, "answers": answers}]
+    (tmp_path / "a.json").write_text(json.dumps(rows), encoding="utf-8")
+    assert labelling.label(tmp_path / "a.json", tmp_path / "l.jsonl", tmp_path / "d").total() == 1
+    first, second = (json.loads(line) for line in (tmp_path / "l.jsonl").read_text(encoding="utf-8").splitlines())
+    assert first["outcome"] == "failed" and (second["id"], "labels" in second) == ("2/1", True)
+
+
+def test_labelling_goes_on_behind_rows_without_labels_and_begins_anew_when_an_outcome_has_changed(
+    tmp_path, fitted, monkeypatch
+):
+    monkeypatch.setattr(labelling, "BLOCK", 2)
+    fitted.save(tmp_path / "d")
+    file, out = tmp_path / "a.jsonl", tmp_path / "l.jsonl"
+    plain, calls = labelling._lines, []
+
+    def stops(detector, rows):
+        calls.append([row[0] for row in rows])
+        if len(calls) in (2, 3):
+            raise KeyboardInterrupt
+        return plain(detector, rows)
+
+    def write(outcomes):
+        given = enumerate(zip(posts(5), outcomes, strict=True))
+        rows = [{"id": str(k), "text": post.text, "outcome": outcome} for k, (post, outcome) in given]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    monkeypatch.setattr(labelling, "_lines", stops)
+    for outcomes in (["failed", "failed", "ok", "ok", "refused"], ["failed", "ok", "ok", "ok", "refused"]):
+        write(outcomes)
+        with pytest.raises(KeyboardInterrupt):
+            labelling.label(file, out, tmp_path / "d")
+    assert calls == [["0", "1"], ["2", "3"], ["0", "1"]], "what was labelled of other outcomes is not gone on with"
+    write(["failed", "failed", "ok", "ok", "refused"])
+    assert labelling.label(file, out, tmp_path / "d") == {"none": 2} and calls[3:] == [["2", "3"], ["4"]]
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [line.get("outcome", "ok") for line in lines] == ["failed", "failed", "ok", "ok", "refused"]
+    assert [line["id"] for line in lines] == list("01234")
+
+
 def test_labelling_goes_on_where_it_stopped_and_leaves_nothing_half_written(tmp_path, fitted, monkeypatch):
     monkeypatch.setattr(labelling, "BLOCK", 2)
     fitted.save(tmp_path / "d")
@@ -735,14 +842,14 @@ def test_sets_with_other_labels_are_compared_only_when_asked(tmp_path):
     train = table_file(tmp_path / "a.csv", posts(120))
     (tmp_path / "b.tsv").write_text("乱贴标签\t读心术\t内容\n", encoding="utf-8")
     with (tmp_path / "b.tsv").open("a", encoding="utf-8") as file:
-        for post in posts(30, seed=4):
+        for post in posts(30, 4, OTHER):
             file.write(f"{int('labelling' in post.types)}\t{int('mind_reading' in post.types)}\t{post.text}\n")
     with pytest.raises(CbtError, match="--book-types"):
         run(train, tmp_path / "b.tsv", tmp_path / "o", test_format="socialcd3k")
     mapped = {"book_types": True, "test_format": "socialcd3k"}
     found = run(train, tmp_path / "b.tsv", tmp_path / "o", **mapped).tables["characters"]
     assert found.loc["labelling", "f1"] > 0.9 and found.loc["mind_reading", "f1"] > 0.9
-    flat = "".join(f"{post.text}\t{int(bool(post.types))}\n" for post in posts(30, seed=4))
+    flat = "".join(f"{post.text}\t{int(bool(post.types))}\n" for post in posts(30, 4, OTHER))
     (tmp_path / "c.txt").write_text(flat, encoding="utf-8")
     binary = run(train, tmp_path / "c.txt", tmp_path / "o", book_types=True, test_format="cogdis")
     assert binary.tables["characters"].loc["any", "f1"] > 0.9
@@ -785,7 +892,7 @@ def test_an_unparsed_label_is_a_missing_label_and_never_no_distortion(tmp_path):
     with pytest.raises(CbtError, match="none of 96 training posts got a label"):
         run(file, None, tmp_path / "out", "llm", ask=lambda texts, types: nothing * len(texts))
     plain = oracle(rows, 1000)
-    test = table_file(tmp_path / "b.csv", posts(40, seed=4))
+    test = table_file(tmp_path / "b.csv", posts(40, 4, OTHER))
     with pytest.raises(CbtError, match="nothing to score"):  # only the training posts were answered
         run(file, test, tmp_path / "out", "llm", ask=lambda texts, types: plain(texts[:120], types) + nothing * 40)
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cbtlib import CbtError, corpus, exports, formats, pairing, tables
+from cbtlib import CbtError, corpus, exports, formats, label_figures, pairing, tables
+from cbtlib.answers import OUTCOMES
 
 PSYQA = [
     {
@@ -48,6 +49,7 @@ SHAREGPT = [
     }
 ]
 SFT = [{"instruction": "没有", "input": "", "output": "嗯。", "history": [["下雨了", "带伞了吗？"]]}]
+LOST = [outcome for outcome in OUTCOMES if outcome not in ("ok", "crisis")]
 
 
 def put(path, content):
@@ -129,6 +131,43 @@ def test_a_tuning_set_may_say_that_an_answer_failed(tmp_path):
     assert [x.outcome for x in samples] == ["ok", "failed"] and not problems
 
 
+ROWS = {  # each form whose items are JSON objects, as an item with a post and an answer
+    "records": lambda: corpus.to_dict(corpus.load_split("dev")[0]),
+    "psyqa": lambda: PSYQA[0],
+    "cbt-bench": lambda: CBT_BENCH[0],
+    "c2d2": lambda: {"text": "下雨了", "label": "A", "answer": "带伞了吗？"},
+    "cpsycoun": lambda: SFT[0],
+    "smile": lambda: {"messages": SMILE},
+    "emollm": lambda: EMOLLM[0],
+    "alpaca": lambda: SFT[0],
+    "sharegpt": lambda: SHAREGPT[0],
+    "csv": lambda: {"text": "下雨了", "label": "A", "answer": "带伞了吗？"},
+}
+
+
+@pytest.mark.parametrize("form", [form for form in formats.FORMATS if form not in ("cogdis", "socialcd3k")])
+@pytest.mark.parametrize("outcome", LOST)
+def test_an_item_that_says_it_failed_is_no_data_in_any_form(tmp_path, form, outcome):
+    path = put(tmp_path / "a.jsonl", "\n".join(json.dumps({**ROWS[form](), "outcome": x}) for x in ("ok", outcome)))
+    samples, problems = formats.read(path, form)
+    if form == "records":  # have no such field
+        assert not samples and {(x.line, x.field) for x in problems} >= {(1, "outcome"), (2, "outcome")}
+        return
+    assert problems == [] and {(x.line, x.outcome) for x in samples} == {(1, "ok"), (2, outcome)}
+    assert all(x.labels is None for x in samples if x.line == 2)
+    path = put(path, json.dumps({**ROWS[form](), "outcome": "OK!"}) + "\n")
+    assert {x.field for x in formats.read(path, form)[1]} == {"outcome"}
+
+
+def test_a_question_of_psyqa_that_failed_takes_its_answers_with_it(tmp_path):
+    answers = [{"answer_text": "带伞。"}, {"answer_text": "雨", "outcome": "refused"}]
+    rows = [{"question": "雨", "questionID": 1, "answers": answers, "outcome": "failed"}]
+    rows += [{"question": "风", "questionID": 2, "answers": [], "outcome": "failed"}]
+    rows += [{"question": "雪", "questionID": 3, "answers": answers}]
+    samples = formats.load(put(tmp_path / "a.json", rows))
+    assert [x.outcome for x in samples] == ["failed", "refused", "failed", "ok", "refused"]
+
+
 @pytest.mark.parametrize("name", [True, ["a"], {"a": 1}, 1.5, " "])
 def test_an_id_that_names_nothing_is_a_problem_and_an_absent_one_is_the_line(tmp_path, name):
     rows = [{"id": None, "text": "雨"}, {"id": "", "text": "风"}, {"id": name, "text": "雪"}]
@@ -175,6 +214,47 @@ def test_how_programs_and_people_say_yes_no_and_nothing_makes_no_type(tmp_path):
         path = put(tmp_path / "b.tsv", f"text\tlabel\n雨\ta\n雪\t{cell}\n")
         samples, problems = formats.read(path)
         assert len(samples) == 1 and [(x.line, x.field) for x in problems] == [(3, "label")], cell
+
+
+LABELLED = {  # each form that names labels, as the text of a file of (text, label)
+    "csv": lambda rows: "text,label\n" + "".join(f"{text},{label}\n" for text, label in rows),
+    "c2d2": lambda rows: json.dumps([{"text": text, "label": [label]} for text, label in rows]),
+    "cbt-bench": lambda rows: json.dumps([{"thoughts": text, "distortions": [label]} for text, label in rows]),
+}
+
+
+@pytest.mark.parametrize("form", LABELLED)
+@pytest.mark.parametrize("word", [*LOST, "?", "？"])
+def test_an_outcome_in_place_of_a_label_is_a_missing_label_and_never_a_type(tmp_path, form, word):
+    rows = [(f"雨{k}", [word, "labeling", word.upper(), "none"][k % 4]) for k in range(20)]
+    path = put(tmp_path / "a.txt", LABELLED[form](rows))
+    assert {(x.labels, x.outcome) for x in formats.load(path, form)[::2]} == {(None, "ok")}
+    found = label_figures.read(path, form)
+    assert (found.types, found.outcomes) == (("labeling",), {"ok": 10, "unparsed": 10})
+    assert found.labels.sum() == 5
+
+
+@pytest.mark.parametrize("form", LABELLED)
+@pytest.mark.parametrize(
+    "word", ["error", "HTTP 500", "http_429", "timeout", "Timed out", "<html>", "Traceback (most recent call last):"]
+)
+def test_the_text_of_an_error_in_place_of_a_label_is_a_problem_and_never_a_type(tmp_path, form, word):
+    samples, problems = formats.read(put(tmp_path / "a.txt", LABELLED[form]([("雨", "labeling"), ("风", word)])), form)
+    assert [x.labels for x in samples] == [{"labeling"}]
+    assert [x.field for x in problems] == ["distortions" if form == "cbt-bench" else "label"]
+    assert word[:20].lower() in problems[0].what.lower() and "is no label: leave the cell empty" in problems[0].what
+
+
+def test_where_one_label_of_several_is_lost_nobody_knows_the_others(tmp_path):
+    path = put(tmp_path / "a.csv", "text,label\n雨,none|unparsed\n风,labeling|failed\n雪,labeling\n")
+    assert [x.labels for x in formats.load(path)] == [None, None, {"labeling"}]
+
+
+def test_names_of_cbt_bench_say_no_yes_and_nothing_as_those_of_a_table(tmp_path):
+    given = [["None"], [], [""], ["nan"], ["1"], ["Labeling", ""]]
+    path = put(tmp_path / "a.json", [{"thoughts": "雨", "distortions": names} for names in given])
+    labels = [x.labels for x in formats.load(path, "cbt-bench")]
+    assert labels == [set(), set(), None, None, {formats.DISTORTED}, {"labeling"}]
 
 
 NAMES = st.text("灾难化读心术", min_size=2, max_size=4)
