@@ -480,6 +480,7 @@ def ratings_judge(
 ) -> None:
     """Let a language model judge all pairs, blind and in both orders; say how far it agrees with people."""
     import json
+    from collections import Counter
     from dataclasses import asdict
 
     from cbtlib import cache, endpoint, forms, metrics, resampling, writing
@@ -505,6 +506,8 @@ def ratings_judge(
     print(f"compared on the {len(compared)} posts that all of them answered:", end=" ")
     print(", ".join(f"{count} {outcome}" for outcome, count in found.outcomes.items()), "calls;", end=" ")
     print(f"{found.pairs_missing} pairs without a verdict in both orders are left out")
+    for reason, times in Counter(one.detail for one in given if one.outcome == "failed").most_common(1):
+        print(f"{found.outcomes['failed']} calls failed, {times} of them with {reason!r}; the same command asks again")
     for table in (found.wins, found.neighbours):
         print(f"\n{table.round(3).to_string(index=False, na_rep='-')}")
     print()
@@ -648,7 +651,11 @@ def safety_evaluate(
     ] = None,
     triage: Annotated[str, typer.Option(help="full (rules and classifier) or rules")] = "full",
 ) -> None:
-    """Measure the crisis triage on labelled posts: recall and precision with intervals. Prints no post."""
+    """Measure the crisis triage on labelled posts: recall and precision with intervals. Prints no post.
+
+    Where posts are among those that the classifier was fitted on, the same figures follow without these.
+    """
+    import numpy as np
     import pandas as pd
 
     from cbtlib import commands, risk, safety
@@ -656,8 +663,23 @@ def safety_evaluate(
     commands.check_triage(triage)
     texts, crisis = safety.read_labelled(data, text, label, positive or (), negative or ())
     rules = [safety.triage(text) for text in texts]
-    tables = {"rules": rules} | ({} if triage == "rules" else {"full": risk.load().look(texts, rules)})
-    table = pd.concat({name: safety.evaluate(found, crisis) for name, found in tables.items()}).droplevel(1)
+    tables = {"rules": (rules, crisis)}
+    if triage == "full":
+        seen = risk.seen(texts)
+        if seen.all():
+            raise CbtError(
+                f"{data}: all {len(texts)} posts are, or nearly are, what the classifier was fitted on, so this would "
+                "be no test; give posts that it has not seen, or measure the rules alone with --triage rules"
+            )
+        tables["full"] = risk.load().look(texts, rules), crisis
+        if seen.any():
+            print(f"{seen.sum()} of {len(texts)} posts are, or nearly are, what the classifier was fitted on")
+            new = np.flatnonzero(~seen).tolist()
+            tables |= {
+                f"{name}, new": ([found[i] for i in new], [crisis[i] for i in new])
+                for name, (found, _) in tables.items()
+            }
+    table = pd.concat({name: safety.evaluate(*given) for name, given in tables.items()}).droplevel(1)
     print(table.round(3).T.to_string())
 
 

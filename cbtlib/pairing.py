@@ -10,30 +10,41 @@ Notable choices
 - An answer without text has failed, whatever its file says, in every form but plain lines, which have no outcomes.
 - Answers whose outcome is not ok are counted and left out; two systems are compared where both are ok. Such an answer
   is no reference either.
+- A row that names no outcome may say how the reply ended (`finish_reason`): a reply that was cut is no answer.
+- The leak gate asks about every post and reference of any file, and looks into every cell of the training files.
 - A metric that was not run has a row that says why; it is never silently absent.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cbtlib import CbtError, bleurt, formats, metrics, reading, writing
-from cbtlib.answers import OUTCOMES, outcome_of
+from cbtlib import CbtError, answers, bleurt, formats, gates, metrics, reading, writing
+from cbtlib.answers import OUTCOMES, Outcome, outcome_of
+from cbtlib.questions import Question
+from cbtlib.replies import kind
 
 _DIGEST = re.compile("[0-9a-f]{16}")  # `questions.digest`, as `cbt generate` writes it
+_NO_TEXTS = {"label", "labels", "distortion", "type", "category", "标签", "类别", "topic", "split", "outcome"}
+_NO_TEXTS |= {*reading.ID_FIELDS, "finish_reason"}
+"""Fields that name or sort a row: what they hold is nothing that a model learns to write."""
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What a file holds for each id: outcome and text, the line, and the post that it answers, or its digest."""
+    """What a file holds for each id: outcome and text, the line, and the post that it answers, or its digest.
+
+    `questions` are posts as `cbt generate` reads them off the same row: a digest is that of such a one.
+    """
 
     path: Path
     texts: dict[str, tuple[str, str]]
     lines: dict[str, int]
     posts: dict[str, str]
     digests: dict[str, str] = field(default_factory=dict)
+    questions: dict[str, str] = field(default_factory=dict)
 
     def place(self, item: str, what: str) -> str:
         """Where the text of an item stands, for a sentence about it."""
@@ -46,12 +57,12 @@ def read(path: Path) -> Side:
     if path.suffix == ".txt":
         if not content:
             raise CbtError(f"{path} is empty: see whether what should have written it did")
-        rows = [line.rstrip("\r") for line in content.removesuffix("\n").split("\n")]
-        numbered = {str(number): number for number in range(1, len(rows) + 1)}
-        return Side(path, {name: ("ok", row) for name, row in zip(numbered, rows, strict=True)}, numbered, {})
+        split = [line.rstrip("\r") for line in content.removesuffix("\n").split("\n")]
+        numbered = {str(number): number for number in range(1, len(split) + 1)}
+        return Side(path, {name: (kind(row), row) for name, row in zip(numbered, split, strict=True)}, numbered, {})
     if _answered(path, content):
         return _answers(path)
-    samples = _samples(path)
+    samples, rows = _samples(path, content)
     unanswered = [sample for sample in samples if sample.answer is None and sample.outcome == "ok"]
     if unanswered:
         raise CbtError(f"{path}:{unanswered[0].line} holds no answer, so there is nothing to score against")
@@ -61,28 +72,41 @@ def read(path: Path) -> Side:
             where = f"{path}:{sample.line} holds the id {sample.id!r} of line {lines[sample.id]} again"
             raise CbtError(f"{where}; one item needs one answer (several references are several files)")
         lines[sample.id] = sample.line
-    texts = {one.id: (str(outcome_of(one.answer, one.outcome)), one.answer or "") for one in samples}
-    return Side(path, texts, lines, {sample.id: sample.text for sample in samples})
+    texts: dict[str, tuple[str, str]] = {}
+    questions: dict[str, str] = {}
+    for sample in samples:
+        row = _folded(rows.get(sample.line, {}))
+        outcome = _ended(row, sample.outcome) if sample.outcome == "ok" else sample.outcome
+        texts[sample.id] = (outcome_of(sample.answer, outcome), sample.answer or "")
+        if post := _question(row):
+            questions[sample.id] = post
+    return Side(path, texts, lines, {sample.id: sample.text for sample in samples}, questions=questions)
 
 
 def learnt(path: Path) -> list[tuple[str, str]]:
     """Every text of a training file behind its place: lines, answers, posts, and each turn of a dialogue.
 
-    CbtError for a file without a text.
+    So is each other text in a cell of a table or a field of a JSON object, whatever its name: a column `reply` may hold
+    the answers. CbtError for a file without a text.
     """
     content = _content(path)
+    rows: dict[int, dict[str, Any]] = {}
     if path.suffix == ".txt" or _answered(path, content):
         side = read(path)
         found = [(side.place(item, "text"), text) for item, (_, text) in side.texts.items()]
+        if path.suffix != ".txt":
+            rows = _rows(path)
     else:
         found = []
-        for sample in _samples(path):
+        samples, rows = _samples(path, content)
+        for sample in samples:
             texts = [("post", sample.text), ("answer", sample.answer or "")]
             texts += [(f"turn {number}", text) for number, (_, text) in enumerate(sample.turns or (), 1)]
             # a turn that is the whole post or answer has been named as such
             first = {text: what for what, text in reversed(texts)}
             found += [(f"{path}:{sample.line} ({what} of {sample.id})", text) for text, what in first.items()]
     found = [(place, text) for place, text in found if text.strip()]
+    found += _others(path, rows, {text.strip() for _, text in found})
     if not found:
         raise CbtError(
             f"{path} holds no text, so the leak gate would look at nothing; name the file that was trained on"
@@ -106,8 +130,9 @@ def score(
     """Scores, outcomes, differences from each of `bases`, and what was not run, ready for JSON: None, never NaN.
 
     `prepare` loads what a metric needs; it is called once the files have passed, and the leak gate.
-    A system is called by its file as it was given. All differences are one family for Holm's correction. CbtError for a
-    file against itself, an item without a reference, and a file without an ok answer.
+    A system is called by its file as it was given. All differences are one family for Holm's correction. Every
+    signature says what the leak gate found in all items of all files. CbtError for a file against itself, an item
+    without a reference, an answer to another post than the reference's, and a file without an ok answer.
     """
     paths = [hypotheses, *bases]
     if len({path.resolve() for path in paths}) < len(paths):
@@ -119,6 +144,11 @@ def score(
     golds = [read(path) for path in references]
     for side in [*systems.values(), *golds[1:]]:
         _same_items(side, golds[0])
+    for side in [*systems.values(), *golds]:
+        for item, digest in side.digests.items():
+            for gold in golds:
+                if item in gold.questions:
+                    answers.check(item, gold.questions[item], digest, side.path)
     bare = [item for item in golds[0].texts if all(gold.texts[item][0] != "ok" for gold in golds)]
     if bare:
         raise CbtError(
@@ -130,7 +160,7 @@ def score(
             if outcome == "ok" and not text.strip():
                 where = gold.place(item, "reference")
                 raise CbtError(f"{where} is empty: give its text, or take the item out of every file")
-    posts = golds[0].posts
+    posts = next((gold.posts for gold in golds if len(gold.posts) == len(gold.texts)), {})
     light = [
         name for name, metric in metrics.METRICS.items() if not metric.model and (metric.needs != "sources" or posts)
     ]
@@ -142,9 +172,9 @@ def score(
     if "bleurt" not in metrics.METRICS:
         missing["bleurt"] = bleurt.NOT_RUN
     if not names and not posts:
-        why = f"not run: needs the posts, and {golds[0].path} holds none"
+        why = "not run: needs the posts, and no --ref holds one for each item"
         missing |= {name: why for name, metric in metrics.METRICS.items() if metric.needs == "sources"}
-    trained = _gate(training, golds, allow_leak)
+    gate = _gate(training, [*golds, *systems.values()], golds, allow_leak)
     prepare()
 
     def inputs(items: Sequence[str]) -> dict[str, Any]:
@@ -161,8 +191,7 @@ def score(
             raise CbtError(f"{side.path} holds no answer with outcome ok: there is nothing to score")
         texts = [side.texts[item][1] for item in answered[name]]
         scores[name] = metrics.score(
-            texts, metrics=wanted, training=trained, allow_leak=allow_leak, normalise=normalise,
-            resamples=resamples, seed=seed, **inputs(answered[name]),
+            texts, metrics=wanted, normalise=normalise, resamples=resamples, seed=seed, **inputs(answered[name])
         )  # fmt: skip
     _, counts = metrics.outcomes({name: side.texts for name, side in systems.items()})
     differences: list[metrics.Difference] = []
@@ -172,35 +201,44 @@ def score(
         if shared:
             texts_of = {name: [texts[item][1] for item in shared] for name, texts in pair.items()}
             differences += metrics.compare(
-                texts_of, base=base, metrics=wanted, training=trained, allow_leak=allow_leak, normalise=normalise,
-                resamples=resamples, seed=seed, **inputs(shared),
+                texts_of, base=base, metrics=wanted, normalise=normalise, resamples=resamples, seed=seed,
+                **inputs(shared),
             )  # fmt: skip
         else:
             missing[f"minus {base}"] = "not run: no item has an ok answer of both"
     found = {
         "outcomes": {name: dict(count) for name, count in counts.items()},
-        "scores": {name: [asdict(one) for one in rows] for name, rows in scores.items()},
-        "differences": [asdict(one) for one in metrics.family(differences)],
+        "scores": {name: [_signed(one, gate) for one in rows] for name, rows in scores.items()},
+        "differences": [_signed(one, gate) for one in metrics.family(differences)],
         "not_run": missing,
     }
     return writing.without_nan(found)
 
 
-def _gate(training: Sequence[Path], golds: Sequence[Side], allow_leak: bool) -> list[str] | None:
-    """The texts of the training files, once no text of the test is among them or that is allowed; None without any.
+def _gate(training: Sequence[Path], sides: Sequence[Side], golds: Sequence[Side], allow_leak: bool) -> str:
+    """What signatures say of leaks, once no text of the test is among those of the training files or that is allowed.
 
-    All items are looked at, the unanswered too, and the error names files and lines.
+    Asked about are the posts of all sides, each once, and the references; all items are looked at, the unanswered too,
+    and the error names files and lines.
     """
     if not training:
-        return None
+        return metrics.leak_gate(None, ())
     rows = [row for path in training for row in learnt(path)]
-    trained = [text for _, text in rows]
-    asked = {golds[0].place(item, "post"): post for item, post in golds[0].posts.items()}
+    posts: dict[tuple[str, str], tuple[str, str]] = {}
+    for side in sides:
+        for item, post in (*side.posts.items(), *side.questions.items()):
+            posts.setdefault((item, gates.content(post)), (side.place(item, "post"), post))
+    asked = list(posts.values())
     for gold in golds:
         usable = {item: text for item, (outcome, text) in gold.texts.items() if outcome == "ok"}
-        asked |= {gold.place(item, "reference"): text for item, text in usable.items()}
-    metrics.leak_gate(trained, list(asked.values()), allow_leak, ([place for place, _ in rows], list(asked)))
-    return trained
+        asked += [(gold.place(item, "reference"), text) for item, text in usable.items()]
+    places = [place for place, _ in rows], [place for place, _ in asked]
+    return metrics.leak_gate([text for _, text in rows], [text for _, text in asked], allow_leak, places)
+
+
+def _signed(row: metrics.Score | metrics.Difference, gate: str) -> dict[str, Any]:
+    """A row whose metric was not told of any training text, signed with what the gate of all files says."""
+    return asdict(row) | {"signature": row.signature.replace(metrics.leak_gate(None, ()), gate)}
 
 
 def _content(path: Path) -> str:
@@ -219,7 +257,8 @@ def _answered(path: Path, content: str) -> bool:
     return path.suffix == ".jsonl" and ('"text"' in first or '"outcome"' in first) and '"answer"' not in first
 
 
-def _samples(path: Path) -> list[formats.Sample]:
+def _samples(path: Path, content: str) -> tuple[list[formats.Sample], dict[int, dict[str, Any]]]:
+    """The samples of a corpus, and by their lines the rows they were read off, where its form has rows."""
     try:
         form = formats.detect(path)
     except CbtError:
@@ -231,21 +270,62 @@ def _samples(path: Path) -> list[formats.Sample]:
     if problems:
         one = problems[0]
         raise CbtError(f"{path}:{one.line} {one.field} {one.what} ({len(problems)} such problems); mend the file first")
-    return samples
+    return samples, _rows(path) if form == "csv" or content.lstrip()[:1] in ("[", "{") else {}
+
+
+def _rows(path: Path) -> dict[int, dict[str, Any]]:
+    return {line: row for line, row in reading.rows(path) if not isinstance(row, reading.Problem)}
+
+
+def _folded(row: dict[str, Any]) -> dict[str, Any]:
+    return {reading.folded(name): value for name, value in row.items()}
+
+
+def _question(row: dict[str, Any]) -> str | None:
+    """The post of a row with folded names as `cbt generate` would ask it; None for a row without one."""
+    texts = [row.get(name) or "" for name in ("question", "description")]
+    if not all(isinstance(text, str) for text in texts) or all(map(reading.says_nothing, texts)):
+        return None
+    return Question("", *texts).post
+
+
+def _ended(row: dict[str, Any], given: Outcome) -> Outcome:
+    """The given outcome, or what the end of the reply makes of it where a row with folded names says only that."""
+    finish = row.get("finish_reason")
+    return answers.ending(finish) if row.get("outcome") in (None, "") and finish not in (None, "") else given
+
+
+def _others(path: Path, rows: dict[int, dict[str, Any]], known: set[str]) -> Iterator[tuple[str, str]]:
+    """The texts of rows that are not known already, each once, behind line and field.
+
+    An object is the parts of one letter (`second_answer`). Texts with fewer letters than an n-gram prove nothing.
+    """
+    for line, row in rows.items():
+        for name, value in row.items():
+            if reading.folded(name) in _NO_TEXTS:
+                continue
+            cells = value if isinstance(value, list) else [value]
+            if isinstance(value, dict):
+                cells = ["\n".join(part for part in value.values() if isinstance(part, str))]
+            for text in cells:
+                if isinstance(text, str) and text.strip() not in known and sum(map(str.isalnum, text)) >= gates.ORDER:
+                    known.add(text.strip())
+                    yield f"{path}:{line} ({name})", text
 
 
 def _answers(path: Path) -> Side:
     texts: dict[str, tuple[str, str]] = {}
     lines: dict[str, int] = {}
     digests: dict[str, str] = {}
+    questions: dict[str, str] = {}
     for number, row in reading.objects(path):
         where = f"{path}:{number}"
         if isinstance(row, reading.Problem):
             raise CbtError(f"{where} {row.what}; an answer is an object with id, outcome and text")
-        row = {reading.folded(name): value for name, value in row.items()}
+        row = _folded(row)
         if lacking := [name for name in ("id", "text") if name not in row]:
             raise CbtError(f"{where} is no answer with id, outcome and text: it has no {lacking[0]}")
-        item, outcome, text = row["id"], row.get("outcome", "ok"), row["text"]
+        item, outcome, text = row["id"], _ended(row, row.get("outcome", "ok")), row["text"]
         if isinstance(item, bool) or not isinstance(item, str | int) or not str(item).strip():
             raise CbtError(f"{where}, field id: {item!r} names nothing; give each item a text or a whole number")
         if outcome not in OUTCOMES:
@@ -261,7 +341,9 @@ def _answers(path: Path) -> Side:
         texts[name], lines[name] = (outcome_of(text, outcome), text), number
         if isinstance(row.get("post"), str) and _DIGEST.fullmatch(row["post"]):
             digests[name] = row["post"]
-    return Side(path, texts, lines, {}, digests)
+        if post := _question(row):
+            questions[name] = post
+    return Side(path, texts, lines, questions, digests, questions)
 
 
 def _same_items(side: Side, gold: Side) -> None:

@@ -2,6 +2,7 @@
 
     load()            the classifier in data/risk_classifier.json
     fit(posts)        made anew from data/risk_posts.jsonl and the ordinary posts of the train split
+    seen(posts)       which posts are among those: its recall on them is that of a pupil on the lesson's own examples
 
 A post is followed by a question about its writer. Its features are the mean state of a middle layer over its own tokens
 and over the question's last ones, where the model has read all of it; one logistic regression says how much it reads
@@ -116,9 +117,7 @@ def features(posts: Sequence[str], layer: int) -> NDArray[np.float64]:
 
 def fit(path: Path = POSTS) -> Classifier:
     """Learn from the `train` posts of `path` and the corpus's train split, all of whose posts are ordinary."""
-    texts, labels = posts("train", path)
-    ordinary = [record.post for record in corpus.load_split("train")]
-    texts, target = texts + ordinary, np.array(labels + [False] * len(ordinary))
+    texts, target = _learnt(path)
     found = features(texts, LAYER)
     unseen = np.zeros(len(target))
     fold = np.random.default_rng(0).permutation(np.arange(len(target)) % FOLDS)
@@ -129,6 +128,20 @@ def fit(path: Path = POSTS) -> Classifier:
     weights, bias = _regress(found, target)
     rounded = tuple(float(f"{weight:.5g}") for weight in weights)
     return Classifier(LAYER, rounded, round(bias, 4), round(concern, 3), round(crisis, 3), cache.sha256(path))
+
+
+def seen(texts: Sequence[str], path: Path = POSTS) -> NDArray[np.bool_]:
+    """Which texts (n,) are, or nearly are, a post that a classifier made by `fit` has learnt from."""
+    from cbtlib import labelling  # it loads pandas, which a run of `cbt generate` does without
+
+    learnt, _ = _learnt(path)
+    return labelling.copies([*learnt, *texts], np.arange(len(learnt) + len(texts)) >= len(learnt))[len(learnt) :]
+
+
+def _learnt(path: Path) -> tuple[list[str], NDArray[np.bool_]]:
+    texts, labels = posts("train", path)
+    ordinary = [record.post for record in corpus.load_split("train")]
+    return texts + ordinary, np.array(labels + [False] * len(ordinary))
 
 
 def _regress(found: NDArray[np.float64], target: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:

@@ -96,3 +96,11 @@ def test_held_out_veiled_posts_are_found_by_the_real_classifier():
     row = safety.evaluate(risk.load().look(texts, rules), labels).set_index("alarm").loc["crisis"]
     assert row["recall"] >= 0.9 and row["precision"] >= 0.55
     assert safety.evaluate(rules, labels).iloc[0]["recall"] < 0.3, "a list of words alone does not find them"
+
+
+def test_posts_that_the_classifier_learnt_from_are_seen_and_others_are_not():
+    train, ordinary = risk.posts("train")[0], [record.post for record in corpus.load_split("train")]
+    changed = [f"{train[3][:-1]}！！ ", train[9].translate({ord("，"): " "}), ordinary[7][:-3]]
+    assert risk.seen(train + ordinary + changed).all()
+    unseen = [record.post for split in ("dev", "test", "crisis") for record in corpus.load_split(split)]
+    assert not risk.seen(risk.posts("heldout")[0] + unseen).any()

@@ -5,11 +5,14 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from cbtlib import CbtError, corpus, safety
+from cbtlib import CbtError, corpus, risk, safety
+from cbtlib.cli import app
 
 # Invented lines, one for each kind of sign and each way of hiding it.
 CRISIS = [
@@ -254,3 +257,33 @@ def test_a_missing_text_is_no_crisis_that_triage_missed(tmp_path, nothing):
     path.write_text(f"text,label\n今天天气好,0\n{nothing},1\n", "utf-8")
     with pytest.raises(CbtError, match="line 3, field text: is empty"):
         safety.read_labelled(path)
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """What the command makes of a file, with a classifier that takes every post for a crisis."""
+    monkeypatch.setattr(risk.Classifier, "scores", lambda self, posts: np.full(len(posts), 1e9))
+    return lambda *words: CliRunner().invoke(app, ["safety", "evaluate", "--data", *map(str, words)])
+
+
+def test_a_recall_on_the_classifiers_own_posts_is_named_and_given_without_them(evaluated):
+    done = evaluated(risk.POSTS)
+    assert done.output.startswith("346 of 406 posts are, or nearly are, what the classifier was fitted on\n")
+    rows = {line.split()[0]: line.split()[1:] for line in done.output.splitlines()[2:]}
+    assert rows["posts"] == ["406"] * 4 + ["60"] * 4 and rows["crisis_posts"] == ["195"] * 4 + ["30"] * 4
+    rules = safety.evaluate([safety.triage(post) for post in risk.posts("heldout")[0]], risk.posts("heldout")[1])
+    assert rows["recall"][4:6] == [str(value) for value in rules["recall"].round(3)]
+    assert rows["false_calm"][6:] == ["0", "0"] and rows["false_alarm"][6:] == ["30", "30"]
+
+
+def test_posts_that_are_new_to_the_classifier_have_one_table_and_none_that_is_new_has_no_figure(evaluated, tmp_path):
+    path = tmp_path / "gold.csv"
+    path.write_text(f"text,label\n{CRISIS[0]},1\n{LOOKALIKES[0]},0\n", encoding="utf-8")
+    done = evaluated(path)
+    assert "fitted" not in done.output and "new" not in done.output and "full" in done.output
+    old = [json.dumps({"text": record.post, "crisis": 0}) for record in corpus.load_split("train")]
+    path = tmp_path / "old.jsonl"
+    path.write_text("\n".join(old), encoding="utf-8")
+    refused = evaluated(path).exception
+    assert isinstance(refused, CbtError) and f"{path}: all 280 posts are, or nearly are, what the" in str(refused)
+    assert "fitted" not in evaluated(path, "--triage", "rules").output, "the rules were fitted to nothing"
