@@ -188,6 +188,17 @@ class Journal:
         rows = self._db.execute(f"SELECT DISTINCT key FROM attempts WHERE outcome IN {FINAL}")
         return {key for (key,) in rows}
 
+    def failed(self) -> set[bytes]:
+        """Keys that were asked and failed; not those of a batch that ended before it came to them."""
+        rows = self._db.execute(
+            "SELECT DISTINCT key FROM attempts WHERE outcome = 'failed' AND (batch IS NULL OR status IS NOT NULL)"
+        )
+        return {key for (key,) in rows}
+
+    def answered(self) -> bool:
+        """Whether any key has a FINAL outcome."""
+        return self._db.execute(f"SELECT 1 FROM attempts WHERE outcome IN {FINAL} LIMIT 1").fetchone() is not None
+
     def triaged(self, triage: str) -> dict[bytes, Level]:
         """The levels that this very triage found, by key."""
         if self.meta().get("triage") != triage:

@@ -12,10 +12,12 @@ Notable choices
   `failed`; all are missing. A pair without both orders is left out, and counted.
 - All systems are judged on the same posts: those that every one of them answered.
 - A verdict is written down as soon as it is there; the same run asks only for what is missing, failed calls among it.
+- A call that the endpoint may yet answer is tried again. A run that gets no verdicts stops (`_Guard`).
 """
 
 import hashlib
 import json
+import random
 import re
 import threading
 from collections import Counter
@@ -68,16 +70,27 @@ SCHEMA: dict[str, Any] = {
 BETTER = {"1": "first", "2": "second", "tie": "tie"}
 
 Ask = Callable[[list[dict[str, str]], dict[str, Any]], str]
-"""Chat messages and a JSON schema to the reply's text; raises `Ended` for a reply that is none, anything else when the
-call fails."""
+"""Chat messages and a JSON schema to the reply's text; raises `Ended` for a reply that is none, `Later` for a call that
+is to be tried again, CbtError for what every call would meet, anything else when the call fails."""
+
+RETRIES = 3
+"""How often a call is tried again that the endpoint may answer later."""
 
 
 class Ended(Exception):
-    """The call went well and its reply is none: `outcome` is truncated, filtered, refused or failed."""
+    """There is a reply and it is no verdict: `outcome` is truncated, filtered, refused, or failed (turned away)."""
 
     def __init__(self, outcome: str, detail: str = ""):
         super().__init__(f"{outcome}: {detail}")
         self.outcome, self.detail = outcome, detail
+
+
+class Later(Exception):
+    """The endpoint may answer this call later: it asks for a pause of so many seconds, or for none."""
+
+    def __init__(self, detail: str, pause: float = 0.0):
+        super().__init__(detail)
+        self.pause = pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +142,7 @@ def verdicts(
     `repeats` asks everything that often (give the judge a temperature then). `setting` says how `ask` asks, where that
     changes verdicts. `journal` is a file that keeps them: those that are in it for the same judge, setting, rubric and
     texts are not asked for again. Raises CbtError when the judge is a contestant, a system has no model name, no post
-    was answered by all, or the journal cannot be written.
+    was answered by all, the journal cannot be written, or the judge gives no verdicts (what it gave is in the journal).
     """
     if language not in RUBRICS:
         raise CbtError(f"there is no rubric in {language!r}; the languages are {', '.join(RUBRICS)}")
@@ -150,16 +163,24 @@ def verdicts(
         for order in (pair, pair[::-1])
         for repeat in range(repeats)
     ]
-    known, lock = _read(journal), threading.Lock()
+    known, lock, guard = _read(journal), threading.Lock(), _Guard()
+    kept = f"; what was judged is kept in {journal}" if journal else ""
 
     def one(blank: Verdict) -> Verdict:
+        if guard.over.is_set():
+            return blank
         replies = (answers[system][blank.item][1] for system in (blank.first, blank.second))
         messages = _messages(RUBRICS[language], posts[blank.item], *replies)
         words = json.dumps([judge, setting, messages, blank.repeat], ensure_ascii=False)
         key = hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()[:20]
         if key in known:
+            guard.knew()
             return replace(blank, **known[key])
-        found = _verdict(blank, messages, ask)
+        try:
+            found = _verdict(blank, messages, ask, guard)
+        except CbtError as error:
+            guard.over.set()
+            raise CbtError(f"{error}{kept}") from None
         if journal and found.outcome != "failed":
             line = {"key": key, "outcome": found.outcome, "better": found.better, "detail": found.detail}
             with lock:
@@ -167,7 +188,10 @@ def verdicts(
         return found
 
     with ThreadPoolExecutor(workers) as pool:
-        return list(tqdm(pool.map(one, todo), total=len(todo), desc="judging", disable=None))
+        try:
+            return list(tqdm(pool.map(one, todo), total=len(todo), desc="judging", disable=None))
+        finally:
+            guard.over.set()  # after an error or Ctrl-C no call is made or waited for any more
 
 
 def parse(text: str) -> str | None:
@@ -191,12 +215,12 @@ def analyse(given: Sequence[Verdict], resamples: int = 1000, seed: int = 0) -> A
             f"no pair has a verdict in both orders, so there is nothing to analyse ({counts or 'no calls'}{detail}); "
             "mend the endpoint, or take another judge, and another folder: what was said once is not asked again"
         )
-    items = sorted({item for item, *_ in both})
+    items = {item: row for row, item in enumerate(sorted({item for item, *_ in both}))}
     systems = sorted({system for _, *pair, _ in both for system in pair})
     points = {system: np.zeros((len(items), 2)) for system in systems}
     first, same, again = (np.zeros((len(items), 2)) for _ in range(3))
     for (item, one, two, _), (forth, back) in both.items():
-        row = items.index(item)
+        row = items[item]
         score = _points(forth, back)
         points[one][row] += (score, 1)
         points[two][row] += (1 - score, 1)
@@ -206,7 +230,7 @@ def analyse(given: Sequence[Verdict], resamples: int = 1000, seed: int = 0) -> A
                 first[row] += (better == "first", 1)
     for (item, *_), asked in _repeated(given).items():
         if item in items:
-            again[items.index(item)] += (
+            again[items[item]] += (
                 sum(x == y for x, y in combinations(asked, 2)),
                 len(asked) * (len(asked) - 1) / 2,
             )
@@ -277,15 +301,71 @@ def _messages(rubric: str, post: str, one: str, two: str) -> list[dict[str, str]
     return [{"role": "system", "content": rubric}, {"role": "user", "content": content}]
 
 
-def _verdict(blank: Verdict, messages: list[dict[str, str]], ask: Ask) -> Verdict:
+class _Guard:
+    """Stops a run when HOPELESS calls failed, or posts were turned away, with no verdict between them.
+
+    Who turns a call away may dislike its post: one that is too long for the judge fails in every pair and every run. So
+    these are counted by post, and a verdict that an earlier run got stands between them too.
+    """
+
+    def __init__(self) -> None:
+        self.over, self.lock = threading.Event(), threading.Lock()
+        self.calls, self.posts = 0, set[str]()
+
+    def knew(self) -> None:
+        """An earlier run has the verdict."""
+        with self.lock:
+            self.posts.clear()
+
+    def heard(self) -> None:
+        """The judge has replied."""
+        with self.lock:
+            self.calls, self.posts = 0, set()
+
+    def failed(self, detail: str, turned_away: str | None = None) -> None:
+        """A call failed, or was turned away with the post of that name; CbtError when it is one too many."""
+        with self.lock:
+            if turned_away is None:
+                self.calls += 1
+            else:
+                self.posts.add(turned_away)
+            many, what = max((self.calls, "calls"), (len(self.posts), "posts"))
+        if many >= sending.HOPELESS:  # what was under way at the eighth may fail too
+            told = f"the judge has failed on {sending.HOPELESS} {what} in a row ({detail})"
+            raise CbtError(f"{told}; mend that, then run the same again")
+
+
+def _verdict(blank: Verdict, messages: list[dict[str, str]], ask: Ask, guard: _Guard) -> Verdict:
+    """The verdict of one call; CbtError when no other call would fare better."""
     try:
-        text = ask(messages, SCHEMA)
+        text = _asked(messages, ask, guard.over)
+    except CbtError:
+        raise
     except Ended as ended:
-        return replace(blank, outcome=ended.outcome, detail=ended.detail[:200])
+        found = replace(blank, outcome=ended.outcome, detail=ended.detail[:200])
+        if found.outcome == "failed":
+            guard.failed(found.detail, turned_away=blank.item)
+        else:
+            guard.heard()
+        return found
     except Exception as error:  # whatever a client raises, the call has failed and its verdict is missing
-        return replace(blank, detail=f"{type(error).__name__}: {error}"[:200])
+        detail = str(error) if isinstance(error, Later) else f"{type(error).__name__}: {error}"
+        guard.failed(detail[:200])
+        return replace(blank, detail=detail[:200])
+    guard.heard()
     better = parse(text)
     return replace(blank, outcome="ok" if better else "unparsed", better=better, detail="" if better else text[:200])
+
+
+def _asked(messages: list[dict[str, str]], ask: Ask, over: threading.Event) -> str:
+    """What `ask` returns, if need be later; a run that is over waits no more."""
+    for attempt in range(RETRIES):
+        try:
+            return ask(messages, SCHEMA)
+        except Later as later:
+            if over.wait(later.pause + random.uniform(0, 0.5 * 2**attempt)):
+                raise
+    return ask(messages, SCHEMA)
 
 
 def _read(journal: Path | None) -> dict[str, dict[str, Any]]:
@@ -348,7 +428,7 @@ def _name(model: str) -> str:
 
 def endpoint_ask(endpoint: Any, temperature: float = 0.0) -> Ask:
     """Ask an OpenAI-compatible endpoint (`endpoint.connect`)."""
-    from openai import OpenAIError
+    from openai import APIConnectionError, APIStatusError, OpenAIError
 
     client = sending.client(endpoint)
 
@@ -358,8 +438,16 @@ def endpoint_ask(endpoint: Any, temperature: float = 0.0) -> Ask:
             reply = client.chat.completions.create(  # type: ignore[call-overload]
                 model=endpoint.model, messages=messages, temperature=temperature, max_tokens=256, response_format=form
             )
-        except OpenAIError as error:  # what an endpoint says may quote the key
-            raise Ended("failed", strike(f"{type(error).__name__}: {error}", endpoint.api_key)) from None
+        except OpenAIError as error:
+            detail = strike(f"{type(error).__name__}: {error}", endpoint.api_key)  # what it says may quote the key
+            if isinstance(error, APIConnectionError):
+                raise Later(detail) from None
+            if isinstance(error, APIStatusError):
+                if advice := sending.advice_for_all(error.status_code, error.response.text):
+                    raise CbtError(f"{endpoint.name} turned the judging away ({detail[:300]}); {advice}") from None
+                if error.status_code in sending.RETRIED:
+                    raise Later(detail, sending.pause_asked(error.response.headers)) from None
+            raise Ended("failed", detail) from None
         choice = reply.choices[0]
         if (end := ending(choice.finish_reason)) != "ok":
             raise Ended(end, choice.message.content or "")

@@ -9,13 +9,15 @@ Notable choices:
 - What an attempt can cost at most is set aside before it is sent and settled when its usage is known.
 - 401, 403, 404 and an account without credit concern every request: the run stops, what is in flight is still awaited.
   So does a run whose first requests are all turned away: what the endpoint dislikes, it would dislike to the end.
+- Requests that failed in an earlier run come last. Where others were answered it was their own fault, so that their
+  failing again ends no run: what can be answered is, and the run is finished.
 """
 
 import asyncio
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -114,7 +116,8 @@ class Sender:
         self.purse = _Purse(budget_micro, journal.spend(price).upper_micro or 0)
         self.counts: Counter[str] = Counter()
         self.stopped, self.fatal, self.progress = "", "", progress
-        self.unreachable = self.strangers = 0
+        self.unreachable = self.strangers = self.hopeless = 0
+        self.failed_before, self.answered_before = journal.failed(), journal.answered()
 
     def run(self, requests: list[Any], make: Callable[[Any], Request] | None = None) -> str:
         """Send all; returns why it stopped early ('' if it did not). CbtError for what concerns every request.
@@ -137,7 +140,7 @@ class Sender:
 
         self.throttle.start()
         self.bar = tqdm(total=len(requests), unit="answer", disable=not self.progress, mininterval=0.5)
-        todo = iter(requests)
+        todo = self._in_turn(requests, make)
         # Twice as many workers as slots: while one half is on the wire, the other half is on the disk or backing off.
         workers = min(len(requests), 2 * self.traffic.concurrency)
         timeout = aiohttp.ClientTimeout(total=self.traffic.deadline)
@@ -147,8 +150,8 @@ class Sender:
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, proxy=proxy) as session:
 
             async def work() -> None:
-                for item in todo:
-                    await self._answer(session, make(item))
+                for request in todo:
+                    await self._answer(session, request)
                     if self.stopped or self.fatal:
                         self.throttle.over.set()
                         return
@@ -157,6 +160,21 @@ class Sender:
                 await asyncio.gather(*(work() for _ in range(workers)))
             finally:
                 self.bar.close()
+
+    def _in_turn(self, requests: list[Any], make: Callable[[Any], Request]) -> Iterator[Request]:
+        """Each request when its turn comes; those that failed in an earlier run after all others."""
+        again = []
+        for item in requests:
+            request = make(item)
+            if request.key in self.failed_before:
+                again.append(item)
+            else:
+                yield request
+        yield from map(make, again)
+
+    def _excused(self, request: Request) -> bool:
+        """Whether its failing says nothing about the endpoint: it failed before, and others were answered."""
+        return self.answered_before and request.key in self.failed_before
 
     async def _answer(self, session: "ClientSession", request: Request) -> None:
         """Attempts at one request until it has a final outcome or no attempt is left."""
@@ -179,7 +197,8 @@ class Sender:
             self.purse.settle(most, self._cost(reply, most))
             if reply.outcome != "retried":
                 self.counts[reply.outcome] += 1
-                if self.counts["failed"] >= HOPELESS and set(self.counts) == {"failed"}:
+                self.hopeless += reply.outcome == "failed" and not self._excused(request)
+                if self.hopeless >= HOPELESS and set(self.counts) == {"failed"}:
                     self.fatal = self.fatal or self._hopeless(reply)
                 self._show()
                 return
@@ -196,7 +215,7 @@ class Sender:
             async with session.post(url, data=request.body, headers=headers, allow_redirects=False) as response:
                 raw = await response.read()
                 status, body = response.status, raw.decode("utf-8", "replace")
-                pause = _retry_after(response.headers.get("retry-after-ms"), response.headers.get("retry-after"))
+                pause = pause_asked(response.headers)
             self.unreachable = 0
         except TimeoutError:
             body = f"no reply within {self.traffic.deadline:g} s"
@@ -210,7 +229,7 @@ class Sender:
         body, outcome, detail, sent, written = judged(self.judge, status, body, self.endpoint.api_key)
         no_connection = body.startswith("no connection")
         if outcome == "failed":
-            self._look_for_fatal(status, body, detail, no_connection)
+            self._look_for_fatal(request, status, body, detail, no_connection)
         again = outcome == "failed" and (status in RETRIED or status in (0, 200)) and not self.fatal
         if again:
             self.throttle.pushback(pause)
@@ -221,14 +240,11 @@ class Sender:
         outcome = "retried" if again and not last else outcome
         return Reply(status, body, sent, written, billable, outcome, detail), pause
 
-    def _look_for_fatal(self, status: int, body: str, detail: str, no_connection: bool) -> None:
-        quota = status == 429 and ("insufficient_quota" in body or "exceeded your current quota" in body)
-        if status in FATAL or quota:
-            hint = {401: "check OPENAI_API_KEY", 403: "check what this key may use", 404: "check base URL and model"}
-            advice = hint.get(status, "top up the account; the same command goes on from here")
+    def _look_for_fatal(self, request: Request, status: int, body: str, detail: str, no_connection: bool) -> None:
+        if advice := advice_for_all(status, body):
             self.fatal = self.fatal or f"{self.endpoint.name} turned the run away ({detail}); {advice}"
         elif status == 200:
-            self.strangers += 1
+            self.strangers += not self._excused(request)
             if self.strangers >= HOPELESS and not set(self.counts) - {"failed"}:
                 self.fatal = self.fatal or (
                     f"{self.endpoint.base_url} has sent no chat completion so far ({detail}); check the base URL (it "
@@ -247,7 +263,7 @@ class Sender:
                     "it knows no structured outputs: take a text prompt (--prompt five_parts), or leave the schema out "
                     "(--body '{\"response_format\": null}') and let the replies be checked here"
                 )
-        return f"{self.endpoint.name} has answered none of {self.counts['failed']} requests ({reply.detail}); {advice}"
+        return f"{self.endpoint.name} has answered none of {self.hopeless} requests ({reply.detail}); {advice}"
 
     def _cost(self, reply: Reply, most: int) -> int:
         if not self.price or not reply.billable:
@@ -363,6 +379,20 @@ def _proxy(url: str) -> str | None:
 def _is_here(url: str) -> bool:
     """Whether a URL is on this machine: a proxy would read what is sent, and its own loopback is another machine."""
     return (urlsplit(url).hostname or "") in ("localhost", "127.0.0.1", "::1")
+
+
+def advice_for_all(status: int, body: str) -> str:
+    """What to do about an error that every other request would meet too; '' for any other."""
+    quota = status == 429 and ("insufficient_quota" in body or "exceeded your current quota" in body)
+    if status not in FATAL and not quota:
+        return ""
+    hint = {401: "check OPENAI_API_KEY", 403: "check what this key may use", 404: "check base URL and model"}
+    return hint.get(status, "top up the account; the same command goes on from here")
+
+
+def pause_asked(headers: Mapping[str, str]) -> float:
+    """Seconds that a reply asks to wait for before the next request."""
+    return _retry_after(headers.get("retry-after-ms"), headers.get("retry-after"))
 
 
 def _retry_after(milliseconds: str | None, value: str | None) -> float:

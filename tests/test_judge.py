@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from cbtlib import ROOT, CbtError, cache, corpus, endpoint, forms, judge, questions
+from cbtlib import ROOT, CbtError, cache, corpus, endpoint, faults, forms, judge, questions
 from cbtlib.cli import app
 
 POSTS = {f"q{i}": f"来信{i}" for i in range(20)}
@@ -96,8 +97,99 @@ def test_an_endpoint_that_is_not_there_is_named():
     def gone(messages, schema):
         raise ConnectionError("refused")
 
-    with pytest.raises(CbtError, match="120 failed; the first says 'ConnectionError: refused'"):
-        judge.analyse(run(gone))
+    one = {system: dict(itertools.islice(given.items(), 1)) for system, given in ANSWERS.items()}
+    with pytest.raises(CbtError, match="6 failed; the first says 'ConnectionError: refused'"):
+        judge.analyse(run(gone, one))
+
+
+@pytest.mark.parametrize(
+    ("fault", "advice"), [("unauthorised", "OPENAI_API_KEY"), ("not_found", "base URL and model"), ("quota", "top up")]
+)
+def test_what_every_call_would_meet_stops_the_judge_at_once_with_advice(fault, advice, tmp_path):
+    with faults.serve(fault) as server, pytest.raises(CbtError, match=advice) as stopped:
+        run(judge.endpoint_ask(server), journal=tmp_path / "v.jsonl")
+    assert server.requests <= 4 and "what was judged is kept in" in str(stopped.value)
+    assert server.api_key not in str(stopped.value)
+
+
+@pytest.mark.parametrize(
+    ("fault", "tries", "why"),
+    [
+        ("rate_limit", 4, "8 calls in a row .*429"), ("server_error", 4, "8 calls in a row .*500"),
+        ("no_schema_support", 1, "8 posts in a row .*response_format"),
+    ],
+)  # fmt: skip
+def test_a_judge_that_answers_nothing_is_not_asked_to_the_end(fault, tries, why, monkeypatch):
+    monkeypatch.setattr("random.uniform", lambda low, high: low)
+    with faults.serve(fault, retry_after=0) as server, pytest.raises(CbtError, match=why):
+        run(judge.endpoint_ask(server))
+    assert server.requests <= (tries * 12 if tries > 1 else 7 * 6 + 1 + 4)
+
+
+@pytest.mark.parametrize("fault", ["rate_limit", "server_error", "reset", "cut"])
+def test_what_may_pass_is_tried_again_three_times(fault, monkeypatch):
+    waited = []
+    monkeypatch.setattr("random.uniform", lambda low, high: waited.append(high) or 0)
+    two = {system: dict(itertools.islice(given.items(), 2)) for system, given in ANSWERS.items()}
+    with faults.serve(lambda key, attempt: fault if attempt < 3 else "empty", retry_after=0.2) as server:
+        began = time.monotonic()
+        given = run(judge.endpoint_ask(server), two, workers=12)
+    assert {v.outcome for v in given} == {"unparsed"} and server.requests == 4 * 12
+    assert sorted(waited) == [0.5] * 12 + [1] * 12 + [2] * 12
+    assert fault != "rate_limit" or time.monotonic() - began > 3 * 0.2
+
+
+def test_a_run_that_is_over_waits_for_no_endpoint():
+    def ask(messages, schema):
+        if "来信0" in messages[1]["content"]:
+            raise judge.Later("busy", 600)
+        raise CbtError("no")
+
+    turns = itertools.count()
+
+    def wait_or_stop(turn):
+        raise judge.Later("busy", 600) if turn else KeyboardInterrupt
+
+    few = {system: dict(itertools.islice(given.items(), 2)) for system, given in ANSWERS.items()}
+    began = time.monotonic()
+    with pytest.raises(CbtError, match=r"^no$"):
+        run(ask, few, workers=7)
+    with pytest.raises(KeyboardInterrupt):
+        run(lambda *_: wait_or_stop(next(turns)), few)
+    assert time.monotonic() - began < 60
+
+
+def test_an_endpoint_that_dies_in_the_middle_stops_the_judge_and_what_it_said_is_kept(tmp_path):
+    asked, journal = [], tmp_path / "v.jsonl"
+
+    def dies(messages, schema):
+        asked.append(1)
+        if len(asked) > 50:
+            raise ConnectionError("gone")
+        return fair(messages, schema)
+
+    with pytest.raises(CbtError, match=r"8 calls in a row \(ConnectionError: gone\).* kept in .*v.jsonl"):
+        run(dies, journal=journal)
+    assert len(asked) <= 50 + 8 + 4 and len(journal.read_text("utf-8").splitlines()) == 50
+    again = []
+    assert {v.outcome for v in run(lambda m, s: again.append(1) or fair(m, s), journal=journal)} == {"ok"}
+    assert len(again) == 70
+
+
+def test_posts_that_a_judge_always_turns_away_keep_no_run_from_its_end(tmp_path):
+    bad = [*list(POSTS)[:7], *list(POSTS)[8::2]]
+
+    def ask(messages, schema):
+        asked.append(1)
+        if any(f"<post>\n{POSTS[item]}\n" in messages[1]["content"] for item in bad):
+            raise judge.Ended("failed", "HTTP 400: too long")
+        return fair(messages, schema)
+
+    for calls in (120, 6 * len(bad)):
+        asked = []
+        found = judge.analyse(run(ask, journal=tmp_path / "v.jsonl"))
+        assert len(asked) == calls and found.outcomes == {"failed": 6 * len(bad), "ok": 120 - 6 * len(bad)}
+        assert found.wins["pairs"].sum() == 2 * 3 * (20 - len(bad))
 
 
 @pytest.mark.parametrize("outcome", ["truncated", "filtered", "refused"])
@@ -122,7 +214,7 @@ def test_a_verdict_counts_only_when_the_reply_ended_by_itself(monkeypatch, finis
     client = SimpleNamespace(chat=SimpleNamespace(completions=SimpleNamespace(create=create)))
     monkeypatch.setattr("openai.OpenAI", lambda **_: client)
     ask = judge.endpoint_ask(SimpleNamespace(base_url="", api_key="", model="m"))
-    given = run(ask)
+    given = run(ask, {system: dict(itertools.islice(given.items(), 7)) for system, given in ANSWERS.items()})
     assert {v.outcome for v in given} == {outcome}
     assert {v.better for v in given} == ({"first"} if outcome == "ok" else {None})
 
@@ -203,30 +295,37 @@ def test_calls_that_fail_move_no_rate():
     assert analysis.wins["pairs"].sum() == 2 * (60 - analysis.pairs_missing)
 
 
-def test_the_command_judges_resumes_and_sets_the_judge_against_people(tmp_path, monkeypatch):
+def command(tmp_path, monkeypatch, ask):
+    """Eight posts of the corpus, which two systems answered, and the command that has them judged by `ask`."""
     records = corpus.load_split("test")[:8]
     for system, mark in (("base", "差"), ("tuned", "好")):
         rows = [{"id": r.id, "outcome": "ok", "text": f"{mark}{r.id}"} for r in records]
         (tmp_path / f"{system}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    monkeypatch.setattr(judge, "endpoint_ask", lambda *_, **__: ask)
+    where = SimpleNamespace(model="gpt-9", fingerprint="f")
+    monkeypatch.setattr(endpoint, "connect", lambda model: contextlib.nullcontext(where))
+    words = ["ratings", "judge", f"base={tmp_path}/base.jsonl", f"tuned={tmp_path}/tuned.jsonl", "--model", "gpt-9"]
+    words += ["--posts", str(ROOT / "data/corpus/test.jsonl"), "--out", f"{tmp_path}/judged"]
+    return records, [*words, "--contestant", "base=gemma"]
+
+
+def test_the_command_judges_resumes_and_sets_the_judge_against_people(tmp_path, monkeypatch):
+    asked = []
+    records, words = command(tmp_path, monkeypatch, lambda m, s: asked.append(1) or fair(m, s))
     posts = {r.id: r.post for r in records}
     answers = {s: {r.id: ("ok", f"{m}{r.id}") for r in records} for s, m in (("base", "差"), ("tuned", "好"))}
     key = forms.make(posts, answers, ["ann"], tmp_path / "sheet")
     back = pd.read_csv(tmp_path / "sheet/form_ann.csv", dtype=str, keep_default_na=False)
     back["helpfulness"] = ["2" if key["codes"][code]["system"] == "tuned" else "0" for code in back["code"]]
     back.to_csv(tmp_path / "back.csv", index=False)
-    asked = []
-    monkeypatch.setattr(judge, "endpoint_ask", lambda *_, **__: lambda m, s: asked.append(1) or fair(m, s))
-    where = SimpleNamespace(model="gpt-9", fingerprint="f")
-    monkeypatch.setattr(endpoint, "connect", lambda model: contextlib.nullcontext(where))
-    words = ["ratings", "judge", f"base={tmp_path}/base.jsonl", f"tuned={tmp_path}/tuned.jsonl", "--model", "gpt-9"]
-    words += ["--posts", str(ROOT / "data/corpus/test.jsonl"), "--out", f"{tmp_path}/judged"]
-    words += ["--contestant", "base=gemma", "--against", f"{tmp_path}/back.csv", "--key", f"{tmp_path}/sheet/key.json"]
+    words += ["--against", f"{tmp_path}/back.csv", "--key", f"{tmp_path}/sheet/key.json"]
     unnamed = CliRunner().invoke(app, words)
     assert isinstance(unnamed.exception, CbtError) and "say which model 'tuned' is" in str(unnamed.exception)
     for _ in range(2):
         done = CliRunner().invoke(app, [*words, "--contestant", "tuned=gemma-lora"])
         assert done.exit_code == 0, done.output
     assert len(asked) == 16, "the second run asks nothing again"
+    assert "calls failed" not in done.output
     assert "base: 8 ok\n" in done.output and "compared on the 8 posts that all of them answered" in done.output
     found = json.loads((tmp_path / "judged/judge.json").read_text("utf-8"))
     assert found["wins"][0] == {"system": "tuned", "rate": 1, "low": 1, "high": 1, "pairs": 8}
@@ -242,6 +341,23 @@ def test_the_command_judges_resumes_and_sets_the_judge_against_people(tmp_path, 
     (tmp_path / "base.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     other = CliRunner().invoke(app, [*words, "--contestant", "tuned=gemma-lora"])
     assert f"base.jsonl answers another post under the id {records[3].id}" in str(other.exception) and len(asked) == 16
+
+
+def test_the_command_says_why_calls_failed_and_that_they_are_asked_again(tmp_path, monkeypatch):
+    turns = itertools.count()
+    reasons = {3: "slow", 7: "gone", 11: "slow"}
+
+    def flaky(messages, schema):
+        if why := reasons.get(next(turns)):
+            raise ConnectionError(why)
+        return fair(messages, schema)
+
+    _, words = command(tmp_path, monkeypatch, flaky)
+    words += ["--contestant", "tuned=gemma-lora"]
+    done = CliRunner().invoke(app, words)
+    assert "3 calls failed, 2 of them with 'ConnectionError: slow'; the same command asks again" in done.output
+    done = CliRunner().invoke(app, words)
+    assert next(turns) == 19 and "16 ok calls" in done.output and "calls failed" not in done.output
 
 
 def test_a_judge_may_not_be_a_contestant():
