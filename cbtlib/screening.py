@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
 from cbtlib import CbtError, answers, corpus, prompts, safety
 from cbtlib.corpus import PARTS, Record
@@ -101,7 +102,8 @@ def screen(
     if len(texts) != len(posts):
         raise CbtError(f"{len(texts)} answers and {len(posts)} posts: each answer needs the post it answers")
     rows = []
-    for text, post, level in zip(texts, posts, levels or ["none"] * len(posts), strict=True):
+    given = zip(texts, posts, levels or ["none"] * len(posts), strict=True)
+    for text, post, level in tqdm(given, total=len(texts), desc="gates", leave=False, disable=None):
         found = _numbers(text, post, example)
         rows.append(
             {
