@@ -248,7 +248,7 @@ def _folds(texts: Sequence[str], gold: Bools, calibrated: int, seed: int) -> NDA
     a head that had seen the one would be calibrated on the other. CbtError where no draw gives such folds.
     """
     places: dict[str, int] = {}
-    first = [places.setdefault(_letters(text), place) for place, text in enumerate(texts)]
+    first = [places.setdefault(formats.letters(formats.plain(text)), place) for place, text in enumerate(texts)]
     generator = np.random.default_rng(seed)
     for _ in range(1000):
         fold = generator.permutation(np.arange(len(gold)) % FOLDS)[first]
@@ -259,11 +259,6 @@ def _folds(texts: Sequence[str], gold: Bools, calibrated: int, seed: int) -> NDA
     raise CbtError(
         f"{len(gold)} posts{copied} are too few to see each label, and its absence, in {FOLDS} folds: add posts"
     )
-
-
-def _letters(text: str) -> str:
-    """What copies of a text have in common: its letters and digits, whatever their case, width or script."""
-    return "".join(filter(str.isalnum, formats.plain(text).casefold())) or text
 
 
 def best_thresholds(gold: Bools, scores: Floats) -> Floats:

@@ -195,6 +195,11 @@ def plain(text: str) -> str:
     return text
 
 
+def letters(text: str) -> str:
+    """What copies of a text have in common once `plain` has made it: its letters and digits, in lower case."""
+    return re.sub(r"\W+", "", text.lower()) or text
+
+
 def _converted(sample: Sample, convert: Callable[[str], str]) -> Sample:
     spans = tuple((kind, start, end, convert(text)) for kind, start, end, text in sample.spans)
     turns = None if sample.turns is None else tuple((role, convert(text)) for role, text in sample.turns)

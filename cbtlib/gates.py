@@ -184,7 +184,8 @@ def _duplicates(items: list[_Placed], kind: str) -> Iterator[Finding]:
     texts = [text for _, text in unique]
     groups = np.unique([item.group for item, _ in unique], return_inverse=True)[1]
     near = {(i, j): similarity for i, j, similarity in near_duplicates(texts)}
-    for i, j, similarity in repeated(texts, groups, np.ones(len(texts), bool)):
+    asked = np.full(len(texts), len(set(groups.tolist())) > 1)  # a set of one part repeats no other
+    for i, j, similarity in repeated(texts, groups, asked):
         near.setdefault((min(i, j), max(i, j)), similarity)
     for (i, j), similarity in sorted(near.items()):
         (other, _), (item, text) = unique[i], unique[j]
@@ -203,17 +204,8 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int, float]]:
     """Pairs i < j of texts with a Jaccard similarity of character n-grams of at least NEAR, and that similarity."""
     if len(texts) < 2:
         return []
-    pairs = np.unique(np.concatenate([_likely(texts, order) for order in (ORDER, LONG)]))
-    sets: dict[int, set[int]] = {}
-    found = []
-    for i, j in zip((pairs // len(texts)).tolist(), (pairs % len(texts)).tolist(), strict=True):
-        for k in (i, j):
-            if k not in sets:
-                sets[k] = set(_ngrams([texts[k]], ORDER)[0].tolist())
-        similarity = len(sets[i] & sets[j]) / max(1, len(sets[i] | sets[j]))
-        if similarity >= NEAR:
-            found.append((i, j, similarity))
-    return found
+    pairs = np.concatenate([_likely(texts, order) for order in (ORDER, LONG)])
+    return [(i, j, jaccard) for i, j, jaccard, _ in _measured(texts, pairs) if jaccard >= NEAR]
 
 
 def repeated(texts: Sequence[str], part: NDArray[Any], asked: NDArray[np.bool_]) -> list[tuple[int, int, float]]:
@@ -223,20 +215,26 @@ def repeated(texts: Sequence[str], part: NDArray[Any], asked: NDArray[np.bool_])
     LEAST of them or more: a post behind a long instruction, a sentence of a post, one of many posts in a row. The
     similarity is that share, or the Jaccard. Where texts of one template are many, a few of them are named.
     """
-    pairs = np.unique(np.concatenate([_holding(texts, part, asked, order) for order in (ORDER, LONG)]))
+    pairs = np.concatenate([_holding(texts, part, asked, order) for order in (ORDER, LONG)])
+    rows = [(i, j, max(jaccard, inside)) for i, j, jaccard, inside in _measured(texts, pairs)]
+    return [row for row in rows if row[2] >= NEAR]
+
+
+def _measured(texts: Sequence[str], pairs: NDArray[np.int64]) -> Iterator[tuple[int, int, float, float]]:
+    """Of pairs i * len(texts) + j, each once and sorted: i, j, their Jaccard, and the share of i that stands inside j.
+
+    That share is 0 where it is below INSIDE or of fewer n-grams than LEAST: then i only touches j.
+    """
     sets: dict[int, set[int]] = {}
-    found = []
+    pairs = np.unique(pairs)
     for i, j in zip((pairs // len(texts)).tolist(), (pairs % len(texts)).tolist(), strict=True):
         for k in (i, j):
             if k not in sets:
                 sets[k] = set(_ngrams([texts[k]], ORDER)[0].tolist())
         common = len(sets[i] & sets[j])
-        share, similarity = common / max(1, len(sets[i])), common / max(1, len(sets[i] | sets[j]))
-        if share >= INSIDE and len(sets[i]) >= LEAST:
-            similarity = share
-        if similarity >= NEAR:
-            found.append((i, j, similarity))
-    return found
+        share = common / max(1, len(sets[i]))
+        inside = share if share >= INSIDE and len(sets[i]) >= LEAST else 0.0
+        yield i, j, common / max(1, len(sets[i] | sets[j])), inside
 
 
 def _holding(texts: Sequence[str], part: NDArray[Any], asked: NDArray[np.bool_], order: int) -> NDArray[np.int64]:
@@ -245,6 +243,8 @@ def _holding(texts: Sequence[str], part: NDArray[Any], asked: NDArray[np.bool_],
     The sample are the smallest hashes. Of the holders of an n-gram the first of each part are looked at, the same ones
     for all n-grams: in a flood of texts from one template those are taken for the others.
     """
+    if not asked.any():
+        return np.zeros(0, np.int64)
     n = len(texts)
     probe, mine = _sampled(texts, np.flatnonzero(asked), order, lambda grams, rank: rank < PROBES)
     sizes, known = np.bincount(mine, minlength=n), np.unique(probe)

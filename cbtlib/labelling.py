@@ -16,7 +16,6 @@ import hashlib
 import itertools
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -301,7 +300,7 @@ def copies(texts: Sequence[str], part: NDArray) -> Bools:
     White space, punctuation, case, full-width letters and traditional characters make no text another.
     """
     texts = [formats.plain(text) for text in texts]
-    keys = [re.sub(r"\W+", "", text.lower()) or text for text in texts]
+    keys = [formats.letters(text) for text in texts]
     parts: dict[str, set[int]] = {}
     for key, own in zip(keys, part.tolist(), strict=True):
         parts.setdefault(key, set()).add(own)
