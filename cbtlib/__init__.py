@@ -3,6 +3,7 @@
 Files
     reading             from the bytes of a file to its rows
     writing             from text to a file, whole or not there
+    progress            how far long work has come
 
 The corpus
     corpus              a record, its schema, loading with every error named

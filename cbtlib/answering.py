@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tqdm.auto import tqdm
 
-from cbtlib import CbtError, cache, generate, models, reading, runs, sampling, templates, writing
+from cbtlib import CbtError, cache, generate, models, progress, reading, runs, sampling, templates, writing
 from cbtlib.answers import OUTCOMES, Answer, Outcome, read_answers, to_line, write_lines
 from cbtlib.questions import Question, read_questions
 from cbtlib.safety import Level
@@ -76,7 +75,7 @@ def answer(
         if not done.exists():
             lines = [to_line(found) for found in read_answers(rest, ANEW)] if rest.exists() else []
             writer = _Writer.load(adapter, settings, batch_size)
-            with tqdm(total=len(posts), initial=len(lines), unit="question", desc="answering", disable=None) as bar:
+            with progress.bar(total=len(posts), initial=len(lines), unit="question", desc="answering") as bar:
                 for start in range(len(lines), len(posts), BLOCK):
                     block = posts[start : start + BLOCK]
                     levels = [found.level for found in generate.triage([one.post for one in block], classifier)]

@@ -9,7 +9,8 @@ Notable choices:
 """
 
 import json
-from collections.abc import Iterable, Iterator, Set
+import re
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -101,6 +102,34 @@ _CUT: dict[str, Outcome] = {"length": "truncated", "max_tokens": "truncated", "c
 def ending(finish: str | None) -> Outcome:
     """What an endpoint's word for the end of a reply makes of it; failed for a word that is no natural end."""
     return "ok" if finish in _ENDED else _CUT.get(str(finish), "failed")
+
+
+_FAILED = re.compile(
+    r"fail(?:ed|ure)?|error(?:ed)?|exception|timed?[-_ ]?out|cancell?ed|aborted|expired|rejected|[45]\d\d(?:\.0)?",
+    re.IGNORECASE,
+)
+_NO_ERROR = frozenset(("0", "0.0", "false", "no", "none", "ok", "[]", "{}", "-", "无"))
+
+
+def told(row: Mapping[str, Any]) -> Any:
+    """What a row with folded names says became of it: its `outcome`, whatever that is, or what other files write.
+
+    They say how the reply ended (`finish_reason`), keep an `error`, or a `status` (a word, or HTTP's number) or
+    `success`. ok where nothing tells of a failure: a status that is none (married) may be about something else.
+    """
+    if (outcome := row.get("outcome")) not in (None, ""):
+        return outcome
+    if (finish := row.get("finish_reason")) not in (None, "") and (end := ending(finish)) != "ok":
+        return end
+    for name in ("status", "status_code"):
+        word = str(row.get(name) or "").strip().lower()
+        if word in set(OUTCOMES) - {"ok", "crisis"}:
+            return word
+        if _FAILED.fullmatch(word):
+            return "failed"
+    error = str(row.get("error") or "").strip().lower()
+    lost = str(row.get("success", "")).strip().lower() in ("false", "0", "0.0")
+    return "failed" if lost or not (says_nothing(error) or error in _NO_ERROR) else "ok"
 
 
 def outcome_of(text: str | None, given: Outcome) -> Outcome:

@@ -25,7 +25,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
-from cbtlib import CbtError, cache
+from cbtlib import CbtError, cache, progress
 
 PACKED = dict.fromkeys(("W_pack", "c_attn"), ("q_proj", "k_proj", "v_proj"))
 """Names of joint matrices, and what they are called once they are apart."""
@@ -103,10 +103,9 @@ def _weights(files: list[Path], rename: Callable[[str, Tensor], Iterator[tuple[s
     """Write each file's weights under their new names, and an index; returns the names."""
     import torch
     from safetensors.torch import load_file, save_file
-    from tqdm.auto import tqdm
 
     index: dict[str, str] = {}
-    for number, path in enumerate(tqdm(files, desc="converting", disable=None), 1):
+    for number, path in enumerate(progress.bar(files, desc="converting", unit="file"), 1):
         try:
             held = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
         except (*DAMAGED, RuntimeError) as error:

@@ -240,7 +240,10 @@ def distortions_label(
 
     writing.apart(out, path)
     levels = labelling.label(path, out, detector, format)
+    without = levels.pop(labelling.NO_DATA, 0)
     print(f"{levels.total()} posts labelled; {out}")
+    if without:
+        print(f"{without} rows say that they are no data: their outcome stands there, and no labels")
     if levels["crisis"]:
         print(f"{levels['crisis']} of them triage as a crisis: a label is no answer there, see cbtlib.safety.REFERRAL")
 
@@ -474,6 +477,7 @@ def ratings_judge(
     language: Annotated[str, typer.Option(help="of the rubric: zh or en")] = "zh",
     repeats: Annotated[int, typer.Option(min=1, help="ask everything that often, for self-consistency")] = 1,
     temperature: Annotated[float, typer.Option(min=0, help="of the judge; above 0 when it is asked again")] = 0.0,
+    concurrency: Annotated[int, typer.Option(min=1, help="calls at once")] = 4,
     against: Annotated[list[Path] | None, typer.Option(help="what raters sent back; again for more")] = None,
     key: Annotated[Path | None, typer.Option(help="the key.json of their sheet")] = None,
     seed: Annotated[int, typer.Option(min=0, help="of resampling")] = 0,
@@ -497,7 +501,8 @@ def ratings_judge(
         setting = f"temperature {temperature:g} at {where.fingerprint}"
         given = judging.verdicts(
             texts, systems, judging.endpoint_ask(where, temperature), judge=model, contestants=models,
-            language=language, repeats=repeats, setting=setting, journal=out / "verdicts.jsonl",  # type: ignore[arg-type]
+            repeats=repeats, setting=setting, journal=out / "verdicts.jsonl", workers=concurrency,
+            language=language,  # type: ignore[arg-type]
         )  # fmt: skip
     found = judging.analyse(given, seed=seed)
     compared, counts = metrics.outcomes(systems)

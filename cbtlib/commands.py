@@ -4,7 +4,6 @@ import ast
 import math
 import os
 import random
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,7 +53,6 @@ def generate(**given: Any) -> None:
                 classifier=job.classifier,
                 replay=given["replay"],
                 products=not given["dry_run"],  # a sample must not stand where all answers stood
-                progress=sys.stderr.isatty(),
             )
     _report(summary, given, asked)
     if given["dry_run"]:
@@ -203,8 +201,7 @@ def benchmark(
         with endpoint.connect(model) as where:
 
             def ask(texts: Any, types: Any) -> list[llm_labels.Labelled]:
-                asking = {"budget": budget, "progress": sys.stderr.isatty()}
-                return llm_labels.label(texts, types, where, out / "llm" / "asked", **asking)
+                return llm_labels.label(texts, types, where, out / "llm" / "asked", budget=budget)
 
             found = labelling.benchmark(train, test, out, format, kinds, ask=ask, **options)
     else:

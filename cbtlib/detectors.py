@@ -36,9 +36,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
-from tqdm import tqdm
 
-from cbtlib import CbtError, formats
+from cbtlib import CbtError, formats, progress
 from cbtlib.corpus import TYPES, Record
 
 Floats = NDArray[np.float64]
@@ -309,7 +308,7 @@ class _Linear:
         """Learn from all units; returns what heads that had not seen a unit's fold say of it."""
         matrix = self.features(detector, task.texts, task.units)
         unseen = np.zeros(task.target.shape)
-        for k in tqdm(range(FOLDS), desc=f"{self.name}, folds", leave=False, disable=None):
+        for k in progress.bar(range(FOLDS), desc=f"{self.name}, folds", unit="fold", leave=False):
             inside = task.unit_fold == k
             weights, bias = _regressions(matrix[~inside], task.target[~inside], self.settings)
             unseen[inside] = np.asarray(matrix[inside] @ weights.T) + bias

@@ -20,8 +20,9 @@ its format here (or lets `detect` see it) and every gate, statistic and detector
 Notable choices
 - Labels keep the names of their set: `distortions.taxonomy()` maps them, and a mapping is a choice to be seen.
 - Nothing is dropped: each item becomes a Sample or a Problem with its line (in a JSON list, its position).
-- A row of a table or of a JSON list may say in `outcome` that it is no data. It keeps its text, so that a leak in it
-  is seen, and has no labels: those of a failed call are none.
+- A row of a table or of a JSON list may say in `outcome` that it is no data, or in the fields that other programs
+  write (`answers.told`: finish_reason, error, status). It keeps its text, so that a leak in it is seen, and has no
+  labels: those of a failed call are none.
 - The name of an outcome in place of a label (unparsed, failed) says that the label is missing, and is never a type.
 - Text is text: null is an empty one, the text parts of a chat are joined, and a number or an image is a Problem.
 - Text is read as it stands. `normalise` is there for a reader who wants it and counts what it changed.
@@ -37,8 +38,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cbtlib import CbtError, corpus, reading
-from cbtlib.answers import OUTCOMES, Outcome
+from cbtlib import CbtError, corpus, reading, replies
+from cbtlib.answers import OUTCOMES, Outcome, told
 from cbtlib.reading import Problem
 
 
@@ -352,8 +353,8 @@ def _item_by_item(read: Callable[[int, Any], Item]) -> Callable[[Path], Iterator
 def _with_outcome(row: Any, item: Item) -> Item:
     """The item with the outcome that its row gives."""
     given = {reading.folded(name): value for name, value in row.items()} if isinstance(row, dict) else {}
-    outcome = given.get("outcome")
-    if isinstance(item, Problem) or outcome in (None, "", "ok"):
+    outcome = told(given)
+    if isinstance(item, Problem) or outcome == "ok":
         return item
     if outcome not in OUTCOMES:
         return Problem(item.line, "outcome", f"{outcome!r} is none of {', '.join(OUTCOMES)}")
@@ -380,6 +381,7 @@ _SOME = frozenset(("1", "1.0", "yes", "true", "是"))
 _MISSING = frozenset(("", "nan", "n/a", "na", "null", "undefined", "unknown"))
 _LOST = frozenset(OUTCOMES) - {"ok", "crisis"} | {"?", "？"}
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", re.IGNORECASE)
+_SENTENCE = re.compile(r"[。！？!\n].|[。！]$|.{80}", re.DOTALL)  # a question mark may stand in a name
 _ERROR = re.compile(r"[\[{#<]|error|exception|traceback|timed?[-_ ]?out\b|http", re.IGNORECASE)
 
 
@@ -435,12 +437,12 @@ def _labels(kinds: Sequence[str], field: str, spelt: dict[str, str]) -> frozense
 
     An empty list says that there is no distortion, and so do 0 and its names (none, no, 无, -); 1 and yes are
     `DISTORTED`. Missing is what programs write for nothing (nan, N/A); and where one name is an outcome (unparsed,
-    failed) or a question mark, nobody knows them all. _Strange for another number, whose meaning nobody here knows, and
-    for what looks like a list or like an error of a spreadsheet or an endpoint.
+    failed) or a question mark, nobody knows them all. _Strange for another number, whose meaning nobody here knows, for
+    what looks like a list or like an error of a spreadsheet or an endpoint, and for what a model wrote in sentences.
     """
     kinds = [kind.strip() for kind in kinds]
     for kind in kinds:
-        if _ERROR.match(kind):
+        if _ERROR.match(kind) or _SENTENCE.search(kind) or replies.kind(kind) != "ok":
             raise _Strange(field, f"{kind!r:.40} is no label: leave the cell empty if there is none")
         if _NUMBER.fullmatch(kind) and kind not in _NONE | _SOME:
             what = f"{kind!r:.40} is a number: write the names of labels, or 1 for distorted and 0 for none"

@@ -114,7 +114,6 @@ def generate(
     classifier: "Classifier | None" = None,
     replay: Path | str | None = None,
     products: bool = True,
-    progress: bool = False,
 ) -> Summary:
     """Answer `questions` (any iterable that can be gone through more than once) into the folder `out`.
 
@@ -131,12 +130,12 @@ def generate(
     with Journal(replay or folder / "journal.sqlite", read_only=replay is not None) as journal:
         if not replay:
             job.claim(journal, endpoint)
-        todo, levels = plan(questions, job, journal, progress)
+        todo, levels = plan(questions, job, journal)
         if replay:  # a failed reply is one too
             if absent := [question for question in todo if journal.reply(job.request(question).key) is None]:
                 raise CbtError(_miss(absent, job, journal))
         elif todo:
-            sender = Sender(journal, endpoint, traffic or Traffic(), job.judge, price, micro(budget), progress)
+            sender = Sender(journal, endpoint, traffic or Traffic(), job.judge, price, micro(budget))
             stopped = sender.run(todo, job.request)
         return finish(questions, job, journal, price, endpoint, folder if products else None, levels, stopped)
 
@@ -301,14 +300,12 @@ def key_of(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()
 
 
-def plan(
-    questions: Iterable[Question], job: Job, journal: Journal, progress: bool = False
-) -> tuple[list[Question], dict[bytes, Level]]:
+def plan(questions: Iterable[Question], job: Job, journal: Journal) -> tuple[list[Question], dict[bytes, Level]]:
     """What has to be sent, each request once; and the level of every key: a crisis is kept from being sent.
 
     What triage finds is in the journal block by block: it may take longer than the sending.
     """
-    from tqdm import tqdm
+    from cbtlib import progress
 
     done = journal.finished()
     done |= journal.waiting()
@@ -316,7 +313,7 @@ def plan(
     todo: list[Question] = []
     keyed = ((key, question) for question in questions if (key := job.key(question)) is not None)
     total = len(questions) if isinstance(questions, Sized) else None
-    with tqdm(total=total, unit="post", desc="triage", disable=not progress, mininterval=0.5) as bar:
+    with progress.bar(total=total, unit="post", desc="triage") as bar:
         while block := list(islice(keyed, _BLOCK)):
             if new := [(key, question) for key, question in block if key not in levels]:
                 triages = triage([question.post for _, question in new], job.classifier)

@@ -30,9 +30,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
-from cbtlib import CbtError, agreement, sending
+from cbtlib import CbtError, agreement, progress, sending
 from cbtlib.answers import ending
 from cbtlib.journal import strike
 from cbtlib.metrics import outcomes
@@ -189,7 +188,7 @@ def verdicts(
 
     with ThreadPoolExecutor(workers) as pool:
         try:
-            return list(tqdm(pool.map(one, todo), total=len(todo), desc="judging", disable=None))
+            return list(progress.bar(pool.map(one, todo), total=len(todo), desc="judging", unit="call"))
         finally:
             guard.over.set()  # after an error or Ctrl-C no call is made or waited for any more
 

@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cbtlib import (
     ROOT,
@@ -38,6 +37,7 @@ from cbtlib import (
     gates,
     llm_labels,
     models,
+    progress,
     reading,
     safety,
     writing,
@@ -209,8 +209,14 @@ def benchmark(
     return result
 
 
+NO_DATA = "no data"
+"""Stands in the counts of `label` for rows whose outcome is not ok."""
+
+
 def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto") -> Counter[str]:
-    """Label every post of a file with a saved detector (None: the book's own), a JSON line each; counts triage levels.
+    """Label every post of a file with a saved detector (None: the book's own), a JSON line each.
+
+    Returns how many posts came to each level of triage, and in `NO_DATA` how many rows were labelled by nobody.
 
     Plain text (.txt) is one post a line. Lines that cannot be read stop the work: no post is dropped. A row whose
     outcome is not ok gets a line with that outcome, no labels and no triage; CbtError where there is no other. `out` is
@@ -249,7 +255,7 @@ def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto
             done = whole.decode("utf-8").split("\n")[:-1]
             with (
                 part.open("ab") as file,  # what is done stays in the file while the next block is made
-                tqdm(total=len(rows), initial=len(done), unit="post", desc="labelling", disable=None) as bar,
+                progress.bar(total=len(rows), initial=len(done), unit="post", desc="labelling") as bar,
             ):
                 file.truncate(len(whole))
                 for start in range(len(done), len(rows), BLOCK):
@@ -261,7 +267,7 @@ def label(path: Path, out: Path, folder: Path | None = None, format: str = "auto
             os.replace(part, out)
     except OSError as error:
         raise CbtError(f"cannot write {out}: {error.strerror}; give another --out") from None
-    return Counter(item["triage"] for item in map(json.loads, done) if "outcome" not in item)
+    return Counter(item.get("triage", NO_DATA) for item in map(json.loads, done))
 
 
 def _lines(detector: detectors.Detector, rows: Sequence[tuple[str, str, str, str]]) -> list[str]:

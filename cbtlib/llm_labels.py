@@ -90,7 +90,7 @@ def label(
 ) -> list[Labelled]:
     """Ask for the labels of each text (its id is its number, from 0); `out` keeps the journal: the same call goes on.
 
-    `options` are those of `generate.generate` (traffic, budget, replay, progress, …).
+    `options` are those of `generate.generate` (traffic, budget, replay, …).
     """
     questions = [Question(str(number), "", text) for number, text in enumerate(texts)]
     options.setdefault("sampling", generate.Sampling(temperature=0.0, max_tokens=LONGEST))

@@ -18,9 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from cbtlib import CbtError, models
+from cbtlib import CbtError, models, progress
 
 Floats = NDArray[np.float64]
 Units = Sequence[Sequence[tuple[int, int]]]
@@ -88,7 +87,7 @@ def fit(
     )
     first = np.r_[0, np.cumsum([len(row) for row in units])]
     generator = np.random.default_rng(seed)
-    with tqdm(total=steps, desc=f"LoRA, seed {seed}", unit="step", mininterval=1) as bar:
+    with progress.bar(total=steps, desc=f"LoRA, seed {seed}", unit="step") as bar:
         for batch in (batch for _ in range(epochs) for batch in _batches(texts, generator)):
             rows = np.concatenate([np.arange(first[i], first[i + 1]) for i in batch])
             logits = network([texts[i] for i in batch], [units[i] for i in batch])

@@ -26,9 +26,8 @@ from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
-from cbtlib import CbtError, formats, gates, surface
+from cbtlib import CbtError, formats, gates, progress, surface
 from cbtlib.resampling import Statistics, bootstrap, check, difference, holm, intervals, paired_shares, randomisation
 from cbtlib.surface import References, Texts
 
@@ -186,7 +185,7 @@ def measure(
     numbers = {sum(text is not None for text in item) for item in zip(*texts.references, strict=True)}
     nrefs = f"nrefs:{numbers.pop() if len(numbers) == 1 else 'var'}|"
     measured = {}
-    for name in tqdm(metrics, desc="scoring", unit="metric", leave=False, disable=None):
+    for name in progress.bar(metrics, desc="scoring", unit="metric", leave=False):
         if name not in METRICS:
             raise CbtError(f"there is no metric {name!r}; the metrics are {', '.join(METRICS)}")
         metric = METRICS[name]

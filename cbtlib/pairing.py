@@ -10,7 +10,7 @@ Notable choices
 - An answer without text has failed, whatever its file says, in every form but plain lines, which have no outcomes.
 - Answers whose outcome is not ok are counted and left out; two systems are compared where both are ok. Such an answer
   is no reference either.
-- A row that names no outcome may say how the reply ended (`finish_reason`): a reply that was cut is no answer.
+- A row that names no outcome may tell of a failure in other fields (`answers.told`): a reply that was cut is none.
 - The leak gate asks about every post and reference of any file, and looks into every cell of the training files.
 - A metric that was not run has a row that says why; it is never silently absent.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtlib import CbtError, answers, bleurt, formats, gates, metrics, reading, writing
-from cbtlib.answers import OUTCOMES, Outcome, outcome_of
+from cbtlib.answers import OUTCOMES, outcome_of, told
 from cbtlib.questions import Question
 from cbtlib.replies import kind
 
@@ -75,10 +75,8 @@ def read(path: Path) -> Side:
     texts: dict[str, tuple[str, str]] = {}
     questions: dict[str, str] = {}
     for sample in samples:
-        row = _folded(rows.get(sample.line, {}))
-        outcome = _ended(row, sample.outcome) if sample.outcome == "ok" else sample.outcome
-        texts[sample.id] = (outcome_of(sample.answer, outcome), sample.answer or "")
-        if post := _question(row):
+        texts[sample.id] = (outcome_of(sample.answer, sample.outcome), sample.answer or "")
+        if post := _question(_folded(rows.get(sample.line, {}))):
             questions[sample.id] = post
     return Side(path, texts, lines, {sample.id: sample.text for sample in samples}, questions=questions)
 
@@ -289,12 +287,6 @@ def _question(row: dict[str, Any]) -> str | None:
     return Question("", *texts).post
 
 
-def _ended(row: dict[str, Any], given: Outcome) -> Outcome:
-    """The given outcome, or what the end of the reply makes of it where a row with folded names says only that."""
-    finish = row.get("finish_reason")
-    return answers.ending(finish) if row.get("outcome") in (None, "") and finish not in (None, "") else given
-
-
 def _others(path: Path, rows: dict[int, dict[str, Any]], known: set[str]) -> Iterator[tuple[str, str]]:
     """The texts of rows that are not known already, each once, behind line and field.
 
@@ -325,7 +317,7 @@ def _answers(path: Path) -> Side:
         row = _folded(row)
         if lacking := [name for name in ("id", "text") if name not in row]:
             raise CbtError(f"{where} is no answer with id, outcome and text: it has no {lacking[0]}")
-        item, outcome, text = row["id"], _ended(row, row.get("outcome", "ok")), row["text"]
+        item, outcome, text = row["id"], told(row), row["text"]
         if isinstance(item, bool) or not isinstance(item, str | int) or not str(item).strip():
             raise CbtError(f"{where}, field id: {item!r} names nothing; give each item a text or a whole number")
         if outcome not in OUTCOMES:

@@ -31,11 +31,10 @@ from accelerate import PartialState
 from peft import PeftModel
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from cbtlib import CbtError, cache, fused, models
+from cbtlib import CbtError, cache, fused, models, progress
 from cbtlib.embedded import NAMES, NOTICE
 from cbtlib.reading import read_json
 from cbtlib.templates import Row
@@ -175,8 +174,9 @@ class Journal(TrainerCallback):
             state.best_model_checkpoint = str(Path(args.output_dir) / Path(best).name)
         # A run that was killed after its last checkpoint has no step left to take.
         control.should_training_stop = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
-        quiet = None if first_process() else True  # None: only where a terminal shows it
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", disable=quiet)
+        self.bar = progress.bar(
+            total=state.max_steps, initial=state.global_step, desc="training", unit="step", disable=not first_process()
+        )
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(1)

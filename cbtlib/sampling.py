@@ -21,11 +21,10 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import DynamicCache, RepetitionPenaltyLogitsProcessor
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from cbtlib import CbtError, fused
+from cbtlib import CbtError, fused, progress
 
 CANDIDATES = 256
 
@@ -73,7 +72,7 @@ def sample(
     samples: dict[int, Sample] = {}
     was_training = model.training
     model.eval()
-    with fused.packed(model), tqdm(total=len(ids), desc="sampling", disable=None) as bar:
+    with fused.packed(model), progress.bar(total=len(ids), desc="sampling", unit="text") as bar:
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             dice = [_dice(seed + i // len(prompts), prompts[i % len(prompts)], model.device) for i in batch]

@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
-from cbtlib import CbtError, answers, corpus, prompts, safety
+from cbtlib import CbtError, answers, corpus, progress, prompts, safety
 from cbtlib.corpus import PARTS, Record
 from cbtlib.questions import Question
 
@@ -103,7 +102,7 @@ def screen(
         raise CbtError(f"{len(texts)} answers and {len(posts)} posts: each answer needs the post it answers")
     rows = []
     given = zip(texts, posts, levels or ["none"] * len(posts), strict=True)
-    for text, post, level in tqdm(given, total=len(texts), desc="gates", leave=False, disable=None):
+    for text, post, level in progress.bar(given, total=len(texts), desc="gates", unit="answer", leave=False):
         found = _numbers(text, post, example)
         rows.append(
             {

@@ -109,13 +109,12 @@ class Sender:
         judge: Judge,
         price: Price | None = None,
         budget_micro: int | None = None,
-        progress: bool = False,
     ):
         self.journal, self.endpoint, self.traffic, self.judge, self.price = journal, endpoint, traffic, judge, price
         self.throttle = _Throttle(traffic)
         self.purse = _Purse(budget_micro, journal.spend(price).upper_micro or 0)
         self.counts: Counter[str] = Counter()
-        self.stopped, self.fatal, self.progress = "", "", progress
+        self.stopped, self.fatal = "", ""
         self.unreachable = self.strangers = self.hopeless = 0
         self.failed_before, self.answered_before = journal.failed(), journal.answered()
 
@@ -136,10 +135,11 @@ class Sender:
 
     async def _run(self, requests: list[Any], make: Callable[[Any], Request]) -> None:
         import aiohttp
-        from tqdm import tqdm
+
+        from cbtlib import progress
 
         self.throttle.start()
-        self.bar = tqdm(total=len(requests), unit="answer", disable=not self.progress, mininterval=0.5)
+        self.bar = progress.bar(total=len(requests), desc="asking", unit="answer")
         todo = self._in_turn(requests, make)
         # Twice as many workers as slots: while one half is on the wire, the other half is on the disk or backing off.
         workers = min(len(requests), 2 * self.traffic.concurrency)
@@ -274,7 +274,7 @@ class Sender:
 
     def _show(self) -> None:
         self.bar.update()
-        if self.progress and self.bar.n % 16 == 0:
+        if not self.bar.disable and self.bar.n % 16 == 0:
             spend = dollars(self.purse.committed) if self.price else "unpriced"
             self.bar.set_postfix(dict(self.counts) | {"spent at most": spend}, refresh=False)
 

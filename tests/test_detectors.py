@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import f1_score, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
+from typer.testing import CliRunner
 
 from cbtlib import (
     ROOT,
@@ -33,6 +34,7 @@ from cbtlib import (
     safety,
 )
 from cbtlib.answers import OUTCOMES
+from cbtlib.cli import app
 from cbtlib.detectors import Post
 
 PLAIN = [
@@ -682,7 +684,17 @@ def test_a_row_that_is_no_data_is_labelled_by_nobody_and_counted(tmp_path, fitte
     said = [outcome, "ok"] * 10  # the first line of the labels has none either
     rows = [{"id": k, "text": p.text, "outcome": x} for k, (p, x) in enumerate(zip(posts(20), said, strict=True))]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    assert labelling.label(tmp_path / "a.jsonl", tmp_path / "l.jsonl", tmp_path / "d") == {"none": 10}
+    labels = [
+        "distortions",
+        "label",
+        f"{tmp_path}/a.jsonl",
+        "--out",
+        f"{tmp_path}/l.jsonl",
+        "--detector",
+        f"{tmp_path}/d",
+    ]
+    done = CliRunner().invoke(app, [*labels, "--out", f"{tmp_path}/l.jsonl"])
+    assert done.output.startswith("10 posts labelled; ") and "\n10 rows say that they are no data" in done.output
     lines = [json.loads(line) for line in (tmp_path / "l.jsonl").read_text(encoding="utf-8").splitlines()]
     assert lines[::2] == [{"id": str(k), "outcome": outcome} for k in range(0, 20, 2)]
     texts = [row["text"] for row in rows[1::2]]
@@ -704,7 +716,8 @@ def test_an_answer_that_failed_does_not_undo_its_post_and_a_question_that_failed
     rows = [{"question": "雨", "questionID": 1, "answers": answers, "outcome": "failed"}]
     rows += [{"question": "风", "questionID": 2, "answers": answers}]
     (tmp_path / "a.json").write_text(json.dumps(rows), encoding="utf-8")
-    assert labelling.label(tmp_path / "a.json", tmp_path / "l.jsonl", tmp_path / "d").total() == 1
+    counts = labelling.label(tmp_path / "a.json", tmp_path / "l.jsonl", tmp_path / "d")
+    assert counts == {"none": 1, labelling.NO_DATA: 1}
     first, second = (json.loads(line) for line in (tmp_path / "l.jsonl").read_text(encoding="utf-8").splitlines())
     assert first["outcome"] == "failed" and (second["id"], "labels" in second) == ("2/1", True)
 
@@ -735,7 +748,8 @@ def test_labelling_goes_on_behind_rows_without_labels_and_begins_anew_when_an_ou
             labelling.label(file, out, tmp_path / "d")
     assert calls == [["0", "1"], ["2", "3"], ["0", "1"]], "what was labelled of other outcomes is not gone on with"
     write(["failed", "failed", "ok", "ok", "refused"])
-    assert labelling.label(file, out, tmp_path / "d") == {"none": 2} and calls[3:] == [["2", "3"], ["4"]]
+    counts = labelling.label(file, out, tmp_path / "d")
+    assert counts == {"none": 2, labelling.NO_DATA: 3} and calls[3:] == [["2", "3"], ["4"]]
     lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [line.get("outcome", "ok") for line in lines] == ["failed", "failed", "ok", "ok", "refused"]
     assert [line["id"] for line in lines] == list("01234")

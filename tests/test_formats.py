@@ -109,6 +109,48 @@ def test_a_row_that_says_it_failed_has_no_labels_wherever_it_stands(tmp_path, fo
     assert problem.field == "outcome" and problem.what.startswith("'OK!' is none of ok, refused")
 
 
+@pytest.mark.parametrize("form", ["csv", "json"])
+@pytest.mark.parametrize(
+    ("field", "value", "outcome"),
+    [
+        ("finish_reason", "length", "truncated"),
+        ("finish_reason", "stop", "ok"),
+        ("Error", "ReadTimeout", "failed"),
+        ("error", "none", "ok"),
+        ("status", "failed", "failed"),
+        ("status", "Timed out", "failed"),
+        ("status", "unparsed", "unparsed"),
+        ("status", "429", "failed"),
+        ("status_code", "503", "failed"),
+        ("status", "200", "ok"),
+        ("status", "married", "ok"),  # of the writer
+        ("success", "false", "failed"),
+        ("success", "true", "ok"),
+    ],
+)
+def test_a_row_that_tells_of_a_failure_in_other_words_has_no_labels_either(tmp_path, form, field, value, outcome):
+    content = f"text,label,{field}\n雨,none,{value}\n" if form == "csv" else [{"text": "雨", "label": [], field: value}]
+    sample = one(put(tmp_path / f"a.{form}", content))
+    assert (sample.outcome, sample.labels) == (outcome, set() if outcome == "ok" else None)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "outcome"),
+    [
+        ("error", {"code": 429}, "failed"),
+        ("error", None, "ok"),
+        ("error", {}, "ok"),
+        ("error", False, "ok"),
+        ("status", 500, "failed"),
+        ("status", 200, "ok"),
+        ("success", False, "failed"),
+        ("success", None, "ok"),
+    ],
+)
+def test_a_row_of_json_tells_so_in_its_own_types(tmp_path, field, value, outcome):
+    assert one(put(tmp_path / "a.json", [{"text": "雨", field: value}])).outcome == outcome
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -236,7 +278,16 @@ def test_an_outcome_in_place_of_a_label_is_a_missing_label_and_never_a_type(tmp_
 
 @pytest.mark.parametrize("form", LABELLED)
 @pytest.mark.parametrize(
-    "word", ["error", "HTTP 500", "http_429", "timeout", "Timed out", "<html>", "Traceback (most recent call last):"]
+    "word",
+    [
+        *("error", "HTTP 500", "http_429", "timeout", "Timed out", "<html>", "Traceback (most recent call last):"),
+        *(
+            "I cannot help with that",
+            "抱歉我无法回答这个问题",
+            "这段话体现了灾难化。它也说了别的",
+            "系统繁忙请稍后再试",
+        ),
+    ],
 )
 def test_the_text_of_an_error_in_place_of_a_label_is_a_problem_and_never_a_type(tmp_path, form, word):
     samples, problems = formats.read(put(tmp_path / "a.txt", LABELLED[form]([("雨", "labeling"), ("风", word)])), form)

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import threading
 import time
 from types import SimpleNamespace
 
@@ -307,6 +308,13 @@ def command(tmp_path, monkeypatch, ask):
     words = ["ratings", "judge", f"base={tmp_path}/base.jsonl", f"tuned={tmp_path}/tuned.jsonl", "--model", "gpt-9"]
     words += ["--posts", str(ROOT / "data/corpus/test.jsonl"), "--out", f"{tmp_path}/judged"]
     return records, [*words, "--contestant", "base=gemma"]
+
+
+def test_as_many_calls_are_under_way_at_once_as_the_command_is_told(tmp_path, monkeypatch):
+    eight = threading.Barrier(8)
+    _, words = command(tmp_path, monkeypatch, lambda m, s: eight.wait(10) >= 0 and fair(m, s))
+    done = CliRunner().invoke(app, [*words, "--contestant", "tuned=gemma-lora", "--concurrency", "8"])
+    assert "all of them answered: 16 ok calls" in done.output, done.output
 
 
 def test_the_command_judges_resumes_and_sets_the_judge_against_people(tmp_path, monkeypatch):

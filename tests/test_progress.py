@@ -1,0 +1,56 @@
+"""Long work says how far it is, each place in its own way."""
+
+import subprocess
+import sys
+
+import pytest
+
+from cbtlib import progress
+
+
+@pytest.fixture
+def log(monkeypatch, capsys):
+    """What standard error holds after three of four posts, no terminal being there, and time passing fast."""
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+
+    def work(kernel=False, **options):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, "ipykernel", progress)
+            if not kernel:
+                patch.delitem(sys.modules, "ipykernel")
+            with progress.bar(total=4, desc="labelling", unit="post", **options) as bar:
+                bar.update(2)
+                bar.update(1)
+        return capsys.readouterr().err
+
+    return work
+
+
+def test_a_log_file_gets_lines_and_no_bar_that_overwrites_itself(log):
+    written = log()
+    assert "\r" not in written
+    lines = written.split("\n")
+    assert [line.split(",")[0] for line in lines[:-1]] == [f"labelling: {done} of 4" for done in (0, 2, 3)]
+    assert " passed, " in lines[1] and lines[1].endswith(" to go")
+
+
+def test_a_run_that_goes_on_counts_what_it_had(log):
+    assert log(initial=1).startswith("labelling: 1 of 4")
+
+
+def test_pages_of_a_book_stay_clean(log):
+    assert log(kernel=True) == ""
+
+
+def test_short_work_leaves_a_log_as_it_was():
+    code = "from cbtlib import progress\nfor _ in progress.bar(range(1000), desc='x', unit='post'): pass"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_in_a_terminal_it_is_a_bar(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with progress.bar(total=4, desc="labelling", unit="post") as bar:
+        bar.update(4)
+    written = capsys.readouterr().err
+    assert written.startswith("\rlabelling:   0%|") and "4/4" in written
