@@ -119,7 +119,8 @@ def told(row: Mapping[str, Any]) -> Any:
     """
     if (outcome := row.get("outcome")) not in (None, ""):
         return outcome
-    if (finish := row.get("finish_reason")) not in (None, "") and (end := ending(finish)) != "ok":
+    finish = row.get("finish_reason")
+    if not says_nothing(str(finish or "")) and (end := ending(finish)) != "ok":
         return end
     for name in ("status", "status_code"):
         word = str(row.get(name) or "").strip().lower()

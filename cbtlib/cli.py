@@ -294,7 +294,9 @@ def score(
     base: Annotated[
         list[Path] | None, typer.Option(help="answers of another system, compared on the same items; again for more")
     ] = None,
-    train: Annotated[list[Path] | None, typer.Option(help="what was trained on, for the leak gate")] = None,
+    train: Annotated[
+        list[Path] | None, typer.Option(help="what was trained on: every column is looked into for leaks")
+    ] = None,
     allow_leak: Annotated[bool, typer.Option(help="score in spite of a leak, and say so in the signature")] = False,
     metric: Annotated[list[str] | None, typer.Option(help="only this metric; again for more")] = None,
     encoder: Annotated[str, typer.Option(help="model of bertscore: embedded, a folder or a hub id")] = "embedded",

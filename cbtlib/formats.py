@@ -381,7 +381,7 @@ _SOME = frozenset(("1", "1.0", "yes", "true", "是"))
 _MISSING = frozenset(("", "nan", "n/a", "na", "null", "undefined", "unknown"))
 _LOST = frozenset(OUTCOMES) - {"ok", "crisis"} | {"?", "？"}
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", re.IGNORECASE)
-_SENTENCE = re.compile(r"[。！？!\n].|[。！]$|.{80}", re.DOTALL)  # a question mark may stand in a name
+_SENTENCE = re.compile(r"[。！？!\n].|[。！]$|[a-z]{2}\. \w|.{80}", re.DOTALL)  # a question mark may stand in a name
 _ERROR = re.compile(r"[\[{#<]|error|exception|traceback|timed?[-_ ]?out\b|http", re.IGNORECASE)
 
 

@@ -115,6 +115,7 @@ def test_a_row_that_says_it_failed_has_no_labels_wherever_it_stands(tmp_path, fo
     [
         ("finish_reason", "length", "truncated"),
         ("finish_reason", "stop", "ok"),
+        ("finish_reason", "nan", "ok"),
         ("Error", "ReadTimeout", "failed"),
         ("error", "none", "ok"),
         ("status", "failed", "failed"),
@@ -286,6 +287,7 @@ def test_an_outcome_in_place_of_a_label_is_a_missing_label_and_never_a_type(tmp_
             "抱歉我无法回答这个问题",
             "这段话体现了灾难化。它也说了别的",
             "系统繁忙请稍后再试",
+            "This is labelling. It also predicts",
         ),
     ],
 )
