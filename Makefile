@@ -22,7 +22,8 @@ test-browser: .venv/installed ## the built book in headless Chromium: axe, keybo
 	@test -f _build/html/index.html || $(BIN)/python -m cbtlib book --profile smoke
 	@command -v npm >/dev/null || { echo "node 20 and npm are needed: apt-get install nodejs npm, or nodejs.org"; exit 1; }
 	@cd tests/browser && npm install --no-package-lock --no-audit --no-fund --silent
-	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	@test -n "$$CHROMIUM" || command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+	  command -v google-chrome >/dev/null || \
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } || \
 	  { echo "Chromium is needed and cannot be installed without root: install it, or set CHROMIUM=/path/to/it"; exit 1; }
 	@cd tests/browser && PYTHON="$(CURDIR)/$(BIN)/python" node --test --test-reporter=spec

@@ -1,6 +1,6 @@
 # The graph of pages for one profile, then the book.
 #
-#   snakemake --cores 2 --rerun-triggers params input     what `cbt book` runs
+#   snakemake --cores 2 --scheduler greedy --rerun-triggers params input     what `cbt book` runs
 #   snakemake --cores 2 --config profile=gpu -- pages     only the pages
 #   snakemake --profile workflow/slurm --config profile=paper -- pages
 #

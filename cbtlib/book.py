@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from cbtlib import ROOT, CbtError, cache, duration, report, reproducing
+from cbtlib import ROOT, CbtError, cache, duration, reading, report, reproducing
 from cbtlib.run import PAGES, by_hand, profile_parameters
 
 HTML = ROOT / "_build/html"
@@ -33,6 +33,7 @@ def make_book(profile: str, results: str = "results") -> Path:
             *(sys.executable, "-m", "snakemake", "--cores", "all", "--nolock"),
             *("--quiet", "host", "progress", "rules", "reason"),  # what fails is said
             *("--rerun-incomplete", "--rerun-triggers", "params", "input"),
+            *("--scheduler", "greedy"),  # the other one is a solver, built for Intel processors alone on a Mac
             *("--config", f"profile={profile}", f"results={results}"),
         ]
         given = {page: other for page, facts in report.runs(profile, results).items() if (other := by_hand(facts))}
@@ -73,8 +74,7 @@ def build(profile: str, results: str = "results") -> None:
 def fingerprint() -> str:
     """SHA-256 over the book's own sources: prose, style, configuration, and this module."""
     digest = hashlib.sha256()
-    files = [path for path in (ROOT / "book").rglob("*") if path.is_file() and "executed" not in path.parts]
-    files = [path for path in files if "__pycache__" not in path.parts]
+    files = [path for path in reading.files(ROOT / "book") if "executed" not in path.parts]
     files += [ROOT / name for name in ("_config.yml", "_toc.yml", "REPRODUCING.md")]
     files += [Path(__file__), Path(reproducing.__file__), *(ROOT / "results/reference").glob("*.json")]
     for path in sorted(files):

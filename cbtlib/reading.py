@@ -44,6 +44,14 @@ class Problem:
         return f"{where}{', field ' + self.field if self.field else ''}: {self.what}"
 
 
+def files(folder: Path) -> list[Path]:
+    """Every file below a folder, in order, without what Python and file managers leave there (.DS_Store, Thumbs.db)."""
+    left = {"__pycache__", "desktop.ini", "Thumbs.db"}
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    parts = {path: path.relative_to(folder).parts for path in found}
+    return sorted(path for path in found if not any(one.startswith(".") or one in left for one in parts[path]))
+
+
 def says_nothing(text: str) -> bool:
     """Whether a text is none: blank, dots or dashes, or what programs write for a missing one (nan, None, N/A)."""
     return _NOTHING.fullmatch(text.strip().lower()) is not None

@@ -27,7 +27,7 @@ import psutil
 from pandas.io.formats.style import Styler
 from scipy.special import ndtri
 
-from cbtlib import ROOT, CbtError, cache, markup, naming, shown
+from cbtlib import ROOT, CbtError, cache, markup, naming, reading, shown
 from cbtlib.answers import OUTCOMES
 from cbtlib.prevalence import wilson
 from cbtlib.reading import read_json
@@ -197,7 +197,7 @@ def manifest(profile: str, results: str = "results") -> dict[str, Any]:
     pages = runs(profile, results)
     if not pages:
         raise _not_run(profile)
-    data = sorted(path for path in (ROOT / "data").rglob("*") if path.is_file())
+    data = reading.files(ROOT / "data")
     content = {
         "profile": profile,
         "commit": commit(),

@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from cbtlib import ROOT, CbtError, duration, shown
+from cbtlib import ROOT, CbtError, duration, reading, shown
 
 FOLDED = {
     "imports": "The imports of this page",
@@ -231,7 +231,8 @@ def modules(*sources: Path) -> list[Path]:
         new = _imported(todo.pop().read_text("utf-8")) - found
         found |= new
         todo += new
-    texts = {(path, text) for path in found for text in path.parent.glob("*.*") if text.suffix != ".py"}
+    beside = {folder: [x for x in folder.glob("[!.]*.*") if x.suffix != ".py"] for folder in {x.parent for x in found}}
+    texts = {(path, text) for path in found for text in beside[path.parent]}
     named = {text for path, text in texts if path.parent != ROOT / "cbtlib" or text.name in path.read_text("utf-8")}
     return sorted(found | named)
 
@@ -258,7 +259,7 @@ def inputs(page: str) -> list[Path]:
     files = {*sources, *modules(*sources), ROOT / "requirements.lock"}
     for name in PAGES[page]["data"]:
         path = ROOT / "data" / name
-        files |= {file for file in path.rglob("*") if file.is_file()} if path.is_dir() else {path}
+        files |= set(reading.files(path)) if path.is_dir() else {path}
     return sorted(files)
 
 

@@ -222,10 +222,10 @@ def write_curve(out: Path, history: list[dict[str, float]]) -> None:
 
 def peak_gb() -> float:
     """The most memory that this process has held so far, in GB."""
-    try:
-        import resource
-    except ImportError:  # on Windows
+    if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset / 1e9
+    import resource
+
     unit = 1024 if sys.platform != "darwin" else 1  # ru_maxrss is in KiB, on macOS in bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 

@@ -422,12 +422,15 @@ def in_thread(work: Coroutine[Any, Any, None], interrupt: Callable[[], None]) ->
         finally:
             over.set()
 
-    # Not `join`: on Python before 3.13 one that Ctrl-C interrupted takes the thread for ended.
+    # Not `join`: on Python before 3.13 one that Ctrl-C interrupted takes the thread for ended. Not one long wait: on
+    # Windows, before 3.14, Ctrl-C waits for its end.
     Thread(target=target, name="sending", daemon=True).start()
     try:
-        over.wait()
+        while not over.wait(0.2):
+            pass
     except KeyboardInterrupt:
         interrupt()
-        over.wait()
+        while not over.wait(0.2):
+            pass
     if problem:
         raise problem[0]

@@ -21,7 +21,7 @@ hypothesis.settings.load_profile("cbt")
 WATCH = """
 def _watch():
     import os, sys
-    log = open(os.path.join(os.environ["IPYTHONDIR"], f"{os.getpid()}.opened"), "w", 1)
+    log = open(os.path.join(os.environ["IPYTHONDIR"], f"{os.getpid()}.opened"), "w", 1, "utf-8")
 
     def note(event, args):
         if event == "open" and not isinstance(args[0], int):

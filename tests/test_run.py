@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -206,6 +207,23 @@ def test_touching_a_file_changes_no_fingerprint_and_content_does(tmp_path, monke
     read = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda self: read(self) + (b"#" if self == source else b""))
     assert run.fingerprint("claims", "smoke") != before
+
+
+@pytest.mark.parametrize("name", ["data/corpus/.DS_Store", "cbtlib/prompts/.DS_Store", "data/corpus/Thumbs.db"])
+def test_what_a_file_manager_leaves_changes_no_fingerprint(tmp_path, monkeypatch, name):
+    for folder in ("data", "cbtlib", "notebooks", "book", "profiles"):
+        if (ROOT / folder).is_dir():
+            shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("executed"))
+    shutil.copy(ROOT / "requirements.lock", tmp_path)
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    run._imported.cache_clear()
+    try:
+        inputs = run.inputs("02_generation")
+        assert {tmp_path / "data/corpus/train.jsonl", tmp_path / "cbtlib/corpus.py"} <= set(inputs)
+        (tmp_path / name).write_bytes(b"\0")
+        assert run.inputs("02_generation") == inputs
+    finally:
+        run._imported.cache_clear()
 
 
 def test_a_module_change_reaches_only_pages_that_import_it(monkeypatch):
