@@ -94,43 +94,66 @@ def _answer(line: int, row: dict[str, Any], lines: dict[str, int]) -> Answer | P
     return Answer(**row)
 
 
-# What servers call an answer that ended by itself: OpenAI's name, those of TGI, Together and Anthropic, or no name.
-_ENDED = (None, "stop", "eos", "eos_token", "stop_token", "stop_sequence", "end_turn")
-_CUT: dict[str, Outcome] = {"length": "truncated", "max_tokens": "truncated", "content_filter": "filtered"}
+# What servers call an answer that ended by itself: names of OpenAI, TGI, Together, Anthropic and Cohere, or no name.
+_ENDED = {"", "stop", "eos", "eos_token", "stop_token", "stop_sequence", "end_turn"}
+_ENDED |= {"complete", "completed", "finished"}
+_CUT: dict[str, Outcome] = {
+    **dict.fromkeys(("length", "max_tokens"), "truncated"),
+    **dict.fromkeys(("content_filter", "safety"), "filtered"),
+    "refusal": "refused",
+}
 
 
 def ending(finish: str | None) -> Outcome:
     """What an endpoint's word for the end of a reply makes of it; failed for a word that is no natural end."""
-    return "ok" if finish in _ENDED else _CUT.get(str(finish), "failed")
+    word = str(finish or "").strip().lower().removeprefix("finishreason.")
+    return "ok" if word in _ENDED else _CUT.get(word, "failed")
 
 
-_FAILED = re.compile(
-    r"fail(?:ed|ure)?|error(?:ed)?|exception|timed?[-_ ]?out|cancell?ed|aborted|expired|rejected|[45]\d\d(?:\.0)?",
-    re.IGNORECASE,
+FAILED = re.compile(
+    r"(?:http\W*)?[45]\d\d(?:\W.*)?|[a-z]*(?:error|timeout|exception)|(?:api|connection|json|parse|server)[-_ ]error"
+    r"|(?:fail(?:ed|ure)?|errored|timed[-_ ]?out|cancell?ed|aborted|expired|incomplete|blocked)(?:\W.*)?"
+    r"|(?:失败|错误|超时)(?:\W.*)?",
+    re.DOTALL,
 )
-_NO_ERROR = frozenset(("0", "0.0", "false", "no", "none", "ok", "[]", "{}", "-", "无"))
+"""The words, in lower case, by which a status says that a call failed."""
+_NO_ERROR = {"0", "0.0", "200", "false", "f", "no", "n", "none", "no error", "ok", "success", "[]", "{}", '""', "-"}
+_NO_ERROR |= {"无", "否", "没有", "无错误"}
 
 
-def told(row: Mapping[str, Any]) -> Any:
-    """What a row with folded names says became of it: its `outcome`, whatever that is, or what other files write.
+def told(row: Mapping[Any, Any]) -> Any:
+    """What a row says became of it: its `outcome`, whatever that is; where that is ok or none, what other files write.
 
-    They say how the reply ended (`finish_reason`), keep an `error`, or a `status` (a word, or HTTP's number) or
-    `success`. ok where nothing tells of a failure: a status that is none (married) may be about something else.
+    They say how the reply ended (finish_reason, Anthropic's stop_reason, Ollama's done_reason), keep an `error`, or a
+    `status` (a word, or HTTP's number), or flags (success, is_error). ok where nothing tells of a failure: a status
+    that is none (married) may be about something else.
     """
-    if (outcome := row.get("outcome")) not in (None, ""):
+    said = {re.sub(r"[\W_]+", "", str(name).lower()): value for name, value in row.items()}
+    if (outcome := said.get("outcome")) not in (None, "", "ok"):
         return outcome
-    finish = row.get("finish_reason")
-    if not says_nothing(str(finish or "")) and (end := ending(finish)) != "ok":
-        return end
-    for name in ("status", "status_code"):
-        word = str(row.get(name) or "").strip().lower()
+    for name in ("finishreason", "stopreason", "donereason"):
+        finish = said.get(name)
+        if not says_nothing(str(finish or "")) and (end := ending(finish)) != "ok":
+            return end
+    for name in ("status", "statuscode", "httpstatus"):
+        word = str(said.get(name) or "").strip().lower()
         if word in set(OUTCOMES) - {"ok", "crisis"}:
             return word
-        if _FAILED.fullmatch(word):
-            return "failed"
-    error = str(row.get("error") or "").strip().lower()
-    lost = str(row.get("success", "")).strip().lower() in ("false", "0", "0.0")
-    return "failed" if lost or not (says_nothing(error) or error in _NO_ERROR) else "ok"
+        if word in _CUT or FAILED.fullmatch(word):
+            return _CUT.get(word, "failed")
+    no, yes = ("false", "no", "否"), ("true", "yes", "是")
+    lost = any(str(said.get(name)).strip().lower() in no for name in ("success", "ok"))
+    lost |= any(str(said.get(name)).strip().lower() in yes for name in ("iserror", "failed"))
+    lost |= any(_error(said.get(name)) for name in ("error", "errors", "errormessage", "exception"))
+    return "failed" if lost else "ok"
+
+
+def _error(value: Any) -> bool:
+    """Whether a field of that name holds an error; an empty object is none, nor is a fraction, which measures one."""
+    if isinstance(value, Mapping | list):
+        return any(map(_error, value.values() if isinstance(value, Mapping) else value))
+    word = str(value if value is not None else "").strip().lower()
+    return not (says_nothing(word) or word in _NO_ERROR or re.fullmatch(r"-?\d*\.\d*[1-9]\d*", word))
 
 
 def outcome_of(text: str | None, given: Outcome) -> Outcome:

@@ -572,7 +572,8 @@ def _posts_and_answers(posts: list[Path], answers: list[str]) -> tuple[dict[str,
 def main() -> None:
     """Run the command line; a reader's mistake becomes one sentence and exit code 1."""
     for stream in (sys.stdout, sys.stderr):  # a pipe or file on Windows has a code page, which lacks characters
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if stream is not None:  # there is none without a console
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         app()
     except CbtError as error:

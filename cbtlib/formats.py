@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from cbtlib import CbtError, corpus, reading, replies
-from cbtlib.answers import OUTCOMES, Outcome, told
+from cbtlib.answers import FAILED, OUTCOMES, Outcome, told
 from cbtlib.reading import Problem
 
 
@@ -352,13 +352,20 @@ def _item_by_item(read: Callable[[int, Any], Item]) -> Callable[[Path], Iterator
 
 def _with_outcome(row: Any, item: Item) -> Item:
     """The item with the outcome that its row gives."""
-    given = {reading.folded(name): value for name, value in row.items()} if isinstance(row, dict) else {}
-    outcome = told(given)
+    outcome = told(row) if isinstance(row, dict) else "ok"
     if isinstance(item, Problem) or outcome == "ok":
         return item
     if outcome not in OUTCOMES:
         return Problem(item.line, "outcome", f"{outcome!r} is none of {', '.join(OUTCOMES)}")
     return replace(item, labels=None, outcome=outcome)
+
+
+def _of_turns(rows: Any, item: Item) -> Item:
+    """A dialogue with the outcome of the first of its turns that is not ok."""
+    for row in rows:
+        if item is not (found := _with_outcome(row, item)):
+            return found
+    return item
 
 
 @_item_by_item
@@ -375,13 +382,26 @@ _NAMES = {
     "label": ("label", "labels", "distortion", "type", "category", "标签", "类别"),
 }
 _NONE = frozenset(
-    ("none", "non-distorted", "no distortion", "no", "false", "无", "没有", "否", "无扭曲", "正常", "-", "0", "0.0")
+    (
+        *("none", "non-distorted", "no distortion", "no", "false", "-", "0", "0.0"),
+        *("无", "没有", "否", "无扭曲", "无认知扭曲", "没有认知扭曲", "无认知歪曲", "没有认知歪曲", "正常"),
+    )
 )
 _SOME = frozenset(("1", "1.0", "yes", "true", "是"))
 _MISSING = frozenset(("", "nan", "n/a", "na", "null", "undefined", "unknown"))
-_LOST = frozenset(OUTCOMES) - {"ok", "crisis"} | {"?", "？"}
+_LOST = frozenset(OUTCOMES) - {"ok", "crisis"} | {
+    "?",
+    "？",
+    "无法判断",
+    "无法识别",
+    "未知",
+    "解析失败",
+    "content_filter",
+}
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", re.IGNORECASE)
-_SENTENCE = re.compile(r"[。！？!\n].|[。！]$|[a-z]{2}\. \w|.{80}", re.DOTALL)  # a question mark may stand in a name
+_SENTENCE = re.compile(
+    r"[。！？!\n].|[。！]$|(?<!\bvs)(?<!\betc)\.(?: \w|$)|.{80}", re.DOTALL
+)  # a question mark may stand in a name
 _ERROR = re.compile(r"[\[{#<]|error|exception|traceback|timed?[-_ ]?out\b|http", re.IGNORECASE)
 
 
@@ -442,16 +462,23 @@ def _labels(kinds: Sequence[str], field: str, spelt: dict[str, str]) -> frozense
     """
     kinds = [kind.strip() for kind in kinds]
     for kind in kinds:
-        if _ERROR.match(kind) or _SENTENCE.search(kind) or replies.kind(kind) != "ok":
+        if _NUMBER.fullmatch(kind):
+            if kind not in _NONE | _SOME:
+                what = f"{kind!r:.40} is a number: write the names of labels, or 1 for distorted and 0 for none"
+                raise _Strange(field, what)
+        elif kind.lower() not in _LOST and _no_name(kind):
             raise _Strange(field, f"{kind!r:.40} is no label: leave the cell empty if there is none")
-        if _NUMBER.fullmatch(kind) and kind not in _NONE | _SOME:
-            what = f"{kind!r:.40} is a number: write the names of labels, or 1 for distorted and 0 for none"
-            raise _Strange(field, what)
     named = [kind for kind in kinds if kind.lower() not in _MISSING]
     if (kinds and not named) or any(kind.lower() in _LOST for kind in named):
         return None
     named = [DISTORTED if kind.lower() in _SOME else spelt.setdefault(kind.casefold(), kind) for kind in named]
     return frozenset(kind for kind in named if kind.lower() not in _NONE)
+
+
+def _no_name(kind: str) -> bool:
+    """Whether what stands where the name of a label should is an error, a list, a sentence or a refusal."""
+    low = kind.lower()
+    return bool(_ERROR.match(low) or FAILED.fullmatch(low) or _SENTENCE.search(low)) or replies.kind(kind) != "ok"
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
@@ -535,7 +562,7 @@ def _smile(path: Path) -> Iterator[Item]:
         if isinstance(turns, Problem):
             yield turns
         else:
-            yield _with_outcome(dialogue, _dialogue(f"{path.stem}/{number}", number, turns))
+            yield _with_outcome(dialogue, _of_turns(rows, _dialogue(f"{path.stem}/{number}", number, turns)))
 
 
 def _role_turns(number: int, rows: Any, role: str, content: str) -> list[tuple[str, str]] | Problem:
@@ -562,7 +589,8 @@ def _emollm(number: int, item: Any) -> Item:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         return Problem(number, "conversation", "is missing or no list")
     said = [(role, _said(row.get(name), name)) for row in rows for role, name in _EMOLLM]
-    return _dialogue(str(number), number, [(role, text) for role, text in said if text or role == "counsellor"])
+    turns = [(role, text) for role, text in said if text or role == "counsellor"]
+    return _of_turns(rows, _dialogue(str(number), number, turns))
 
 
 @_item_by_item
@@ -579,8 +607,11 @@ def _alpaca(number: int, item: Any) -> Item:
 @_item_by_item
 def _sharegpt(number: int, item: Any) -> Item:
     item = item if isinstance(item, dict) else {}
-    turns = _role_turns(number, item.get("conversations"), "from", "value")
-    return turns if isinstance(turns, Problem) else _dialogue(str(item.get("id", number)), number, turns)
+    rows = item.get("conversations")
+    turns = _role_turns(number, rows, "from", "value")
+    return (
+        turns if isinstance(turns, Problem) else _of_turns(rows, _dialogue(str(item.get("id", number)), number, turns))
+    )
 
 
 FORMATS: dict[str, Callable[[Path], Iterator[Item]]] = {

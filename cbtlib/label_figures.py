@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse, stats
 
 from cbtlib import CbtError, corpus, distortions, figures, formats, generate, prevalence, reading, resampling
+from cbtlib.answers import told
 from cbtlib.corpus import TYPES
 from cbtlib.writing import make_folder, write_json
 
@@ -124,7 +125,7 @@ def read(path: Path, format: str = "auto") -> Labelled:
                 bad.append(reading.Problem(line, "id", f"{name!r} stands on line {lines[name]} already"))
             else:
                 lines[name] = line
-                outcome = "crisis" if row.get("triage") == "crisis" else str(row.get("outcome") or "ok")
+                outcome = "crisis" if row.get("triage") == "crisis" else str(told(row))
                 outcomes[outcome] += 1
                 if outcome == "ok":
                     kept.append(row)

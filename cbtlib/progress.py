@@ -27,12 +27,18 @@ class _Lines(tqdm):
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         if msg is None:  # with "" tqdm wipes a bar out
-            self.fp.write(f"{self}\n")
-            self.fp.flush()
+            try:
+                self.fp.write(f"{self}\n")
+                self.fp.flush()
+            except (OSError, ValueError):  # a full disk, a reader that is gone: no reason for the work to stop
+                self.miniters = math.inf
 
 
 def bar(items: Any = None, **options: Any) -> Any:
     """tqdm over `items`, or with a `total`, as it suits where standard error goes; `options` are tqdm's."""
-    if sys.stderr.isatty():
+    log = sys.stderr
+    if log is None or getattr(log, "closed", False) or "ipykernel" in sys.modules:
+        return tqdm(items, **options | {"disable": True})
+    if getattr(log, "isatty", bool)():
         return tqdm(items, mininterval=0.5, **options)
-    return _Lines(items, **options | ({"disable": True} if "ipykernel" in sys.modules else {}))
+    return _Lines(items, **options)

@@ -24,6 +24,7 @@ from typing import Any
 import pandas as pd
 
 from cbtlib import CbtError, gates
+from cbtlib.answers import outcome_of
 from cbtlib.corpus import SPLITS, TOPICS, TYPES, Record
 from cbtlib.formats import Sample
 
@@ -119,7 +120,9 @@ def aggregates(samples: Sequence[Sample]) -> dict[str, Any]:
     post, with a question; pairs of near duplicates; distinct-4 and self-BLEU on an equal footing (None where the set
     has not 200 answers of 300 characters). CbtError when there is no answer.
     """
-    answered = [(x.text, x.answer) for x in samples if x.answer and x.outcome == "ok" and not x.crisis]
+    answered = [
+        (x.text, x.answer) for x in samples if x.answer and not x.crisis and outcome_of(x.answer, x.outcome) == "ok"
+    ]
     if not answered:
         raise CbtError("there is no answer in it: name a set of posts with answers")
     posts, answers = list(dict.fromkeys(post for post, _ in answered)), [answer for _, answer in answered]

@@ -271,6 +271,7 @@ def read_labelled(
     which would be a missed crisis.
     """
     from cbtlib import tables  # it loads pandas, which triage does without
+    from cbtlib.answers import told  # it imports this module
 
     path = Path(path)
     numbered = text and label and text.isdigit() and label.isdigit()
@@ -286,6 +287,9 @@ def read_labelled(
     texts: list[str] = []
     given: list[str] = []
     for number, row in rows:
+        outcome = told({name: cell for name, cell in row.items() if name != label})
+        if outcome not in ("ok", "crisis") and "answer" not in row:  # or that failed, and the label is the post's
+            raise CbtError(f"{path}, line {number}: the row says that it is no data ({outcome}); take it out")
         value = row.get(label)
         found = str(value).strip().lower() if isinstance(value, str | int | float) else ""
         if not found or (not positive and found not in YES | NO):

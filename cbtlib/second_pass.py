@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from cbtlib import CbtError, agreement, corpus, detection, distortions, reading, resampling
+from cbtlib.answers import told
 from cbtlib.corpus import TYPES, Label, Problem, Record
 
 
@@ -30,6 +31,8 @@ def read(path: Path, records: list[Record]) -> dict[str, tuple[Label, ...]]:
         name, found = item.get("id"), item.get("distortions")
         if name not in known or name in labels:
             problems.append(Problem(line, "id", f"{name!r} is {'there twice' if name in labels else 'no record'}"))
+        elif (outcome := told(item)) != "ok":
+            problems.append(Problem(line, "outcome", f"says that it is no data ({outcome}): take the line out"))
         elif not isinstance(found, list) or not all(isinstance(x, dict) and x.get("type") in TYPES for x in found):
             problems.append(Problem(line, "distortions", "must be a list of labels with known types"))
         elif not all(_fits(x.get("start"), x.get("end"), known[name]) for x in found):

@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from cbtlib import ROOT, CbtError, reading
-from cbtlib.answers import OUTCOMES, outcome_of
+from cbtlib.answers import OUTCOMES, outcome_of, told
 from cbtlib.reading import Problem
 
 ALIASES = {
@@ -35,6 +35,8 @@ SHOWN = 10
 
 def read(path: Path | str, columns: Mapping[str, str], optional: Sequence[str] = ()) -> pd.DataFrame:
     """The columns {our name: name in the file} as text, and those of `optional` that are there; index: line.
+
+    An optional `outcome` is what a row tells of itself in any field (`answers.told`), `cbt_outcome` in those of cbt.
 
     A relative path is looked for in the repository. Without a column `id`, PsyQA's questionID or else the line number
     is the id. Raises CbtError for a file that is no table, a column that is not there, an id that comes twice, a
@@ -63,6 +65,12 @@ def read(path: Path | str, columns: Mapping[str, str], optional: Sequence[str] =
     elif "id" in optional:
         table.insert(0, "id", [str(line) for line in table.index])
     _check(path, table, wanted)
+    for name in optional:
+        if name.endswith("outcome"):  # of the row, or of the system whose name stands before it
+            n = len(name) - len("outcome")
+            found = [told({key[n:]: cell for key, cell in row.items() if key[:n] == name[:n]}) for _, row in rows]
+            if set(found) != {"ok"}:
+                table[name] = found
     return table
 
 

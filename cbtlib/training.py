@@ -165,9 +165,13 @@ def read(path: Path | str) -> list[Row]:
                 raise CbtError(f"{path}: column {name} has {len(strange)} cells without a text, first row {strange[0]}")
         if (twice := table["id"].duplicated()).any():
             raise CbtError(f"{path}: the id {table['id'][twice].iloc[0]!r} stands in several rows")
-        made = table["answer"].fillna("").map(lambda text: answers.outcome_of(text, "ok"))
+        said = map(answers.told, pd.read_parquet(path).to_dict("records"))
+        given = zip(table["answer"].fillna(""), said, strict=True)
+        made = pd.Series([answers.outcome_of(*one) for one in given], index=table.index)
         if silent := list(table["id"][made.ne("ok")]):
-            raise CbtError(f"{path}: {len(silent)} rows have no answer, {str(silent[0])!r} first; take them out")
+            raise CbtError(
+                f"{path}: {len(silent)} rows have no answer, or failed, {str(silent[0])!r} first; take them out"
+            )
         texts = zip(table["id"], tables.posts(table), table["answer"], strict=True)
         return [Pair(name, post, answer, "train", False) for name, post, answer in texts]
     found = [one for one in formats.load(path) if one.outcome == "ok"]

@@ -116,6 +116,21 @@ def test_a_row_that_says_it_failed_has_no_labels_wherever_it_stands(tmp_path, fo
         ("finish_reason", "length", "truncated"),
         ("finish_reason", "stop", "ok"),
         ("finish_reason", "nan", "ok"),
+        ("finish_reason", "STOP", "ok"),  # Gemini, in the words of its package too
+        ("finish_reason", "FinishReason.STOP", "ok"),
+        ("finishReason", "MAX_TOKENS", "truncated"),
+        ("finish_reason", "COMPLETE", "ok"),  # Cohere
+        ("stop_reason", "max_tokens", "truncated"),  # Anthropic
+        ("stop_reason", "refusal", "refused"),
+        ("done_reason", "length", "truncated"),  # Ollama
+        ("status", "incomplete", "failed"),  # OpenAI's responses
+        ("status", "HTTP 429", "failed"),
+        ("status", "失败", "failed"),
+        ("status", "ReadTimeout", "failed"),
+        ("error_message", "ReadTimeout", "failed"),
+        ("error", "no error", "ok"),
+        ("error", "0.12", "ok"),  # of a measure
+        ("is_error", "true", "failed"),
         ("Error", "ReadTimeout", "failed"),
         ("error", "none", "ok"),
         ("status", "failed", "failed"),
@@ -141,6 +156,7 @@ def test_a_row_that_tells_of_a_failure_in_other_words_has_no_labels_either(tmp_p
         ("error", {"code": 429}, "failed"),
         ("error", None, "ok"),
         ("error", {}, "ok"),
+        ("error", {"code": 0, "message": ""}, "ok"),
         ("error", False, "ok"),
         ("status", 500, "failed"),
         ("status", 200, "ok"),
@@ -150,6 +166,35 @@ def test_a_row_that_tells_of_a_failure_in_other_words_has_no_labels_either(tmp_p
 )
 def test_a_row_of_json_tells_so_in_its_own_types(tmp_path, field, value, outcome):
     assert one(put(tmp_path / "a.json", [{"text": "雨", field: value}])).outcome == outcome
+
+
+def test_where_a_row_contradicts_itself_it_has_failed(tmp_path):
+    rows = [{"text": "雨", "label": [], "outcome": "ok", "finish_reason": "length"}]
+    assert one(put(tmp_path / "a.json", rows)).outcome == "truncated"
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        {
+            "conversations": [
+                {"from": "human", "value": "雨"},
+                {"from": "gpt", "value": "带", "finish_reason": "length"},
+            ]
+        },
+        [{"role": "client", "content": "雨"}, {"role": "counselor", "content": "带", "finish_reason": "length"}],
+        {"conversation": [{"input": "雨", "output": "带", "finish_reason": "length"}]},
+    ],
+)
+def test_a_turn_that_was_cut_is_no_answer_of_a_dialogue(tmp_path, talk):
+    assert one(put(tmp_path / "a.json", [talk])).outcome == "truncated"
+
+
+@pytest.mark.parametrize(
+    "name", ["Black vs. white thinking", "fortune_teller_error", "Fortune-teller error", "无罪推定"]
+)
+def test_names_that_are_names_stay_labels(tmp_path, name):
+    assert one(put(tmp_path / "a.json", [{"text": "雨", "label": [name]}])).labels == {name}
 
 
 @pytest.mark.parametrize(
@@ -288,6 +333,8 @@ def test_an_outcome_in_place_of_a_label_is_a_missing_label_and_never_a_type(tmp_
             "这段话体现了灾难化。它也说了别的",
             "系统繁忙请稍后再试",
             "This is labelling. It also predicts",
+            "The text shows labelling.",
+            "ReadTimeout",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """Long work says how far it is, each place in its own way."""
 
+import io
 import subprocess
 import sys
 
@@ -54,3 +55,33 @@ def test_in_a_terminal_it_is_a_bar(monkeypatch, capsys):
         bar.update(4)
     written = capsys.readouterr().err
     assert written.startswith("\rlabelling:   0%|") and "4/4" in written
+
+
+class Deaf(io.StringIO):
+    """A log on a disk that is full."""
+
+    def write(self, text):
+        if text:
+            raise OSError(28, "No space left on device")
+        return 0
+
+
+class Plain:
+    """What some programs put in the place of standard error: it can be written to, and no more."""
+
+    def write(self, text):
+        return len(text)
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("make", [lambda: None, Deaf, Plain, lambda: closed])
+def test_no_log_and_a_log_that_cannot_be_written_stop_no_work(monkeypatch, make):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.setattr(sys, "stderr", make())
+    assert list(progress.bar(range(5), desc="x", unit="post")) == list(range(5))
+
+
+closed = io.StringIO()
+closed.close()

@@ -99,6 +99,8 @@ def test_aggregates_hold_no_text_and_stand_on_an_equal_footing():
     table = quality.beside({"a": figures, "b": few})
     assert "—" in quality.markdown(table) and list(table.columns) == ["a", "b"]
     with pytest.raises(CbtError, match="no answer"):
+        quality.aggregates([formats.Sample("1", 1, "雨"), formats.Sample("2", 2, "风", "Error code: 429 - busy")])
+    with pytest.raises(CbtError, match="no answer"):
         quality.aggregates([formats.Sample("1", 1, "下雨"), formats.Sample("2", 2, "风", "Error", outcome="failed")])
 
 

@@ -201,6 +201,14 @@ def test_a_row_without_a_text_or_a_label_is_an_error_and_no_missed_crisis(tmp_pa
             safety.read_labelled(path, positive=positive)
 
 
+@pytest.mark.parametrize("said", [{"outcome": "unparsed"}, {"error": "ReadTimeout"}])
+def test_a_label_of_a_call_that_failed_makes_no_calm_post(tmp_path, said):
+    rows = [{"text": "雨", "label": "none"}, {"text": "我想死", "label": "none", **said}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    with pytest.raises(CbtError, match="line 2: the row says that it is no data"):
+        safety.read_labelled(tmp_path / "a.jsonl")
+
+
 def test_a_positive_label_that_no_row_has_is_an_error(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("text,label\n甲,high\n乙,low\n", encoding="utf-8")

@@ -50,6 +50,7 @@ def test_posts_of_the_second_pass_only_are_compared(tmp_path):
         ([line(0, []), line(0, [])], "is there twice"),
         ([line(0, ["worry"]), line(1, [])], "known types"),
         ([{"id": "r-0"}], "must be a list"),
+        ([line(0, []) | {"outcome": "failed"}, line(1, [])], "line 1, field outcome: says that it is no data"),
         ([line(0, [])], "at least two"),
         (
             [{"id": "r-0", "distortions": [{"type": "labelling", "start": 3, "end": 70}]}, line(1, [])],

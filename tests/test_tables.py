@@ -270,3 +270,20 @@ def test_a_question_that_says_nothing_is_none(tmp_path, nothing):
     path.write_text(f"text,label\n睡不着,none\n{nothing},none\n", "utf-8")
     samples, problems = formats.read(path)
     assert [one.text for one in samples] == ["睡不着"] and [one.line for one in problems] == [3]
+
+
+def test_a_row_of_a_recipe_that_tells_of_a_failure_has_failed(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    rows = [{"id": k, "question": "睡不着", "answer": "先别看钟。"} for k in range(3)]
+    rows[1]["finish_reason"], rows[2]["error"] = "length", "ReadTimeout"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    table = tables.read(path, PAIR, optional=["id", "outcome"])
+    assert tables.outcomes(table, "answer") == ["ok", "truncated", "failed"]
+
+
+def test_in_a_table_of_two_systems_each_has_failures_of_its_own(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("question,a,b,b_finish_reason,a_error\n问,甲,乙,length,\n问题,甲乙,乙甲,stop,Timeout\n", "utf-8")
+    table = tables.read(path, {"question": "question", "a": "a", "b": "b"}, ["id", "a_outcome", "b_outcome"])
+    assert tables.outcomes(table, "a", "a_outcome") == ["ok", "failed"]
+    assert tables.outcomes(table, "b", "b_outcome") == ["truncated", "ok"]

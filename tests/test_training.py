@@ -380,8 +380,12 @@ def test_rows_are_read_from_what_the_other_commands_leave(tmp_path):
     for number, nothing in enumerate([None, " ", "None"]):
         path = tmp_path / f"c{number}.parquet"
         parquet.write_table(pyarrow.Table.from_pylist([*pairs, pairs[0] | {"id": "b", "answer": nothing}]), path)
-        with pytest.raises(CbtError, match=r"parquet: 1 rows have no answer, 'b' first"):
+        with pytest.raises(CbtError, match=r"parquet: 1 rows have no answer, or failed, 'b' first"):
             training.read(path)
+    cut = [*(pair | {"finish_reason": "stop"} for pair in pairs), pairs[0] | {"id": "b", "finish_reason": "length"}]
+    parquet.write_table(pyarrow.Table.from_pylist(cut), tmp_path / "cut.parquet")
+    with pytest.raises(CbtError, match=r"parquet: 1 rows have no answer, or failed, 'b' first"):
+        training.read(tmp_path / "cut.parquet")
     for field, bad, said in (
         ("answer", 7, "column answer has 2 cells without a text, first row 1"),
         ("question", None, "column question has 1 cells without a text, first row 2"),
@@ -676,7 +680,7 @@ def test_an_error_message_or_a_refusal_is_no_answer_to_learn(form, tmp_path):
     table = pd.DataFrame({"id": list("abc"), "question": list("甲乙丙"), "description": "", "answer": texts})
     if form == "parquet":
         table.to_parquet(place)
-        said = r"2 rows have no answer, 'b' first"
+        said = r"2 rows have no answer, or failed, 'b' first"
     else:
         table.to_csv(place, index=False)
         said = r"rows.csv: 2 problems.*\n  line 3, field answer: has no text, or an error.*\n  line 4, .*is a refusal"
