@@ -95,7 +95,7 @@ def _answer(line: int, row: dict[str, Any], lines: dict[str, int]) -> Answer | P
 
 
 # What servers call an answer that ended by itself: names of OpenAI, TGI, Together, Anthropic and Cohere, or no name.
-_ENDED = {"", "stop", "eos", "eos_token", "stop_token", "stop_sequence", "end_turn"}
+_ENDED = {"stop", "eos", "eos_token", "stop_token", "stop_sequence", "end_turn"}
 _ENDED |= {"complete", "completed", "finished"}
 _CUT: dict[str, Outcome] = {
     **dict.fromkeys(("length", "max_tokens"), "truncated"),
@@ -106,8 +106,8 @@ _CUT: dict[str, Outcome] = {
 
 def ending(finish: str | None) -> Outcome:
     """What an endpoint's word for the end of a reply makes of it; failed for a word that is no natural end."""
-    word = str(finish or "").strip().lower().removeprefix("finishreason.")
-    return "ok" if word in _ENDED else _CUT.get(word, "failed")
+    word = str(finish).strip().lower().removeprefix("finishreason.")
+    return "ok" if finish is None or word in _ENDED else _CUT.get(word, "failed")
 
 
 FAILED = re.compile(
@@ -117,7 +117,7 @@ FAILED = re.compile(
     re.DOTALL,
 )
 """The words, in lower case, by which a status says that a call failed."""
-_NO_ERROR = {"0", "0.0", "200", "false", "f", "no", "n", "none", "no error", "ok", "success", "[]", "{}", '""', "-"}
+_NO_ERROR = {"false", "f", "no", "n", "none", "no error", "ok", "success", "[]", "{}", '""', "-"}
 _NO_ERROR |= {"无", "否", "没有", "无错误"}
 
 
@@ -149,11 +149,13 @@ def told(row: Mapping[Any, Any]) -> Any:
 
 
 def _error(value: Any) -> bool:
-    """Whether a field of that name holds an error; an empty object is none, nor is a fraction, which measures one."""
+    """Whether a field of that name holds an error: no empty object, and of numbers 1 (yes) and those of HTTP."""
     if isinstance(value, Mapping | list):
         return any(map(_error, value.values() if isinstance(value, Mapping) else value))
     word = str(value if value is not None else "").strip().lower()
-    return not (says_nothing(word) or word in _NO_ERROR or re.fullmatch(r"-?\d*\.\d*[1-9]\d*", word))
+    if re.fullmatch(r"-?\d+(\.\d+)?", word):
+        return word in ("1", "1.0") or FAILED.fullmatch(word) is not None
+    return not (says_nothing(word) or word in _NO_ERROR)
 
 
 def outcome_of(text: str | None, given: Outcome) -> Outcome:

@@ -130,6 +130,8 @@ def test_a_row_that_says_it_failed_has_no_labels_wherever_it_stands(tmp_path, fo
         ("error_message", "ReadTimeout", "failed"),
         ("error", "no error", "ok"),
         ("error", "0.12", "ok"),  # of a measure
+        ("errors", "3", "ok"),  # of spelling
+        ("error", "503", "failed"),
         ("is_error", "true", "failed"),
         ("Error", "ReadTimeout", "failed"),
         ("error", "none", "ok"),

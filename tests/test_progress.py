@@ -50,6 +50,7 @@ def test_short_work_leaves_a_log_as_it_was():
 
 
 def test_in_a_terminal_it_is_a_bar(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with progress.bar(total=4, desc="labelling", unit="post") as bar:
         bar.update(4)
@@ -79,6 +80,7 @@ class Plain:
 @pytest.mark.parametrize("make", [lambda: None, Deaf, Plain, lambda: closed])
 def test_no_log_and_a_log_that_cannot_be_written_stop_no_work(monkeypatch, make):
     monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     monkeypatch.setattr(sys, "stderr", make())
     assert list(progress.bar(range(5), desc="x", unit="post")) == list(range(5))
 
