@@ -5,8 +5,8 @@
 The files are train_data_with_header.tsv and test_data_with_header.tsv of
 github.com/HongzhiQ/SupervisedVsLLM-EfficacyEval, and CogDis.txt of
 github.com/405200144/Dataset-of-Cognitive-Distortion-detection-and-Positive-Reconstruction. Only figures come out.
-Everything is chosen on the training part. Two minutes on two cores with the probe, twenty with the tuned detector,
-forty on cores without 16-bit arithmetic.
+Everything is chosen on the training part. Two minutes on two cores with the probe, twenty with the tuned detector;
+forty on slower ones.
 
 The published figures of SocialCD-3K (Qi et al. 2025, doi 10.3390/bioengineering12080882) are called micro-averaged F1.
 For language models the released code computes that. For the supervised models it computes something else, here `per
