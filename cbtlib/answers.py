@@ -141,11 +141,13 @@ def told(row: Mapping[Any, Any]) -> Any:
             return word
         if word in _CUT or FAILED.fullmatch(word):
             return _CUT.get(word, "failed")
-    no, yes = ("false", "no", "否"), ("true", "yes", "是")
-    lost = any(str(said.get(name)).strip().lower() in no for name in ("success", "ok"))
-    lost |= any(str(said.get(name)).strip().lower() in yes for name in ("iserror", "failed"))
-    lost |= any(_error(said.get(name)) for name in ("error", "errors", "errormessage", "exception"))
-    return "failed" if lost else "ok"
+    flags = {name: str(said.get(name)).strip().lower() for name in ("success", "ok", "iserror", "failed")}
+    lost = {flags["success"], flags["ok"]} & {"false", "no", "否"} or {flags["iserror"], flags["failed"]} & {
+        "true",
+        "yes",
+    }
+    errors = (said.get(name) for name in ("error", "errors", "errormessage", "exception"))
+    return "failed" if lost or any(map(_error, errors)) else "ok"
 
 
 def _error(value: Any) -> bool:

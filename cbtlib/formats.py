@@ -389,19 +389,10 @@ _NONE = frozenset(
 )
 _SOME = frozenset(("1", "1.0", "yes", "true", "是"))
 _MISSING = frozenset(("", "nan", "n/a", "na", "null", "undefined", "unknown"))
-_LOST = frozenset(OUTCOMES) - {"ok", "crisis"} | {
-    "?",
-    "？",
-    "无法判断",
-    "无法识别",
-    "未知",
-    "解析失败",
-    "content_filter",
-}
+_LOST = frozenset(OUTCOMES) - {"ok", "crisis"} | {"?", "？", "content_filter"}
+_LOST |= {"无法判断", "无法识别", "未知", "解析失败"}
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", re.IGNORECASE)
-_SENTENCE = re.compile(
-    r"[。！？!\n].|[。！]$|(?<!\bvs)(?<!\betc)\.(?: \w|$)|.{80}", re.DOTALL
-)  # a question mark may stand in a name
+_SENTENCE = re.compile(r"[。！？!\n].|[。！]$|(?<!\bvs)(?<!\betc)\.(?: \w|$)|.{80}", re.DOTALL)  # ? may end a name
 _ERROR = re.compile(r"[\[{#<]|error|exception|traceback|timed?[-_ ]?out\b|http", re.IGNORECASE)
 
 
@@ -609,9 +600,9 @@ def _sharegpt(number: int, item: Any) -> Item:
     item = item if isinstance(item, dict) else {}
     rows = item.get("conversations")
     turns = _role_turns(number, rows, "from", "value")
-    return (
-        turns if isinstance(turns, Problem) else _of_turns(rows, _dialogue(str(item.get("id", number)), number, turns))
-    )
+    if isinstance(turns, Problem):
+        return turns
+    return _of_turns(rows, _dialogue(str(item.get("id", number)), number, turns))
 
 
 FORMATS: dict[str, Callable[[Path], Iterator[Item]]] = {

@@ -231,8 +231,8 @@ def modules(*sources: Path) -> list[Path]:
         new = _imported(todo.pop().read_text("utf-8")) - found
         found |= new
         todo += new
-    beside = {folder: [x for x in folder.glob("[!.]*.*") if x.suffix != ".py"] for folder in {x.parent for x in found}}
-    texts = {(path, text) for path in found for text in beside[path.parent]}
+    beside = {folder: [x for x in reading.files(folder) if x.parent == folder] for folder in {x.parent for x in found}}
+    texts = {(path, text) for path in found for text in beside[path.parent] if text.suffix != ".py"}
     named = {text for path, text in texts if path.parent != ROOT / "cbtlib" or text.name in path.read_text("utf-8")}
     return sorted(found | named)
 

@@ -156,8 +156,9 @@ def read(path: Path | str) -> list[Row]:
     """
     if Path(path).suffix == ".parquet":
         try:
-            table = pd.read_parquet(path, columns=["id", "question", "description", "answer"])
-        except (OSError, ValueError) as error:
+            whole = pd.read_parquet(path)
+            table = whole[["id", "question", "description", "answer"]]
+        except (OSError, ValueError, KeyError) as error:
             raise CbtError(f"{path} is no data set of `cbt generate`: {error}") from None
         for name in table:  # an answer may be missing, a description too
             cells = table[name] if name in ("id", "question") else table[name].dropna()
@@ -165,7 +166,7 @@ def read(path: Path | str) -> list[Row]:
                 raise CbtError(f"{path}: column {name} has {len(strange)} cells without a text, first row {strange[0]}")
         if (twice := table["id"].duplicated()).any():
             raise CbtError(f"{path}: the id {table['id'][twice].iloc[0]!r} stands in several rows")
-        said = map(answers.told, pd.read_parquet(path).to_dict("records"))
+        said = map(answers.told, whole.to_dict("records"))
         given = zip(table["answer"].fillna(""), said, strict=True)
         made = pd.Series([answers.outcome_of(*one) for one in given], index=table.index)
         if silent := list(table["id"][made.ne("ok")]):
